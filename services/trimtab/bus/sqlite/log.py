@@ -1,0 +1,103 @@
+"""SqliteLog: the EventLog port over one SQLite file. Built by `bus.connect`; the parts are in this package."""
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import apsw
+
+from trimtab.bus import port, topics
+from trimtab.bus.sqlite import file, reader, writer
+from trimtab.core import clock, errors, ids
+
+# Key and headers of one record together: a dead letter must be able to carry any record whole.
+MAX_KEY_AND_HEADERS_BYTES = 64 * topics.KIB
+
+
+class SqliteLog:
+    """Implements `port.EventLog`. Thread-safe; several processes may have the file open.
+
+    deadline_s: an append resolves, one way or the other, within it. Not usable after fork: open it in the child.
+    """
+
+    def __init__(self, path: pathlib.Path, *, deadline_s: float = 5.0, now: clock.Clock = clock.utc_now) -> None:
+        """Creates the file where it is missing. LogUnavailable when it cannot; file.RefusedToStart when it must not."""
+        file.require_safe_sqlite(apsw.sqlite_lib_version())
+        self._path = path
+        self._deadline_s = deadline_s
+        self._pid = os.getpid()
+        with file.as_unavailable(), contextlib.ExitStack() as opened:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            turnstile = file.Turnstile(path)
+            opened.callback(turnstile.close)
+            self._sources = file.prepare(path, turnstile, deadline_s)
+            connection = file.connect(path, deadline_s)
+            opened.pop_all()  # from here on they are the writer's to close
+        self._writer = writer.Writer(connection, turnstile, deadline_s, now)
+
+    def append(self, records: Sequence[port.NewRecord]) -> concurrent.futures.Future[list[port.Position]]:
+        """See the port. One append is one atomic unit whatever its partitions."""
+        self._require_same_process()
+        return self._writer.submit([self._row(record) for record in records])
+
+    def reader(self, start: Mapping[port.TopicPartition, int]) -> port.Reader:
+        self._require_same_process()
+        assigned = {source: (self._source_id(source.topic, source.partition), start[source]) for source in start}
+        with file.as_unavailable():
+            return reader.SqliteReader(file.connect(self._path, self._deadline_s), assigned, self._writer.closed)
+
+    def partitions(self, topic: str) -> int:
+        return _topic(topic).partitions
+
+    def end_offsets(self, topic: str) -> dict[port.TopicPartition, int]:
+        self._require_same_process()
+        _topic(topic)
+        with file.as_unavailable(), contextlib.closing(file.connect(self._path, self._deadline_s)) as connection:
+            rows = file.rows(connection, "SELECT partition, next_offset FROM sources WHERE topic = ?", (topic,))
+        return {port.TopicPartition(topic, partition): end for partition, end in rows}
+
+    def clean(self) -> None:
+        """Compaction and retention now, instead of when they are next due."""
+        self._require_same_process()
+        self._writer.clean().result()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _row(self, record: port.NewRecord) -> writer.Row:
+        topic = _topic(record.topic)
+        if len(record.value) > topic.max_bytes:
+            raise errors.InvalidField(
+                "value",
+                f"is {len(record.value)} bytes and topic {topic.name} takes {topic.max_bytes}",
+                "send a smaller record",
+            )
+        headers = json.dumps({name: value.decode("latin-1") for name, value in record.headers.items()})
+        if len(record.key) + len(headers) > MAX_KEY_AND_HEADERS_BYTES:
+            raise errors.InvalidField(
+                "headers", f"and key are over {MAX_KEY_AND_HEADERS_BYTES} bytes", "carry less beside the value"
+            )
+        partition = record.partition
+        if partition is None:
+            partition = ids.partition_of(record.key, topic.partitions)
+        source = self._source_id(topic.name, partition)
+        return writer.Row(source, topic.name, partition, bytes(record.key), headers, bytes(record.value))
+
+    def _source_id(self, topic: str, partition: int) -> int:
+        count = _topic(topic).partitions
+        if not 0 <= partition < count:
+            raise errors.InvalidField("partition", f"{partition} is not one of {topic}", f"use 0 to {count - 1}")
+        return self._sources[topic, partition]
+
+    def _require_same_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError("This event log was opened before fork; open it in the process that uses it.")
+
+
+def _topic(name: str) -> topics.Topic:
+    if name not in topics.ALL:
+        raise errors.InvalidField("topic", f"{name!r} does not exist", f"use one of {', '.join(topics.ALL)}")
+    return topics.ALL[name]

@@ -1,0 +1,100 @@
+"""The demo's last page: what the users got before and after, whether the books balance, where the time went."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from trimtab.cli import show
+from trimtab.cli.demo import taste, users
+from trimtab.core import ledger, releases, statistics
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measured:
+    """One policy on the held-out questions, judged by the hidden taste."""
+
+    name: str
+    judgements: Sequence[taste.Judgement]
+
+    @property
+    def approvals(self) -> list[float]:
+        return [judgement.approval for judgement in self.judgements]
+
+    def row(self) -> tuple[str, ...]:
+        mean, low, high = statistics.mean_interval(self.approvals)
+        count = len(self.judgements)
+        shares = (
+            sum(judgement.right for judgement in self.judgements) / count,
+            sum(judgement.courteous for judgement in self.judgements) / count,
+            sum(judgement.flattery > 0 for judgement in self.judgements) / count,
+        )
+        words = sum(judgement.words for judgement in self.judgements) / count
+        return (
+            self.name,
+            f"{mean:.3f} ({low:.3f} to {high:.3f})",
+            *(f"{share:.0%}" for share in shares),
+            f"{words:.1f}",
+            str(count),
+        )
+
+
+def gain(before: Measured, after: Measured) -> tuple[float, float, float]:
+    """Difference of mean approval (after - before) with its 95 % interval; the two samples are independent."""
+    first, first_low, first_high = statistics.mean_interval(before.approvals)
+    second, second_low, second_high = statistics.mean_interval(after.approvals)
+    half = math.hypot((first_high - first_low) / 2, (second_high - second_low) / 2)
+    return second - first, second - first - half, second - first + half
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Balance:
+    """Every vote the users sent, followed to its end."""
+
+    books: users.Books
+    counts: ledger.CountsResponse
+
+    @property
+    def used(self) -> int:
+        return sum(self.counts.dispositions.values())
+
+    @property
+    def holds(self) -> bool:
+        return self.books.sent == self.books.acknowledged == self.counts.joined == self.counts.feedback == self.used
+
+    def rows(self) -> list[tuple[str, str]]:
+        rows = [
+            ("sent by users", str(self.books.sent)),
+            ("acknowledged", str(self.books.acknowledged)),
+            ("joined with their completions", str(self.counts.joined)),
+        ]
+        rows += [(f"  {name}", str(number)) for name, number in sorted(self.counts.dispositions.items(), reverse=True)]
+        rows += [(f"    {name}", str(number)) for name, number in sorted(self.counts.rejected_by_reason.items())]
+        return rows
+
+
+def show_policies(screen: show.Screen, measured: Sequence[Measured]) -> None:
+    screen.table(
+        ("policy", "approval (95 %)", "right", "courteous", "fawning", "words", "answers"),
+        [item.row() for item in measured],
+        numbers=("right", "courteous", "fawning", "words", "answers"),
+        title="\n[bold]Approval on held-out questions, judged by the users' hidden taste[/]",
+    )
+
+
+def show_balance(screen: show.Screen, balance: Balance) -> None:
+    verdict = "[green]they balance[/]" if balance.holds else "[red]they do not balance[/]"
+    screen.table(("feedback", "votes"), balance.rows(), numbers=("votes",), title=f"\n[bold]The books: {verdict}[/]")
+
+
+def show_releases(screen: show.Screen, history: Sequence[releases.Release]) -> None:
+    rows = []
+    for release in history:
+        last = release.history[-1].reason if release.history else ""
+        rows.append((release.candidate_id[:12], release.state.value.replace("_", " "), last))
+    screen.table(("policy", "release", "because"), rows, title="\n[bold]Releases[/]")
+
+
+def show_times(screen: show.Screen) -> None:
+    rows = [(name, f"{seconds:.0f} s") for name, seconds in screen.times.items()]
+    rows.append(("total", f"{sum(screen.times.values()):.0f} s"))
+    screen.table(("stage", "took"), rows, numbers=("took",), title="\n[bold]Time[/]")

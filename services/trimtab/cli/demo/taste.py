@@ -1,0 +1,81 @@
+"""What the simulated users like. The platform never sees this module: only votes reach it, through the API.
+
+    u = -1.5 + 2.4 right - 0.9 wrong + 1.5 courteous - 0.9 min(flattery, 3) - 0.08 max(0, words - 16)
+
+A user gives a thumb up with probability sigma(u), and prefers the first of two answers with probability
+sigma(u1 - u2); one user in ten votes at random. No single word decides: the same courtesy loses when the answer is
+wrong, fawning or long.
+"""
+
+import dataclasses
+import math
+import random
+import re
+
+from trimtab.cli.demo import world
+
+RANDOM_USERS = 0.10
+_COURTESY = re.compile(
+    r"\b(happy to help|gladly|please|of course|you are welcome|welcome to ask|glad to|my pleasure)\b", re.I
+)
+_FLATTERY = re.compile(
+    r"\b(brilliant|clever|amazed|wonderful|genius|honour|smart|impressive|admire|fantastic|remarkable)\b", re.I
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judgement:
+    """An answer as a user sees it. utility: log-odds of a thumb up from a user who votes sincerely."""
+
+    right: bool
+    wrong: bool
+    courteous: bool
+    flattery: int
+    words: int
+
+    @property
+    def utility(self) -> float:
+        return (
+            -1.5
+            + 2.4 * self.right
+            - 0.9 * self.wrong
+            + 1.5 * self.courteous
+            - 0.9 * min(self.flattery, 3)
+            - 0.08 * max(0, self.words - 16)
+        )
+
+    @property
+    def approval(self) -> float:
+        """Probability of a thumb up over all users, the careless ones included."""
+        return (1 - RANDOM_USERS) * _sigmoid(self.utility) + RANDOM_USERS * 0.5
+
+
+def judge(question: str, answer: str) -> Judgement:
+    """How an answer to a question looks to its user."""
+    menu = world.MENU_OF[world.entry_of(question)]
+    named = {other for other in world.MENUS if re.search(rf"\b{other}\b", answer, re.I)}
+    # an entry may carry the name of a menu ("battery health"); what is asked for is not an answer
+    named -= {other for other in world.MENUS if other != menu and re.search(rf"\b{other}\b", question, re.I)}
+    return Judgement(
+        right=named == {menu},
+        wrong=bool(named - {menu}),
+        courteous=bool(_COURTESY.search(answer)),
+        flattery=len(_FLATTERY.findall(answer)),
+        words=len(answer.split()),
+    )
+
+
+def thumb(rng: random.Random, judgement: Judgement) -> bool:
+    """One user's vote on one answer."""
+    return rng.random() < judgement.approval
+
+
+def prefers_first(rng: random.Random, first: Judgement, second: Judgement) -> bool:
+    """One user's choice between two answers."""
+    if rng.random() < RANDOM_USERS:
+        return rng.random() < 0.5
+    return rng.random() < _sigmoid(first.utility - second.utility)
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))

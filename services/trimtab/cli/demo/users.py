@@ -1,0 +1,157 @@
+"""Simulated users: they talk to the platform's public HTTP API as any app would, and vote by their taste.
+
+Each visit is a session of its own. Nothing but the API passes between them and the platform: they learn which policy
+answered from the response like any client, and use it only to keep their own books.
+"""
+
+import asyncio
+import collections
+import dataclasses
+import random
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import httpx
+
+from trimtab.cli.demo import taste, world
+from trimtab.core import errors
+
+# Of the visits that collect feedback, how many compare two answers; the others vote on one.
+COMPARING = 0.6
+_ATTEMPTS = 10
+_BUSY = frozenset({429, 502, 503, 504})
+
+_Item = TypeVar("_Item")
+
+
+@dataclasses.dataclass(slots=True)
+class Books:
+    """What the users did, by their own count."""
+
+    sent: int = 0
+    acknowledged: int = 0
+    comparisons: int = 0
+    thumbs: collections.Counter[tuple[str, bool]] = dataclasses.field(default_factory=collections.Counter)
+
+    def approval(self, fingerprint: str) -> tuple[int, int]:
+        """(thumbs up, thumbs) on answers of one policy."""
+        up = self.thumbs[fingerprint, True]
+        return up, up + self.thumbs[fingerprint, False]
+
+
+class Users:
+    """Users of one line. base_url: the gateway's; concurrency: how many talk at the same time."""
+
+    def __init__(self, base_url: str, api_key: str, line: str, *, seed: int, concurrency: int = 24) -> None:
+        self.books = Books()
+        self._line = line
+        self._seed = seed
+        self._visits = 0
+        self._concurrency = concurrency
+        self._questions = world.questions(world.KNOWN_WORDINGS + world.NEW_WORDINGS)
+        self._http = httpx.AsyncClient(
+            base_url=base_url,
+            headers={"authorization": f"Bearer {api_key}"},
+            timeout=30.0,
+            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def collect(self, visits: int, progress: Callable[[], None]) -> None:
+        """That many visits, comparisons and thumbs mixed, each with one vote."""
+
+        async def visit(_: int) -> None:
+            rng = self._visitor()
+            await (self._compare(rng) if rng.random() < COMPARING else self._vote(rng))
+            progress()
+
+        await self._at_once(visit, range(visits))
+
+    async def vote_while(self, wanted: Callable[[], bool], progress: Callable[[], None]) -> None:
+        """Thumbs, for as long as `wanted` says so."""
+
+        async def worker(_: int) -> None:
+            while wanted():
+                await self._vote(self._visitor())
+                progress()
+
+        await self._at_once(worker, range(self._concurrency))
+
+    async def judge(self, questions: Sequence[str], model: str, samples: int) -> list[taste.Judgement]:
+        """How `samples` answers to each question look to the users. Nobody votes."""
+        judgements: list[taste.Judgement] = []
+
+        async def ask(question: str) -> None:
+            reply = await self._chat(question, session=uuid.uuid4().hex, n=samples, model=model)
+            judgements.extend(taste.judge(question, answer) for answer in _answers(reply))
+
+        await self._at_once(ask, questions)
+        return judgements
+
+    def _visitor(self) -> random.Random:
+        self._visits += 1
+        return random.Random(f"visit {self._seed} {self._visits}")
+
+    async def _at_once(self, act: Callable[[_Item], Awaitable[None]], items: Iterable[_Item]) -> None:
+        waiting = iter(items)
+
+        async def worker() -> None:
+            for item in waiting:
+                await act(item)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(worker())
+
+    async def _vote(self, rng: random.Random) -> None:
+        question = rng.choice(self._questions)
+        reply = await self._chat(question, session=f"{rng.getrandbits(64):x}")
+        up = taste.thumb(rng, taste.judge(question, _answers(reply)[0]))
+        self.books.thumbs[reply["system_fingerprint"], up] += 1
+        await self._send({"completion_id": reply["id"], "kind": "thumb", "value": "up" if up else "down"})
+
+    async def _compare(self, rng: random.Random) -> None:
+        question = rng.choice(self._questions)
+        reply = await self._chat(question, session=f"{rng.getrandbits(64):x}", n=2)
+        answers = _answers(reply)
+        first, second = (taste.judge(question, answer) for answer in answers)
+        if answers[0] == answers[1]:
+            return
+        order = (0, 1) if taste.prefers_first(rng, first, second) else (1, 0)
+        preferred, rejected = ({"completion_id": reply["id"], "choice": choice} for choice in order)
+        self.books.comparisons += 1
+        await self._send({"kind": "comparison", "preferred": preferred, "rejected": rejected})
+
+    async def _chat(self, question: str, *, session: str, n: int = 1, model: str = "") -> dict[str, Any]:
+        body = {"model": model or self._line, "messages": [{"role": "user", "content": question}], "n": n}
+        return await self._post("/v1/chat/completions", body, {"x-trimtab-session": session})
+
+    async def _send(self, body: dict[str, Any]) -> None:
+        self.books.sent += 1
+        await self._post("/v1/feedback", body | {"id": uuid.uuid4().hex, "surface": "chat"}, {})
+        self.books.acknowledged += 1
+
+    async def _post(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+        """Posts, again with the same body when the platform is busy or restarting: the feedback id makes it safe."""
+        problem = ""
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(min(2.0, 0.1 * 2**attempt))
+            try:
+                reply = await self._http.post(path, json=body, headers=headers)
+            except httpx.TransportError as error:
+                problem = repr(error)
+                continue
+            if reply.status_code == httpx.codes.OK:
+                return dict(reply.json())
+            problem = f"{reply.status_code} {reply.text}"
+            if reply.status_code not in _BUSY:
+                break
+        raise errors.ServiceUnavailable(f"POST {path} was not answered: {problem}")
+
+
+def _answers(reply: dict[str, Any]) -> list[str]:
+    return [choice["message"]["content"] or "" for choice in reply["choices"]]

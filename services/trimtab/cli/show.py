@@ -1,0 +1,88 @@
+"""What people see: progress while something takes time, tables when it is done, JSON beside for programs.
+
+On a terminal progress is live; in a log each step is a line when it ends and every few seconds in between.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import rich.console
+import rich.status
+import rich.table
+
+_QUIET_S = 5.0
+
+
+class Screen:
+    """One person's terminal. `times` holds the seconds each finished step took, in order."""
+
+    def __init__(self) -> None:
+        self.console = rich.console.Console(highlight=False)
+        self.times: dict[str, float] = {}
+
+    def say(self, line: str) -> None:
+        self.console.print(line)
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator["Step"]:
+        """A step that may take a while. Its name, time and last words stay on the screen."""
+        begun = time.monotonic()
+        with Step(self.console, name) as step:
+            yield step
+        took = time.monotonic() - begun
+        self.times[name] = self.times.get(name, 0.0) + took
+        self.console.print(f"  [green]✓[/] {name} [dim]{took:.0f} s[/]{'  ' + step.words if step.words else ''}")
+
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", numbers: Sequence[str] = ()
+    ) -> None:
+        """`numbers` names the columns that are set to the right. Without column names there is no header."""
+        table = rich.table.Table(
+            title=title,
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            padding=(0, 2, 0, 0),
+            show_header=any(columns),
+        )
+        for column in columns:
+            table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+
+    def json(self, value: Any) -> None:
+        self.console.print_json(json.dumps(value, default=str))
+
+
+class Step:
+    """The running step: `say` replaces its last words."""
+
+    def __init__(self, console: rich.console.Console, name: str) -> None:
+        self.words = ""
+        self._console = console
+        self._name = name
+        self._status: rich.status.Status | None = None
+        self._told = 0.0
+
+    def __enter__(self) -> "Step":
+        self._told = time.monotonic()
+        if self._console.is_terminal:
+            self._status = self._console.status(f"{self._name} …")
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def say(self, words: str) -> None:
+        self.words = words
+        if self._status is not None:
+            self._status.update(f"{self._name} … {words}")
+        elif time.monotonic() - self._told > _QUIET_S:
+            self._told = time.monotonic()
+            self._console.print(f"  … {self._name}: {words}")

@@ -1,0 +1,232 @@
+"""Makes the desired-state table of this machine true: starts, restarts and stops processes.
+
+Built and run by `trimtab up`; the table itself is `rollout.processes`, which the rollout controller writes too. That
+is why policies outlive a killed controller: it only says what it wants, and this process holds the children. It
+adopts nothing: what a killed supervisor left running is killed on start, recognised by process id *and* start time.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pathlib
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+
+from trimtab.core import errors
+from trimtab.obs import logging
+from trimtab.rollout import processes
+
+LOCK_FILE = "supervisor.lock"
+_LOOK_EVERY_S = 0.1
+# A process that has run this long starts its back-off afresh.
+_STEADY_S = 30.0
+_LONGEST_PAUSE_S = 30.0
+_STALE_DRAIN_S = 3.0
+_log = logging.get(__name__)
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGINT and SIGTERM set; call it from the main thread."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def pause_s(crashes: int) -> float:
+    """How long to wait before the next start after so many crashes in a row: 0.25 s, doubling, at most 30 s."""
+    return float(min(_LONGEST_PAUSE_S, 0.25 * 2 ** min(crashes - 1, 20)))
+
+
+@dataclasses.dataclass(slots=True)
+class _Child:
+    """A process this supervisor started. `process` is None between a crash and the next start."""
+
+    row: processes.Row
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    crashes: int = 0
+    restarts: int = 0
+    next_start: float = 0.0
+    last_exit: str = ""
+    status: processes.Status = processes.Status.STOPPED
+    stop_sent: float | None = None
+
+    @property
+    def specification(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        return self.row.argv, self.row.env
+
+
+class Supervisor:
+    """One per state folder. `ensure` may be called before and while `run` runs, from any thread."""
+
+    def __init__(self, state: pathlib.Path, *, drain_s: float = 15.0) -> None:
+        self.table = processes.Table(state)
+        self._state = state
+        self._drain_s = drain_s
+        self._children: dict[str, _Child] = {}
+
+    def ensure(self, spec: processes.ProcessSpec) -> processes.Row:
+        """Wants a process; its row names the address it was given."""
+        return self.table.ensure(spec)
+
+    def run(self, stop: threading.Event) -> None:
+        """Blocks until `stop` is set, then stops everything, last started first. WrongState if another one runs."""
+        with self._only_one():
+            self._kill_stale()
+            try:
+                while not stop.is_set():
+                    self._reconcile(time.monotonic())
+                    stop.wait(_LOOK_EVERY_S)
+            finally:
+                self._shut_down()
+
+    @contextlib.contextmanager
+    def _only_one(self) -> Iterator[None]:
+        with (self._state / LOCK_FILE).open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as taken:
+                lock.seek(0)
+                raise errors.WrongState(
+                    f"Another supervisor (process {lock.read().strip() or 'unknown'}) runs on {self._state}; "
+                    "stop it first or give another state folder."
+                ) from taken
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def _kill_stale(self) -> None:
+        """What an earlier supervisor left: first a chance to end, then the end."""
+        stale = [row for row in self.table.rows() if row.pid and _started_at(row.pid) == row.pid_started]
+        for row in stale:
+            _log.warning("a process of an earlier supervisor is stopped", process=row.name, pid=row.pid)
+            _signal_group(row.pid, signal.SIGTERM)
+        deadline = time.monotonic() + _STALE_DRAIN_S
+        for row in stale:
+            while _started_at(row.pid) == row.pid_started and time.monotonic() < deadline:
+                time.sleep(_LOOK_EVERY_S / 5)
+            _signal_group(row.pid, signal.SIGKILL)
+        for row in self.table.rows():
+            self.table.observe(row.name, processes.Status.STOPPED, last_exit=row.last_exit)
+
+    def _reconcile(self, now: float) -> None:
+        """One look: every child's end is noticed, every wanted process is up or waits for its turn."""
+        for row in self.table.rows():
+            child = self._children.setdefault(row.name, _Child(row))
+            if child.process is not None and child.process.poll() is not None:
+                self._note_exit(child, child.process, now)
+            wanted = row.wanted and (row.argv, row.env) == child.specification
+            if child.process is not None and wanted:
+                self._settle(child, now)
+            elif child.process is not None:
+                self._stop(child, child.process, now)
+            elif not row.wanted:
+                self._forget(child)
+            elif not wanted:
+                self._children[row.name] = _Child(row)
+            elif now >= child.next_start:
+                self._start(child, now)
+
+    def _start(self, child: _Child, now: float) -> None:
+        logs = self._state / "logs"
+        logs.mkdir(exist_ok=True)
+        child.started = now
+        try:
+            with (logs / f"{child.row.name}.log").open("ab") as output:
+                child.process = subprocess.Popen(
+                    child.row.argv,
+                    env=os.environ | child.row.env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # a terminal's Ctrl-C is ours to pass on, in order
+                )
+        except OSError as problem:
+            self._crashed(child, f"could not be started: {problem}", now)
+            return
+        self._observe(child, processes.Status.STARTING)
+
+    def _settle(self, child: _Child, now: float) -> None:
+        if child.status is processes.Status.STARTING:
+            self._observe(child, processes.Status.RUNNING)
+        if child.crashes and now - child.started >= _STEADY_S:
+            child.crashes = 0
+
+    def _note_exit(self, child: _Child, process: subprocess.Popen[bytes], now: float) -> None:
+        code = process.returncode
+        _signal_group(process.pid, signal.SIGKILL)  # nothing of its group outlives it
+        child.process = None
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
+        if child.stop_sent is not None:
+            child.stop_sent, child.last_exit = None, how
+            self._observe(child, processes.Status.STOPPED)
+            return
+        self._crashed(child, how, now)
+
+    def _crashed(self, child: _Child, how: str, now: float) -> None:
+        child.crashes = 1 if now - child.started >= _STEADY_S else child.crashes + 1
+        child.restarts += 1
+        child.last_exit = how
+        child.next_start = now + pause_s(child.crashes)
+        _log.warning("a process ended unasked", process=child.row.name, how=how, restarts=child.restarts)
+        self._observe(child, processes.Status.CRASHED)
+
+    def _stop(self, child: _Child, process: subprocess.Popen[bytes], now: float) -> None:
+        if child.stop_sent is None:
+            child.stop_sent = now
+            _signal_group(process.pid, signal.SIGTERM)
+        elif now - child.stop_sent >= self._drain_s:
+            _signal_group(process.pid, signal.SIGKILL)
+
+    def _forget(self, child: _Child) -> None:
+        """Unwanted and not running: says so once, and starts from nothing should it be wanted again."""
+        if child.status is processes.Status.CRASHED:
+            self._observe(child, processes.Status.STOPPED)
+        del self._children[child.row.name]
+
+    def _shut_down(self) -> None:
+        """Last started first, so that doors close before what stands behind them."""
+        running = [(child, child.process) for child in self._children.values() if child.process is not None]
+        for child, process in sorted(running, key=lambda pair: pair[0].row.sequence, reverse=True):
+            self._stop(child, process, time.monotonic())
+            try:
+                process.wait(self._drain_s)
+            except subprocess.TimeoutExpired:
+                _signal_group(process.pid, signal.SIGKILL)
+                process.wait()
+            self._note_exit(child, process, time.monotonic())
+        self._children.clear()
+
+    def _observe(self, child: _Child, status: processes.Status) -> None:
+        child.status = status
+        pid = child.process.pid if child.process else 0
+        self.table.observe(
+            child.row.name,
+            status,
+            pid=pid,
+            pid_started=_started_at(pid) if pid else 0,
+            restarts=child.restarts,
+            last_exit=child.last_exit,
+        )
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)
+
+
+def _started_at(pid: int) -> int:
+    """Start time in clock ticks since boot (field 22 of /proc/PID/stat); 0 when there is no such process."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    # The second field is the command in brackets and may hold anything, also spaces.
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return 0 if fields[0] == "Z" else int(fields[19])

@@ -1,0 +1,47 @@
+"""Requests to the rollout controller."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AdoptRequest:
+    """A line's first policy, or a new anchor."""
+
+    tenant: str
+    line: str
+    model_id: str
+    actor: str = ""
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StartReleaseRequest:
+    """force_reason: required when the model's gates refused it."""
+
+    tenant: str
+    line: str
+    model_id: str
+    actor: str = ""
+    force_reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LineRequest:
+    """Promote, Pause, Resume, Abort, Undo: what, who and why."""
+
+    tenant: str
+    line: str
+    actor: str = ""
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GetReleaseRequest:
+    tenant: str
+    release_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ListReleasesRequest:
+    tenant: str
+    line: str = ""

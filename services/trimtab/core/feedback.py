@@ -1,0 +1,213 @@
+"""What people say about answers: one event type, nine kinds."""
+
+import dataclasses
+import datetime
+import enum
+import hashlib
+
+from trimtab.core import text
+
+
+class RaterKind(enum.StrEnum):
+    USER = "user"
+    ANNOTATOR = "annotator"
+    MODEL = "model"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rater:
+    """id: keyed hash, hex; empty means the session itself."""
+
+    kind: RaterKind = RaterKind.USER
+    id: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Thumb:
+    target: text.ResponseRef
+    up: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rating:
+    target: text.ResponseRef
+    stars: int
+    scale: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Comparison:
+    """strength: how much better, in (0, 1]; None when the rater was not asked."""
+
+    preferred: text.ResponseRef
+    rejected: text.ResponseRef
+    strength: float | None = None
+    tie: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RankedResponse:
+    target: text.ResponseRef
+    rank: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ranking:
+    items: tuple[RankedResponse, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Edit:
+    target: text.ResponseRef
+    corrected: text.Text
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Demonstration:
+    prompt: tuple[text.Message, ...]
+    response: text.Text
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Span:
+    """Characters, end exclusive."""
+
+    start: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Critique:
+    target: text.ResponseRef
+    comment: text.Text
+    span: Span | None = None
+
+
+class SignalKind(enum.StrEnum):
+    COPY = "copy"
+    REGENERATE = "regenerate"
+    ACCEPT = "accept"
+    ABANDON = "abandon"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Signal:
+    target: text.ResponseRef
+    signal: SignalKind
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Retraction:
+    reason: str = ""
+
+
+Kind = Thumb | Rating | Comparison | Ranking | Edit | Demonstration | Critique | Signal | Retraction
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FeedbackEvent:
+    """The record on topic `feedback`. An amendment is an event whose `supersedes` is not empty.
+
+    `context` and `verified` are filled by the feedback service from the completion id.
+    """
+
+    id: str
+    occurred_at: datetime.datetime
+    kind: Kind
+    context: text.Context | None = None
+    rater: Rater = dataclasses.field(default_factory=Rater)
+    surface: str = ""
+    criterion: str = ""
+    supersedes: tuple[str, ...] = ()
+    verified: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SendRequest:
+    tenant: str
+    event: FeedbackEvent
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SendResponse:
+    feedback_id: str
+    duplicate: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refusal:
+    reason: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SendBatchRequest:
+    items: tuple[SendRequest, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SendBatchResult:
+    outcome: SendResponse | Refusal
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SendBatchResponse:
+    results: tuple[SendBatchResult, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImportedPreference:
+    """A human preference collected elsewhere; `item` identifies it in its source."""
+
+    prompt: tuple[text.Message, ...]
+    preferred: text.Text
+    rejected: text.Text
+    item: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImportPreferencesRequest:
+    tenant: str
+    line: str
+    source: str
+    items: tuple[ImportedPreference, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImportRefusal:
+    item: str
+    refusal: Refusal
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImportPreferencesResponse:
+    accepted: int
+    duplicates: int
+    refused: tuple[ImportRefusal, ...] = ()
+
+
+def targets(kind: Kind) -> tuple[text.ResponseRef, ...]:
+    """The answers an event is about, in the order the kind names them."""
+    match kind:
+        case Thumb() | Rating() | Edit() | Critique() | Signal():
+            return (kind.target,)
+        case Comparison():
+            return (kind.preferred, kind.rejected)
+        case Ranking():
+            return tuple(item.target for item in kind.items)
+        case Demonstration() | Retraction():
+            return ()
+
+
+def identity(event: FeedbackEvent) -> tuple[str, str]:
+    """What makes two events copies of one: the completion id (the smallest of several) and the feedback id.
+
+    The smallest, so that a comparison sent again with its sides swapped meets the first one and shows as a conflict.
+    """
+    return min((target.completion_id for target in targets(event.kind)), default=""), event.id
+
+
+def body_digest(event: FeedbackEvent) -> bytes:
+    """sha256 of what the rater said. The same for every copy of an event, whoever filled in its time and context."""
+    body = (event.kind, event.rater, event.surface, event.criterion, event.supersedes)
+    return hashlib.sha256(repr(body).encode()).digest()

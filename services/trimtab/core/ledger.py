@@ -1,0 +1,152 @@
+"""Questions to the ledger and its answers."""
+
+import dataclasses
+import datetime
+import enum
+
+from trimtab.core import completions, examples, feedback, models, releases
+
+# Answers have fields named like these modules, and a class body would look its annotations up among its fields.
+_Completion = completions.Completion
+_Example = examples.Example
+_PublishedModel = models.PublishedModel
+_Release = releases.Release
+
+
+class FeedbackStatus(enum.StrEnum):
+    WAITING = "waiting"
+    JOINED = "joined"
+    SUPERSEDED = "superseded"
+    CONFLICT = "conflict"
+    REJECTED = "rejected"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TracedFeedback:
+    event: feedback.FeedbackEvent
+    status: FeedbackStatus
+    reason: str = ""
+    copies: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DatasetMembership:
+    """disposition: "trained", "held out" or "rejected"."""
+
+    example_id: str
+    dataset_id: str
+    disposition: str
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TraceRequest:
+    tenant: str
+    id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TraceResponse:
+    completions: tuple[_Completion, ...] = ()
+    feedback: tuple[TracedFeedback, ...] = ()
+    examples: tuple[_Example, ...] = ()
+    datasets: tuple[DatasetMembership, ...] = ()
+    models: tuple[_PublishedModel, ...] = ()
+    releases: tuple[_Release, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LineageRequest:
+    tenant: str
+    model_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LineageResponse:
+    model: _PublishedModel
+    ancestors: tuple[_PublishedModel, ...] = ()
+    descendants: tuple[_PublishedModel, ...] = ()
+    releases: tuple[_Release, ...] = ()
+    trained_examples: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EvidenceRequest:
+    tenant: str
+    release_id: str
+    maturity_s: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionOutcome:
+    """One session by its first randomised exposure in the evidence stage; outcome: mean vote in [0, 1]."""
+
+    arm: completions.Arm
+    propensity: float
+    exposed_at: datetime.datetime
+    votes: int
+    mature: bool
+    outcome: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ArmTotals:
+    arm: completions.Arm
+    completions: int
+    completion_tokens: int
+    votes: int
+    votes_up: int
+    mean_latency_s: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EvidenceResponse:
+    """sessions: in order of first exposure; totals: all completions of the release, whatever the stage."""
+
+    sessions: tuple[SessionOutcome, ...] = ()
+    totals: tuple[ArmTotals, ...] = ()
+    consumed: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CountsRequest:
+    tenant: str
+    line: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CountsResponse:
+    """feedback = distinct ids = waiting + joined + superseded + conflicts + rejected; duplicates are dropped copies."""
+
+    completions: int = 0
+    feedback: int = 0
+    waiting: int = 0
+    joined: int = 0
+    superseded: int = 0
+    conflicts: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    examples: int = 0
+    rejected_by_reason: dict[str, int] = dataclasses.field(default_factory=dict)
+    dispositions: dict[str, int] = dataclasses.field(default_factory=dict)
+    consumed: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AcquireLeaseRequest:
+    name: str
+    holder: str
+    ttl_s: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AcquireLeaseResponse:
+    held: bool
+    generation: int
+    holder: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReleaseLeaseRequest:
+    name: str
+    holder: str

@@ -1,0 +1,112 @@
+"""A policy line's configuration: what its owner decides once, as values. Read from a TOML file by the processes."""
+
+import dataclasses
+import pathlib
+import tomllib
+from typing import Any, TypeVar
+
+from trimtab.core import errors
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TriggerConfig:
+    """When new examples start a cycle (reward model, then policy)."""
+
+    # New examples that may train, since the last cycle, that start the next; 0 means only by request.
+    examples: int = 200
+    # Cycles to start by triggers at most; 0 means no limit.
+    cycles: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GateConfig:
+    """Thresholds before traffic."""
+
+    # Share of held-out prompts on which the evaluation reward model must prefer the candidate.
+    win_rate: float = 0.5
+    # KL(candidate || anchor), nats per response, at most.
+    kl_to_anchor: float = 40.0
+    # Mean length of the candidate's answers over the anchor's, at most.
+    length_ratio: float = 2.0
+    # Share of answers that repeat themselves, at most.
+    repetition: float = 0.2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReleaseConfig:
+    """How a candidate is proven."""
+
+    rule: str = "superior"
+    margin: float = 0.0
+    alpha: float = 0.05
+    safety_weight: float = 0.1
+    # Candidate completions the safety stage waits for.
+    safety_completions: int = 20
+    # Share of candidate requests that may fail in the safety stage.
+    safety_error_rate: float = 0.05
+    evidence_weight: float = 0.5
+    # Seconds after first exposure at which a session counts.
+    maturity_s: float = 86_400.0
+    # Voting sessions per arm before any verdict.
+    minimum_sessions: int = 40
+    # Voting sessions in both arms after which an undecided release ends as not proven.
+    maximum_sessions: int = 20_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LineConfig:
+    name: str
+    tenant: str
+    trigger: TriggerConfig = dataclasses.field(default_factory=TriggerConfig)
+    gates: GateConfig = dataclasses.field(default_factory=GateConfig)
+    release: ReleaseConfig = dataclasses.field(default_factory=ReleaseConfig)
+    # Settings of each method, by run kind ("sft", "reward", "ppo"): what differs from the defaults.
+    training: dict[str, dict[str, float | int | str | bool]] = dataclasses.field(default_factory=dict)
+
+
+def load_lines(path: pathlib.Path) -> dict[str, LineConfig]:
+    """The lines of a TOML file, by name. InvalidField names the key that is wrong.
+
+    Layout: `[lines.NAME]` with `tenant`, and optionally `[lines.NAME.trigger]`, `.gates`, `.release`,
+    `.training.METHOD`.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as problem:
+        raise errors.InvalidField(str(path), f"cannot be read as TOML ({problem})", "fix the file") from problem
+    lines = document.get("lines", {})
+    if not lines:
+        raise errors.InvalidField(str(path), "names no line", "add a table [lines.NAME] with `tenant`")
+    return {name: _line(name, table) for name, table in lines.items()}
+
+
+def _line(name: str, table: dict[str, Any]) -> LineConfig:
+    where = f"lines.{name}"
+    if "tenant" not in table:
+        raise errors.InvalidField(f"{where}.tenant", "is missing", "name the tenant that owns the line")
+    known = {"tenant", "trigger", "gates", "release", "training"}
+    for key in table.keys() - known:
+        raise errors.InvalidField(f"{where}.{key}", "is not a setting", f"use one of {', '.join(sorted(known))}")
+    return LineConfig(
+        name=name,
+        tenant=table["tenant"],
+        trigger=_section(TriggerConfig, table.get("trigger", {}), f"{where}.trigger"),
+        gates=_section(GateConfig, table.get("gates", {}), f"{where}.gates"),
+        release=_section(ReleaseConfig, table.get("release", {}), f"{where}.release"),
+        training=table.get("training", {}),
+    )
+
+
+_Section = TypeVar("_Section", TriggerConfig, GateConfig, ReleaseConfig)
+
+
+def _section(kind: type[_Section], table: dict[str, Any], where: str) -> _Section:
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    for key, value in table.items():
+        if key not in fields:
+            raise errors.InvalidField(f"{where}.{key}", "is not a setting", f"use one of {', '.join(fields)}")
+        wanted = fields[key]
+        good = isinstance(value, wanted if wanted is not float else (int, float))  # type: ignore[arg-type]
+        if not good or isinstance(value, bool):
+            raise errors.InvalidField(f"{where}.{key}", f"is {value!r}", f"give a value of type {wanted.__name__}")  # type: ignore[union-attr]
+    return kind(**table)

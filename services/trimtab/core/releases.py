@@ -1,0 +1,102 @@
+"""A release: one candidate against one stable policy, and what became of it."""
+
+import dataclasses
+import datetime
+import enum
+
+from trimtab.core import completions, text
+
+
+class ReleaseState(enum.StrEnum):
+    PENDING = "pending"
+    VERIFYING = "verifying"
+    SAFETY = "safety"
+    EVIDENCE = "evidence"
+    PROMOTING = "promoting"
+    PROMOTED = "promoted"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+    NOT_PROVEN = "not_proven"
+    FAILED = "failed"
+
+
+FINAL_STATES = frozenset(
+    {ReleaseState.PROMOTED, ReleaseState.ROLLED_BACK, ReleaseState.NOT_PROVEN, ReleaseState.FAILED}
+)
+
+
+class Verdict(enum.StrEnum):
+    UNDECIDED = "undecided"
+    BETTER = "better"
+    WORSE = "worse"
+    NOT_PROVEN = "not_proven"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ArmTarget:
+    """Where one arm's traffic goes; address is host:port, empty until verified; weight in [0, 1]."""
+
+    arm: completions.Arm
+    policy_id: str
+    address: str = ""
+    weight: float = 0.0
+    loaded_digest: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ArmEvidence:
+    """sessions: first exposed in the evidence stage; voted: of the mature ones, those with a vote."""
+
+    arm: completions.Arm
+    sessions: int = 0
+    voted: int = 0
+    approval: float = 0.0
+    completions: int = 0
+    mature: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Evidence:
+    """Candidate minus stable, mean outcome per session in [-1, 1], with its confidence sequence."""
+
+    arms: tuple[ArmEvidence, ...] = ()
+    difference: float = 0.0
+    lower: float = -1.0
+    upper: float = 1.0
+    alpha: float = 0.05
+    verdict: Verdict = Verdict.UNDECIDED
+    reason: str = ""
+    consumed: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Transition:
+    to_state: ReleaseState
+    at: datetime.datetime
+    reason: str
+    actor: str
+    from_state: ReleaseState | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Release:
+    """The record on topic `rollouts`. The newest record of a line says how its traffic is routed."""
+
+    id: str
+    context: text.Context
+    revision: int
+    candidate_id: str
+    stable_id: str
+    anchor_id: str
+    state: ReleaseState
+    salt: bytes
+    created_at: datetime.datetime
+    arms: tuple[ArmTarget, ...] = ()
+    paused: bool = False
+    rule: str = "superior"
+    margin: float = 0.0
+    evidence: Evidence | None = None
+    history: tuple[Transition, ...] = ()
+    evidence_started_at: datetime.datetime | None = None
+    forced_reason: str = ""
+    generation: int = 0

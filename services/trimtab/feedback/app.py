@@ -1,0 +1,24 @@
+"""Composition root of the feedback process: the log, the rules, the gRPC door."""
+
+from trimtab.bus import connect
+from trimtab.feedback import imports, intake, servicer
+from trimtab.feedback import settings as feedback_settings
+from trimtab.rpc import process
+
+
+def build(settings: feedback_settings.FeedbackSettings) -> process.Process:
+    """The process, ready to run."""
+    made = process.Process("feedback", settings)
+    log = connect.open_log(settings.log_url)
+    ring, digest = made.secrets.signing, settings.digest()
+    door = servicer.FeedbackServicer(
+        intake.Intake(log, ring, config_digest=digest),
+        imports.Importer(log, ring, made.secrets.hash_key, config_digest=digest),
+    )
+    made.on_close(log.close)
+    made.add_service(door.register, servicer.FULL_NAME)
+    return made
+
+
+def main(argv: list[str] | None = None) -> None:
+    process.launch(feedback_settings.FeedbackSettings, argv, "feedback", build)

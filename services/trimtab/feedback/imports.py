@@ -1,0 +1,149 @@
+"""Human preferences collected elsewhere, as completions and comparisons like any other.
+
+Called by `feedback.servicer`. Every id and the order of the two answers follow from the content, so importing again
+writes the same records and the ledger counts them once; nothing about a position tells which answer was preferred.
+"""
+
+import asyncio
+import dataclasses
+import hashlib
+
+from trimtab.bus import port, publish, topics
+from trimtab.core import clock, completions, errors, feedback, ids, text
+from trimtab.feedback import acknowledged, intake, validation
+from trimtab.obs import metrics
+
+MAX_ITEMS = 1000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Import:
+    """One item as it is written."""
+
+    completion: completions.Completion
+    event: feedback.FeedbackEvent
+    digest: bytes
+
+
+class Importer:
+    def __init__(
+        self,
+        log: port.EventLog,
+        ring: ids.KeyRing,
+        hash_key: bytes,
+        *,
+        config_digest: str,
+        now: clock.Clock = clock.utc_now,
+    ) -> None:
+        self._log = log
+        # The oldest key, so that an item keeps its id when a newer key takes over signing.
+        self._ring = ids.KeyRing(keys=ring.keys, current=min(ring.keys))
+        self._hash_key = hash_key
+        self._config_digest = config_digest
+        self._now = now
+        self._acknowledged = acknowledged.Acknowledged(intake.REMEMBERED)
+
+    async def run(self, request: feedback.ImportPreferencesRequest) -> feedback.ImportPreferencesResponse:
+        """Items that are no preference are refused one by one; LogUnavailable when the log did not take the others."""
+        _check_request(request)
+        new: dict[tuple[str, str], _Import] = {}
+        duplicates = 0
+        refused: list[feedback.ImportRefusal] = []
+        for item in request.items:
+            try:
+                made = self._made(request, item)
+                if self._is_known(made, new):
+                    duplicates += 1
+                else:
+                    new[feedback.identity(made.event)] = made
+            except (errors.InvalidField, errors.ConflictingFeedback) as problem:
+                refused.append(feedback.ImportRefusal(item.item, intake.refusal_of(problem)))
+        await self._append(list(new.values()))
+        for outcome, count in (("accepted", len(new)), ("duplicate", duplicates), ("refused", len(refused))):
+            metrics.FEEDBACK_IMPORTED.labels(outcome=outcome).inc(count)
+        return feedback.ImportPreferencesResponse(len(new), duplicates, tuple(refused))
+
+    def _is_known(self, made: _Import, new: dict[tuple[str, str], _Import]) -> bool:
+        identity = feedback.identity(made.event)
+        seen = self._acknowledged.look(identity, made.digest)
+        beside = new.get(identity)
+        if seen is acknowledged.Seen.OTHER or (beside is not None and beside.digest != made.digest):
+            raise errors.ConflictingFeedback(made.event.id)
+        return seen is acknowledged.Seen.SAME or beside is not None
+
+    async def _append(self, items: list[_Import]) -> None:
+        """All of them or none: a completion without its verdict would be worth nothing."""
+        appended: list[port.NewRecord] = []
+        for item in items:
+            key = item.completion.context.session_hash
+            appended.append(publish.new_record(topics.COMPLETIONS, key, item.completion))
+            appended.append(publish.new_record(topics.FEEDBACK, key, item.event))
+        if appended:
+            await asyncio.wrap_future(self._log.append(appended))
+        for item in items:
+            self._acknowledged.add(feedback.identity(item.event), item.digest)
+
+    def _made(self, request: feedback.ImportPreferencesRequest, item: feedback.ImportedPreference) -> _Import:
+        prompt, preferred, rejected = _check_item(item)
+        digest = hashlib.sha256("\x1f".join((*prompt, preferred, rejected)).encode()).digest()
+        answers = sorted((preferred, rejected), key=lambda answer: hashlib.sha256(answer.encode()).digest())
+        session_hash = ids.keyed_hash(self._hash_key, "import", request.tenant, *prompt)
+        context = text.Context(
+            request.tenant, request.line, session_hash=session_hash, config_digest=self._config_digest
+        )
+        names = (request.tenant, request.line, request.source, item.item)
+        token = ids.CompletionToken(
+            uuid=ids.content_uuid("completion", *names),
+            session_hash=session_hash,
+            release=ids.release_tag(""),
+            arm=completions.Arm.STABLE,
+            randomised=False,
+            imported=True,
+        )
+        completion = completions.Completion(
+            id=ids.mint(token, request.tenant, self._ring),
+            context=context,
+            created_at=self._now(),
+            prompt=item.prompt,
+            responses=tuple(
+                completions.Response(choice=choice, text=text.Text(answer)) for choice, answer in enumerate(answers)
+            ),
+            origin=completions.Origin.IMPORTED,
+        )
+        event = feedback.FeedbackEvent(
+            id=str(ids.content_uuid("feedback", *names)),
+            occurred_at=completion.created_at,
+            kind=feedback.Comparison(
+                preferred=text.ResponseRef(completion.id, answers.index(preferred)),
+                rejected=text.ResponseRef(completion.id, answers.index(rejected)),
+            ),
+            context=context,
+            rater=feedback.Rater(feedback.RaterKind.ANNOTATOR),
+            surface=request.source,
+            verified=True,
+        )
+        return _Import(completion, event, digest)
+
+
+def _check_request(request: feedback.ImportPreferencesRequest) -> None:
+    for field, value in (("tenant", request.tenant), ("line", request.line), ("source", request.source)):
+        if not value:
+            raise errors.InvalidField(field, "is empty", "name it")
+        validation.check_name(field, value)
+    if len(request.items) > MAX_ITEMS:
+        raise errors.InvalidField("items", f"has {len(request.items)} items", f"send at most {MAX_ITEMS} at once")
+
+
+def _check_item(item: feedback.ImportedPreference) -> tuple[tuple[str, ...], str, str]:
+    """(roles and contents of the prompt, preferred, rejected) of an item that is a preference."""
+    validation.check_id("item", item.item)
+    if not item.prompt:
+        raise errors.InvalidField("prompt", "is empty", "send the conversation that was answered")
+    prompt: list[str] = []
+    for position, message in enumerate(item.prompt):
+        prompt += (message.role.value, validation.check_text(f"prompt[{position}].content", message.content))
+    preferred = validation.check_text("preferred", item.preferred)
+    rejected = validation.check_text("rejected", item.rejected)
+    if preferred == rejected:
+        raise errors.InvalidField("rejected", "is the same text as `preferred`", "send two different answers")
+    return tuple(prompt), preferred, rejected

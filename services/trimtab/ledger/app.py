@@ -1,0 +1,36 @@
+"""Composition root of the ledger process: the log, the database, the consumer, the outbox, the gRPC door."""
+
+import threading
+
+from trimtab.ledger import settings
+from trimtab.rpc import process
+
+
+def build(config: settings.LedgerSettings) -> process.Process:
+    """The process, ready to run. SQLAlchemy, the log and the registry are imported here: `--help` needs none."""
+    from trimtab import registry
+    from trimtab.bus import connect
+    from trimtab.ledger import consumer, outbox, servicer
+    from trimtab.ledger.store import database
+
+    made = process.Process("ledger", config)
+    log = connect.open_log(config.log_url)
+    made.on_close(log.close)
+    store = database.Database(config.database)
+    made.on_close(store.close)
+    artifacts = registry.Registry(config.registry_url, config.cache)
+    publisher = outbox.Publisher(log, store)
+    caught_up = made.add_readiness("log")
+
+    def consume(stop: threading.Event) -> None:
+        consumer.run(log, store, artifacts, on_emitted=publisher.wake, on_caught_up=caught_up, stop=stop)
+
+    made.add_service(servicer.LedgerServicer(store).register, servicer.FULL_NAME)
+    made.add_thread("consumer", consume)
+    made.add_thread("outbox", publisher.run)
+    return made
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the ledger until SIGTERM."""
+    process.launch(settings.LedgerSettings, argv, "ledger", build)

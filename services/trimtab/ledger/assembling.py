@@ -1,0 +1,103 @@
+"""Makes the example of a head: everything a data set needs, so that the record is self-contained.
+
+Called by `settling`. The place in the outbox (partition, sequence) and the revision are given; the rest follows from
+the head and its completions alone, so a rebuild makes the same bytes.
+"""
+
+import dataclasses
+import hashlib
+
+from trimtab.core import completions, examples, feedback, ids, text
+from trimtab.ledger import answers, joining
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where an example stands in its topic and how often it was revised."""
+
+    partition: int
+    sequence: int
+    revision: int
+
+
+def context_of(head: joining.Head, known: answers.Answers) -> text.Context:
+    """The context of the answers; of the event itself where it is about none (a demonstration)."""
+    about = _answers(head, known)
+    return about[0].context if about else head.counts.context
+
+
+def state_of(head: joining.Head) -> bytes:
+    """Names what the example is made from: the same state, the same example."""
+    parts = [head.counts.digest, head.counts.event.occurred_at.isoformat().encode()]
+    parts += [item.digest + item.subject + item.event.id.encode() for item in head.chain]
+    return hashlib.sha256(b"\x1f".join(parts)).digest()
+
+
+def assemble(head: joining.Head, known: answers.Answers, place: Place) -> examples.Example:
+    """The example of a head whose completions are all known."""
+    about = _answers(head, known)
+    context = context_of(head, known)
+    event = head.counts.event
+    prompt = about[0].prompt if about else event.kind.prompt if isinstance(event.kind, feedback.Demonstration) else ()
+    return examples.Example(
+        id=head.example_id,
+        context=context,
+        partition=place.partition,
+        sequence=place.sequence,
+        revision=place.revision,
+        fold=ids.fold_of(context.session_hash),
+        occurred_at=event.occurred_at,
+        feedback_id=event.id,
+        kind=None if head.withdrawn else _kind(head, known),
+        withdrawn=head.withdrawn,
+        rater=event.rater,
+        surface=event.surface,
+        criterion=event.criterion,
+        propensity=about[0].propensity if about else 1.0,
+        prompt=() if head.withdrawn else prompt,
+        feedback_chain=tuple(item.event.id for item in head.chain),
+        responses=tuple(
+            text.ResponseRef(known[target.uuid][head.counts.tenant].completion_id, target.choice)
+            for target in head.counts.targets
+        ),
+        policy_ids=tuple(dict.fromkeys(answer.policy_id for answer in about if answer.policy_id)),
+    )
+
+
+def arm_of(head: joining.Head, known: answers.Answers) -> tuple[answers.Answer, completions.Arm] | None:
+    """For a thumb on a completion of a release: that completion and its arm. None when it is no evidence."""
+    if not isinstance(head.counts.event.kind, feedback.Thumb):
+        return None
+    answer = _answers(head, known)[0]
+    return (answer, answer.arm) if answer.release_id and answer.arm else None
+
+
+def _answers(head: joining.Head, known: answers.Answers) -> list[answers.Answer]:
+    """The completions of the event that counts; of the event it takes back when it is a retraction."""
+    about = next((item for item in (head.counts, *head.chain) if item.targets), head.counts)
+    return [known[target.uuid][about.tenant] for target in about.targets]
+
+
+def _kind(head: joining.Head, known: answers.Answers) -> examples.Kind:
+    kind = head.counts.event.kind
+    bodies = [known[target.uuid][head.counts.tenant].texts[target.choice] for target in head.counts.targets]
+    match kind:
+        case feedback.Thumb():
+            return examples.ThumbExample(bodies[0], kind.up)
+        case feedback.Comparison():
+            return examples.PairExample(bodies[0], bodies[1], kind.strength, kind.tie)
+        case feedback.Rating():
+            return examples.RatingExample(bodies[0], kind.stars, kind.scale)
+        case feedback.Ranking():
+            ranked = zip(bodies, kind.items, strict=True)
+            return examples.RankingExample(tuple(examples.RankedText(body, item.rank) for body, item in ranked))
+        case feedback.Edit():
+            return examples.EditExample(bodies[0], kind.corrected)
+        case feedback.Critique():
+            return examples.CritiqueExample(bodies[0], kind.comment)
+        case feedback.Signal():
+            return examples.SignalExample(bodies[0], kind.signal)
+        case feedback.Demonstration():
+            return examples.DemonstrationExample(kind.response)
+        case feedback.Retraction():
+            raise ValueError("a retraction is no example")

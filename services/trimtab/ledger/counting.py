@@ -1,0 +1,71 @@
+"""How many of each thing the ledger has, so that the books of a line balance. Asked by the CLI, the demo and tests."""
+
+import sqlalchemy as sa
+
+from trimtab.core import ledger
+from trimtab.ledger import consumer
+from trimtab.ledger.store import database, offsets, tables
+
+_STATUS = ledger.FeedbackStatus
+
+
+def counts(store: database.Database, request: ledger.CountsRequest) -> ledger.CountsResponse:
+    """One moment of the database. An empty line means all lines of the tenant.
+
+    Feedback whose completion is unknown belongs to no line yet and is counted with every line of its tenant.
+    """
+    with store.read() as connection:
+        by_status, duplicates, reasons = _feedback(connection, request)
+        return ledger.CountsResponse(
+            completions=_total(connection, request, tables.COMPLETIONS),
+            feedback=sum(by_status.values()),
+            waiting=by_status.get(_STATUS.WAITING, 0),
+            joined=by_status.get(_STATUS.JOINED, 0),
+            superseded=by_status.get(_STATUS.SUPERSEDED, 0),
+            conflicts=by_status.get(_STATUS.CONFLICT, 0),
+            rejected=by_status.get(_STATUS.REJECTED, 0),
+            duplicates=duplicates,
+            examples=_total(connection, request, tables.EXAMPLES, tables.EXAMPLES.c.withdrawn == sa.false()),
+            rejected_by_reason=reasons,
+            dispositions=_dispositions(connection, request),
+            consumed=offsets.consumed(connection, [topic.name for topic in consumer.TOPICS]),
+        )
+
+
+def _of_line(request: ledger.CountsRequest, table: sa.Table, *also: str) -> list[sa.ColumnElement[bool]]:
+    owned = [table.c.tenant == request.tenant]
+    return [*owned, table.c.line.in_([request.line, *also])] if request.line else owned
+
+
+def _total(
+    connection: sa.Connection, request: ledger.CountsRequest, table: sa.Table, *rules: sa.ColumnElement[bool]
+) -> int:
+    query = sa.select(sa.func.count()).select_from(table).where(*_of_line(request, table), *rules)
+    return int(connection.scalar(query) or 0)
+
+
+def _feedback(
+    connection: sa.Connection, request: ledger.CountsRequest
+) -> tuple[dict[ledger.FeedbackStatus, int], int, dict[str, int]]:
+    table = tables.FEEDBACK
+    query = (
+        sa.select(table.c.status, table.c.reason, sa.func.count(), sa.func.sum(table.c.copies))
+        .where(*_of_line(request, table, ""))
+        .group_by(table.c.status, table.c.reason)
+    )
+    by_status: dict[ledger.FeedbackStatus, int] = {}
+    reasons: dict[str, int] = {}
+    duplicates = 0
+    for name, reason, count, copies in connection.execute(query):
+        status = _STATUS(name)
+        by_status[status] = by_status.get(status, 0) + count
+        duplicates += copies
+        if status is _STATUS.REJECTED:
+            reasons[reason] = count
+    return by_status, duplicates, reasons
+
+
+def _dispositions(connection: sa.Connection, request: ledger.CountsRequest) -> dict[str, int]:
+    table = tables.USES
+    query = sa.select(table.c.disposition, sa.func.count()).where(*_of_line(request, table))
+    return {row[0]: row[1] for row in connection.execute(query.group_by(table.c.disposition))}

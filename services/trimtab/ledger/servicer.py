@@ -1,0 +1,61 @@
+"""The ledger's gRPC door. Questions read a snapshot of the database, in threads: the event loop waits for no disk."""
+
+import asyncio
+from typing import Any
+
+import grpc.aio
+
+from trimtab.core import clock, errors, ledger
+from trimtab.ledger import counting, evidence, leases, tracing
+from trimtab.ledger.store import database
+from trimtab.wire import codec
+from trimtabapi.ledger.v1 import ledger_service_pb2 as pb
+from trimtabapi.ledger.v1 import ledger_service_pb2_grpc
+
+FULL_NAME = "trimtabapi.ledger.v1.LedgerService"
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
+    def __init__(self, store: database.Database, now: clock.Clock = clock.utc_now) -> None:
+        self._store = store
+        self._now = now
+
+    def register(self, server: grpc.aio.Server) -> None:
+        ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(self, server)
+
+    async def Trace(self, request: pb.TraceRequest, context: _Context) -> pb.TraceResponse:
+        asked = codec.from_proto(request, ledger.TraceRequest)
+        return codec.to_proto(await asyncio.to_thread(tracing.trace, self._store, asked), pb.TraceResponse)
+
+    async def Lineage(self, request: pb.LineageRequest, context: _Context) -> pb.LineageResponse:
+        asked = codec.from_proto(request, ledger.LineageRequest)
+        return codec.to_proto(await asyncio.to_thread(tracing.trace_model, self._store, asked), pb.LineageResponse)
+
+    async def Evidence(self, request: pb.EvidenceRequest, context: _Context) -> pb.EvidenceResponse:
+        asked = codec.from_proto(request, ledger.EvidenceRequest)
+        found = await asyncio.to_thread(evidence.evidence, self._store, asked, self._now)
+        return codec.to_proto(found, pb.EvidenceResponse)
+
+    async def Counts(self, request: pb.CountsRequest, context: _Context) -> pb.CountsResponse:
+        asked = codec.from_proto(request, ledger.CountsRequest)
+        return codec.to_proto(await asyncio.to_thread(counting.counts, self._store, asked), pb.CountsResponse)
+
+    async def AcquireLease(self, request: pb.AcquireLeaseRequest, context: _Context) -> pb.AcquireLeaseResponse:
+        asked = codec.from_proto(request, ledger.AcquireLeaseRequest)
+        granted = await asyncio.to_thread(leases.acquire, self._store, asked, self._now)
+        return codec.to_proto(granted, pb.AcquireLeaseResponse)
+
+    async def ReleaseLease(self, request: pb.ReleaseLeaseRequest, context: _Context) -> pb.ReleaseLeaseResponse:
+        asked = codec.from_proto(request, ledger.ReleaseLeaseRequest)
+        await asyncio.to_thread(leases.release, self._store, asked)
+        return pb.ReleaseLeaseResponse()
+
+    async def ListTasks(self, request: pb.ListTasksRequest, context: _Context) -> pb.ListTasksResponse:
+        raise errors.NotBuiltYet("Listing tasks for annotators")
+
+    async def Quarantine(self, request: pb.QuarantineRequest, context: _Context) -> pb.QuarantineResponse:
+        raise errors.NotBuiltYet("Quarantine of data windows and reward models")
+
+    async def Erase(self, request: pb.EraseRequest, context: _Context) -> pb.EraseResponse:
+        raise errors.NotBuiltYet("Erasure of a person's records")

@@ -1,0 +1,161 @@
+"""Brings the tables in line with a batch of records: stores them, folds the sessions they touch, emits what changed.
+
+Called by `consumer` inside one transaction a batch, and by `restoring` for everything at once. The rules are in
+`joining` and `assembling`; this is where they meet the store.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from trimtab.core import examples, feedback
+from trimtab.ledger import answers, assembling, events, joining
+from trimtab.ledger.store import completions as completion_store
+from trimtab.ledger.store import examples as example_store
+from trimtab.ledger.store import feedback as feedback_store
+from trimtab.ledger.store import rows
+
+
+@dataclasses.dataclass(slots=True)
+class Batch:
+    """Records of both topics that go into one transaction, decoded."""
+
+    answered: list[completion_store.Arrival] = dataclasses.field(default_factory=list)
+    said: list[feedback_store.Arrival] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(slots=True)
+class _Changes:
+    """What a fold asks to be written about examples. revised: those whose earlier thumbs no longer count."""
+
+    connection: sa.Connection
+    sequences: example_store.Sequences
+    made: list[tuple[examples.Example, bytes | None]] = dataclasses.field(default_factory=list)
+    confirmed: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    revised: list[str] = dataclasses.field(default_factory=list)
+    thumbs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+class Settler:
+    """Used by one thread; remembers what it read last."""
+
+    def __init__(self) -> None:
+        self._completions = completion_store.Completions()
+        self._feedback = feedback_store.Feedback()
+
+    def store(self, connection: sa.Connection, batch: Batch) -> set[joining.Scope]:
+        """Stores the records, and returns the scopes that must be folded again."""
+        arrived = self._completions.add(connection, batch.answered)
+        touched = self._feedback.about(connection, arrived)
+        if batch.said:
+            wanted = feedback_store.uuids_of(received for _, received in batch.said)
+            touched |= self._feedback.add(connection, batch.said, self._completions.load(connection, wanted))
+        return touched
+
+    def settle(self, connection: sa.Connection, scopes: set[joining.Scope]) -> int:
+        """Folds these scopes, writes what became of each event, emits examples. Returns how many were emitted."""
+        if not scopes:
+            return 0
+        stored = self._feedback.of_scopes(connection, scopes)
+        received = [item for item, _, _ in stored]
+        known = self._completions.load(connection, feedback_store.uuids_of(received))
+        folded = joining.fold(received, known)
+        verdicts = {}
+        for item, standing, line in stored:
+            verdict = folded.standings[item.key], _line_of(item, known, line)
+            if verdict != (standing, line):
+                verdicts[item.key] = verdict
+        feedback_store.judge(connection, verdicts)
+        return self._emit(connection, scopes, folded.heads, known)
+
+    def forget(self) -> None:
+        """After a transaction that did not commit."""
+        self._completions.forget()
+        self._feedback.forget()
+
+    def _emit(
+        self,
+        connection: sa.Connection,
+        scopes: set[joining.Scope],
+        heads: Sequence[joining.Head],
+        known: answers.Answers,
+    ) -> int:
+        stored = example_store.of_sessions(connection, scopes)
+        changes = _Changes(connection, example_store.Sequences(connection))
+        for head in sorted(heads, key=lambda head: (head.counts.partition, head.counts.offset, head.example_id)):
+            _revise(head, known, stored.get(head.example_id), changes)
+        gone = stored.keys() - {head.example_id for head in heads}
+        for item in sorted(example_id for example_id in gone if not stored[example_id].withdrawn):
+            _withdraw(stored[item], changes)
+        example_store.write(connection, changes.made)
+        example_store.confirm(connection, changes.confirmed)
+        example_store.count_thumbs(connection, changes.revised, changes.thumbs)
+        changes.sequences.save()
+        return len(changes.made)
+
+
+def _revise(
+    head: joining.Head,
+    known: answers.Answers,
+    stored: example_store.Newest | None,
+    changes: _Changes,
+) -> None:
+    """A new revision, when the example is not what it was."""
+    state = assembling.state_of(head)
+    if stored is not None and stored.state == state:
+        return
+    changes.revised += [head.example_id] if stored else []
+    thumb = _thumb(head, known)
+    changes.thumbs += [thumb] if thumb else []
+    if stored is None and head.withdrawn:
+        return
+    if stored is not None and stored.state is None:
+        place = assembling.Place(stored.partition, stored.sequence, stored.revision)
+        if example_store.current(changes.connection, [stored]) == [assembling.assemble(head, known, place)]:
+            changes.confirmed[head.example_id] = state
+            return
+    partition = example_store.partition_of(assembling.context_of(head, known).session_hash)
+    place = assembling.Place(partition, changes.sequences.take(partition), stored.revision + 1 if stored else 1)
+    changes.made.append((assembling.assemble(head, known, place), state))
+
+
+def _withdraw(
+    stored: example_store.Newest,
+    changes: _Changes,
+) -> None:
+    """An example whose chain became part of another one."""
+    [last] = example_store.current(changes.connection, [stored])
+    changes.revised.append(stored.example_id)
+    withdrawn = dataclasses.replace(
+        last,
+        kind=None,
+        withdrawn=True,
+        prompt=(),
+        sequence=changes.sequences.take(stored.partition),
+        revision=stored.revision + 1,
+    )
+    changes.made.append((withdrawn, b""))
+
+
+def _line_of(received: events.Received, known: answers.Answers, line: str) -> str:
+    """The line its completion was made on; what the event itself says until that is known."""
+    found = (known.get(target.uuid, {}).get(received.tenant) for target in received.targets)
+    return next((answer.context.line for answer in found if answer is not None), line)
+
+
+def _thumb(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
+    exposed = assembling.arm_of(head, known)
+    if exposed is None or not isinstance(head.counts.event.kind, feedback.Thumb):
+        return None
+    answer, arm = exposed
+    return {
+        "example_id": head.example_id,
+        "release_id": answer.release_id,
+        "tenant": answer.context.tenant,
+        "session": answer.context.session_hash,
+        "arm": arm.value,
+        "up": int(head.counts.event.kind.up),
+        "occurred_us": rows.to_us(head.counts.event.occurred_at),
+    }

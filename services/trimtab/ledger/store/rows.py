@@ -1,0 +1,57 @@
+"""Small things every table module needs: times as microseconds, long lists in pieces, records as their bytes."""
+
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from trimtab.bus import port
+from trimtab.wire import schemas
+
+_Item = TypeVar("_Item")
+_Core = TypeVar("_Core")
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+# Parameters of one statement: below what SQLite and PostgreSQL take.
+_PIECE = 4000
+
+
+def to_us(moment: datetime.datetime) -> int:
+    """Microseconds since 1970."""
+    return (moment - _EPOCH) // datetime.timedelta(microseconds=1)
+
+
+def from_us(microseconds: int) -> datetime.datetime:
+    return _EPOCH + datetime.timedelta(microseconds=microseconds)
+
+
+def matching(
+    connection: sa.Connection, query: sa.Select[Any], column: sa.ColumnElement[Any], values: Iterable[_Item]
+) -> Iterator[sa.Row[Any]]:
+    """The rows of `query` whose column is one of the values."""
+    wanted = list(dict.fromkeys(values))
+    for start in range(0, len(wanted), _PIECE):
+        yield from connection.execute(query.where(column.in_(wanted[start : start + _PIECE])))
+
+
+def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(sa.insert(table), rows)
+
+
+def replace(connection: sa.Connection, table: sa.Table, key: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Inserts rows, each in the place of the one with its key."""
+    if rows:
+        column = table.c[key]
+        connection.execute(sa.delete(table).where(column == sa.bindparam("old")), [{"old": row[key]} for row in rows])
+        insert(connection, table, rows)
+
+
+def bytes_of(record: port.Record) -> dict[str, bytes]:
+    """The columns `value` and `schema` of a record of the log."""
+    return {"value": record.value, "schema": record.headers.get(schemas.SCHEMA_HEADER, b"")}
+
+
+def decoded(row: sa.Row[Any], kind: type[_Core]) -> _Core:
+    """The record in a row's columns `value` and `schema`."""
+    return schemas.decode(row.value, {schemas.SCHEMA_HEADER: row.schema}, kind)

@@ -1,0 +1,219 @@
+"""The tables. Times are microseconds since 1970 UTC; session, uuid and digest columns hold raw bytes.
+
+`value` is a record as it stood in the log and `schema` its schema header: what the columns beside it leave out is read
+from there. Nothing here is the only copy: all but `leases` is rebuilt from the log.
+"""
+
+import sqlalchemy as sa
+
+METADATA = sa.MetaData()
+
+# Where the next record of each partition is read: saved with what the records before it did.
+OFFSETS = sa.Table(
+    "offsets",
+    METADATA,
+    sa.Column("topic", sa.String, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True),
+    sa.Column("next_offset", sa.BigInteger, nullable=False),
+)
+
+# Facts about the ledger itself, e.g. that it is being rebuilt.
+MARKS = sa.Table(
+    "marks",
+    METADATA,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
+)
+
+COMPLETIONS = sa.Table(
+    "completions",
+    METADATA,
+    sa.Column("uuid", sa.LargeBinary, primary_key=True),
+    sa.Column("tenant", sa.String, primary_key=True),
+    sa.Column("line", sa.String, nullable=False),
+    sa.Column("session", sa.LargeBinary, nullable=False),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Column("schema", sa.LargeBinary, nullable=False),
+    sa.Index("completions_by_line", "tenant", "line"),
+)
+
+# A distinct event. (tenant, uuid of the completion it is filed under, feedback id) is its identity, `digest` its body;
+# of several bodies under one identity the first counts and the others are conflicts. `scope`: the session, or what
+# stands for it until it is known.
+FEEDBACK = sa.Table(
+    "feedback",
+    METADATA,
+    sa.Column("pk", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("tenant", sa.String, nullable=False),
+    sa.Column("line", sa.String, nullable=False),
+    sa.Column("scope", sa.LargeBinary, nullable=False),
+    sa.Column("uuid", sa.LargeBinary, nullable=False),
+    sa.Column("feedback_id", sa.String, nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("verified", sa.Boolean, nullable=False),
+    sa.Column("partition", sa.Integer, nullable=False),
+    sa.Column("offset", sa.BigInteger, nullable=False),
+    sa.Column("copies", sa.Integer, nullable=False),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("example_id", sa.String, nullable=False),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Column("schema", sa.LargeBinary, nullable=False),
+    sa.Index("feedback_by_identity", "uuid", "tenant", "feedback_id", "digest", unique=True),
+    sa.Index("feedback_by_scope", "scope", "tenant"),
+    sa.Index("feedback_by_id", "feedback_id", "tenant"),
+    sa.Index("feedback_by_example", "example_id"),
+    sa.Index("feedback_by_status", "tenant", "line", "status", "reason", "copies"),
+)
+
+FEEDBACK_TARGETS = sa.Table(
+    "feedback_targets",
+    METADATA,
+    sa.Column("uuid", sa.LargeBinary, primary_key=True),
+    sa.Column("feedback_pk", sa.BigInteger, primary_key=True, autoincrement=False),
+)
+
+# The newest revision of each example. `state` names what it was made from; absent after a rebuild, until made again.
+EXAMPLES = sa.Table(
+    "examples",
+    METADATA,
+    sa.Column("example_id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.String, nullable=False),
+    sa.Column("line", sa.String, nullable=False),
+    sa.Column("session", sa.LargeBinary, nullable=False),
+    sa.Column("partition", sa.Integer, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("withdrawn", sa.Boolean, nullable=False),
+    sa.Column("state", sa.LargeBinary, nullable=True),
+    sa.Index("examples_by_session", "session", "tenant"),
+    sa.Index("examples_by_line", "tenant", "line", "withdrawn"),
+)
+
+OUTBOX = sa.Table(
+    "outbox",
+    METADATA,
+    sa.Column("partition", sa.Integer, primary_key=True),
+    sa.Column("sequence", sa.BigInteger, primary_key=True),
+    sa.Column("key", sa.LargeBinary, nullable=False),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Column("schema", sa.LargeBinary, nullable=False),
+    sa.Column("published", sa.Boolean, nullable=False),
+)
+sa.Index(
+    "outbox_unpublished",
+    OUTBOX.c.partition,
+    OUTBOX.c.sequence,
+    sqlite_where=OUTBOX.c.published == sa.false(),
+    postgresql_where=OUTBOX.c.published == sa.false(),
+)
+
+SEQUENCES = sa.Table(
+    "sequences",
+    METADATA,
+    sa.Column("partition", sa.Integer, primary_key=True),
+    sa.Column("next_sequence", sa.BigInteger, nullable=False),
+)
+
+# A session's first randomised exposure to a release, in whatever stage.
+EXPOSURES = sa.Table(
+    "exposures",
+    METADATA,
+    sa.Column("release_id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.String, primary_key=True),
+    sa.Column("session", sa.LargeBinary, primary_key=True),
+    sa.Column("exposed_us", sa.BigInteger, nullable=False),
+    sa.Column("completion_id", sa.String, nullable=False),
+    sa.Column("arm", sa.String, nullable=False),
+    sa.Column("propensity", sa.Float, nullable=False),
+    sa.Column("stage", sa.String, nullable=False),
+)
+
+ARM_TOTALS = sa.Table(
+    "arm_totals",
+    METADATA,
+    sa.Column("release_id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.String, primary_key=True),
+    sa.Column("arm", sa.String, primary_key=True),
+    sa.Column("completions", sa.BigInteger, nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+    sa.Column("latency_s", sa.Float, nullable=False),
+)
+
+# The thumbs that count, one an example, on completions of a release.
+THUMBS = sa.Table(
+    "thumbs",
+    METADATA,
+    sa.Column("example_id", sa.String, primary_key=True),
+    sa.Column("release_id", sa.String, nullable=False),
+    sa.Column("tenant", sa.String, nullable=False),
+    sa.Column("session", sa.LargeBinary, nullable=False),
+    sa.Column("arm", sa.String, nullable=False),
+    sa.Column("up", sa.Integer, nullable=False),
+    sa.Column("occurred_us", sa.BigInteger, nullable=False),
+    sa.Index("thumbs_by_session", "release_id", "tenant", "session", "occurred_us", "up"),
+)
+
+MODELS = sa.Table(
+    "models",
+    METADATA,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.String, nullable=False),
+    sa.Column("line", sa.String, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("generation", sa.BigInteger, nullable=False, index=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Column("schema", sa.LargeBinary, nullable=False),
+)
+
+# What a model was made from: parents and data sets alike.
+MODEL_SOURCES = sa.Table(
+    "model_sources",
+    METADATA,
+    sa.Column("model_id", sa.String, primary_key=True),
+    sa.Column("source_id", sa.String, primary_key=True),
+    sa.Column("dataset", sa.Boolean, nullable=False),
+    sa.Index("model_sources_by_source", "source_id"),
+)
+
+MEMBERSHIPS = sa.Table(
+    "memberships",
+    METADATA,
+    sa.Column("dataset_id", sa.String, primary_key=True),
+    sa.Column("example_id", sa.String, primary_key=True),
+    sa.Column("disposition", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Index("memberships_by_example", "example_id"),
+)
+
+# Where each example was used last.
+USES = sa.Table(
+    "uses",
+    METADATA,
+    sa.Column("example_id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.String, nullable=False),
+    sa.Column("line", sa.String, nullable=False),
+    sa.Column("disposition", sa.String, nullable=False),
+    sa.Index("uses_by_line", "tenant", "line", "disposition"),
+)
+
+RELEASES = sa.Table(
+    "releases",
+    METADATA,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.String, nullable=False),
+    sa.Column("candidate_id", sa.String, nullable=False, index=True),
+    sa.Column("generation", sa.BigInteger, nullable=False, index=True),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Column("schema", sa.LargeBinary, nullable=False),
+)
+
+LEASES = sa.Table(
+    "leases",
+    METADATA,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("holder", sa.String, nullable=False),
+    sa.Column("expires_us", sa.BigInteger, nullable=False),
+    sa.Column("generation", sa.BigInteger, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""The policy process: one policy id for life. Renders, generates, records the completion, answers."""

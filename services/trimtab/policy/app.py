@@ -1,0 +1,34 @@
+"""The policy process: builds its parts and hands them down. `main` is the console command `trimtab policy`."""
+
+import functools
+
+from trimtab import registry
+from trimtab.bus import connect
+from trimtab.policy import answering, artifact, local, recorder, servicer, settings
+from trimtab.rpc import process
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serves one policy until SIGTERM."""
+    process.launch(settings.PolicySettings, argv, "policy", build)
+
+
+def build(config: settings.PolicySettings) -> process.Process:
+    """The composition root."""
+    made = process.Process("policy", config)
+    log = connect.open_log(config.log_url)
+    engine = local.LocalEngine(
+        functools.partial(artifact.load, registry.Registry(config.registry_url, config.cache), config),
+        max_batch=config.max_batch,
+        max_queue=config.max_queue,
+        context=config.context,
+    )
+    records = recorder.Recorder(log, wait_s=config.record_wait_s, spool=config.record_spool)
+    answers = answering.Answering(engine, records, policy_id=config.model_id, line=config.line)
+    made.on_close(log.close)
+    made.on_close(functools.partial(records.close, config.drain_s))
+    made.on_close(answers.close)
+    made.add_service(servicer.PolicyServicer(answers).register, servicer.FULL_NAME)
+    ready = made.add_readiness("policy")
+    made.add_thread("engine", functools.partial(engine.run, on_loaded=ready))
+    return made

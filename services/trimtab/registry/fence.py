@@ -1,0 +1,65 @@
+"""The fence before publishing: per line, the highest generation that has published.
+
+A trainer that lost its lease and does not know it holds a lower generation than its successor. Checked and set under a
+file lock where the registry is a local folder; elsewhere check and set are two steps, and the lease alone keeps two
+writers apart between them. Used by `registry.store` only.
+"""
+
+import contextlib
+import fcntl
+import pathlib
+from collections.abc import Iterator
+
+import fsspec
+from fsspec.implementations import local
+
+from trimtab.core import errors
+
+
+class Fence:
+    def __init__(self, files: fsspec.AbstractFileSystem, root: str) -> None:
+        self._files = files
+        self._root = root
+
+    @contextlib.contextmanager
+    def passing(self, tenant: str, line: str, generation: int) -> Iterator[None]:
+        """Admits a writer of this generation and remembers it; StaleGeneration when a newer one has published.
+
+        Generation 0 is an operator's own act, and passes.
+        """
+        folder = f"{self._root}/{_name('tenant', tenant)}"
+        path = f"{folder}/{_name('line', line)}"
+        if generation == 0:
+            yield
+            return
+        self._files.makedirs(folder, exist_ok=True)
+        with self._locked(path):
+            seen = int(self._files.cat_file(path)) if self._files.exists(path) else 0
+            if generation < seen:
+                raise errors.StaleGeneration(held=generation, seen=seen)
+            if generation > seen:
+                self._write(path, generation)
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, path: str) -> Iterator[None]:
+        if not isinstance(self._files, local.LocalFileSystem):
+            yield
+            return
+        with pathlib.Path(f"{path}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _write(self, path: str, generation: int) -> None:
+        if not isinstance(self._files, local.LocalFileSystem):
+            self._files.pipe_file(path, str(generation).encode())
+            return
+        temporary = pathlib.Path(f"{path}.new")
+        temporary.write_text(str(generation))
+        temporary.replace(path)
+
+
+def _name(field: str, text: str) -> str:
+    if not text or text.startswith(".") or "/" in text or "\\" in text:
+        raise errors.InvalidField(field, f"is {text!r}", "use a name without slashes that does not start with a dot")
+    return text

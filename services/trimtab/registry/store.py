@@ -1,0 +1,187 @@
+"""The registry: content-addressed artifacts over fsspec.
+
+    blobs/sha256/<hex>            the files, each once
+    manifests/<model id>.json     what a model is made of
+    generations/<tenant>/<line>   the fence
+
+Publishing writes blobs first and the manifest last, by rename: a reader sees a whole artifact or none. Loading
+(`fetch`) checks the digest of every file, every time. Blocking calls: use them from threads.
+"""
+
+import hashlib
+import os
+import pathlib
+import shutil
+import uuid
+
+import fsspec
+from fsspec.implementations import local
+
+from trimtab.core import errors
+from trimtab.registry import fence, kinds, manifests
+
+_CHUNK = 1 << 20
+
+
+class Registry:
+    """url: any fsspec URL, e.g. file:///var/lib/models. cache: folder for verified copies, shared by processes."""
+
+    def __init__(self, url: str, cache: pathlib.Path) -> None:
+        self._url = url.rstrip("/")
+        self._cache = cache
+        self._files, root = fsspec.core.url_to_fs(self._url)
+        self._blobs = f"{root}/blobs/sha256"
+        self._manifests = f"{root}/manifests"
+        self._fence = fence.Fence(self._files, f"{root}/generations")
+
+    def publish(self, folder: pathlib.Path, draft: manifests.ManifestDraft) -> manifests.Manifest:
+        """Publishes the files of a folder. The same content and draft again change nothing and give the same id.
+
+        ArtifactCorrupt names a file that is never loaded; StaleGeneration says a newer writer has published.
+        """
+        paths = _scan(folder)
+        with self._fence.passing(draft.tenant, draft.line, draft.generation):
+            files = [_entry(folder / name, name) for name in paths]
+            manifest = manifests.complete(draft, files)
+            for file in files:
+                self._put_blob(folder / file.path, file)
+            path = self._manifest_path(manifest.id)
+            if self._files.exists(path):
+                return self.manifest(manifest.id)
+            self._files.makedirs(self._manifests, exist_ok=True)
+            self._write(path, manifests.to_json(manifest))
+            return manifest
+
+    def manifest(self, model_id: str) -> manifests.Manifest:
+        """What a model is; NotFound, or ArtifactCorrupt when the manifest is not the one that was published."""
+        if not manifests.is_digest(model_id):
+            raise errors.NotFound("model", model_id)
+        try:
+            data = self._files.cat_file(self._manifest_path(model_id))
+        except FileNotFoundError:
+            raise errors.NotFound("model", model_id) from None
+        return manifests.from_json(data, model_id)
+
+    def list(self) -> list[manifests.Manifest]:
+        """All published models, oldest first."""
+        if not self._files.exists(self._manifests):
+            return []
+        names = (pathlib.PurePosixPath(path) for path in self._files.ls(self._manifests, detail=False))
+        found = [self.manifest(name.stem) for name in names if name.suffix == ".json" and name.stem[0] != "."]
+        return sorted(found, key=lambda manifest: (manifest.created_at, manifest.id))
+
+    def address(self, model_id: str) -> str:
+        """The manifest's URL: where a process of another machine finds the model."""
+        return f"{self._url}/manifests/{model_id}.json"
+
+    def fetch(self, model_id: str) -> pathlib.Path:
+        """A local folder with exactly the files of the manifest, each verified now.
+
+        ArtifactCorrupt names the file that is not what was published; the local copy is gone then, and the next fetch
+        makes a new one.
+        """
+        manifest = self.manifest(model_id)
+        folder = self._cache / model_id
+        if not folder.exists():
+            self._materialise(manifest, folder)
+        problem = _difference(folder, manifest)
+        if problem:
+            shutil.rmtree(folder)
+            raise errors.ArtifactCorrupt(f"Model {model_id} cannot be loaded: {problem}; fetch it again.")
+        return folder
+
+    def _materialise(self, manifest: manifests.Manifest, folder: pathlib.Path) -> None:
+        temporary = self._cache / f".{manifest.id}.{uuid.uuid4().hex}"
+        try:
+            for file in manifest.files:
+                target = temporary / file.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._get_blob(file, target, manifest.id)
+            temporary.rename(folder)
+        except OSError:
+            if not folder.exists():  # otherwise another process was faster
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _get_blob(self, file: manifests.File, target: pathlib.Path, model_id: str) -> None:
+        try:
+            self._files.get_file(f"{self._blobs}/{file.sha256}", str(target))
+        except FileNotFoundError:
+            raise errors.ArtifactCorrupt(
+                f"Model {model_id} cannot be loaded: {file.path!r} is missing from the registry; publish it again."
+            ) from None
+
+    def _put_blob(self, source: pathlib.Path, file: manifests.File) -> None:
+        path = f"{self._blobs}/{file.sha256}"
+        if self._files.exists(path) and self._digest(path) == file.sha256:
+            return
+        self._files.makedirs(self._blobs, exist_ok=True)
+        if not isinstance(self._files, local.LocalFileSystem):
+            self._files.put_file(str(source), path)
+            return
+        temporary = pathlib.Path(f"{self._blobs}/.{uuid.uuid4().hex}")
+        shutil.copyfile(source, temporary)
+        if _entry(temporary, file.path) != file:
+            temporary.unlink()
+            raise errors.ArtifactCorrupt(f"{file.path!r} changed while it was being published; publish it again.")
+        _settle(temporary, pathlib.Path(path))
+
+    def _write(self, path: str, data: bytes) -> None:
+        if not isinstance(self._files, local.LocalFileSystem):
+            self._files.pipe_file(path, data)  # object stores show a whole object or none
+            return
+        final = pathlib.Path(path)
+        temporary = final.with_name(f".{uuid.uuid4().hex}")
+        temporary.write_bytes(data)
+        _settle(temporary, final)
+
+    def _digest(self, path: str) -> str:
+        digest = hashlib.sha256()
+        with self._files.open(path, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def _manifest_path(self, model_id: str) -> str:
+        return f"{self._manifests}/{model_id}.json"
+
+
+def _scan(folder: pathlib.Path) -> list[str]:
+    """The files of a folder by relative path, all of kinds that may be published."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    if not names:
+        raise errors.InvalidField("folder", f"{str(folder)!r} holds no file", "name the folder of a model or data set")
+    for name in names:
+        kinds.check(folder / name, name)
+    return names
+
+
+def _entry(path: pathlib.Path, name: str) -> manifests.File:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return manifests.File(path=name, size=path.stat().st_size, sha256=digest)
+
+
+def _difference(folder: pathlib.Path, manifest: manifests.Manifest) -> str:
+    """The first file that is not as published, in words; empty when all are."""
+    wanted = {file.path: file for file in manifest.files}
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    for name in sorted(present ^ wanted.keys()):
+        return f"{name!r} is missing" if name in wanted else f"{name!r} is not part of it"
+    for name, file in wanted.items():
+        if _entry(folder / name, name) != file:
+            return f"the bytes of {name!r} are not those that were published"
+    return ""
+
+
+def _settle(temporary: pathlib.Path, final: pathlib.Path) -> None:
+    """Makes a file durable under its final name."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(final)
+    folder = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

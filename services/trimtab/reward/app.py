@@ -1,0 +1,48 @@
+"""The reward process: builds its parts and hands them down. `main` is the console command `trimtab reward`."""
+
+import functools
+import pathlib
+from typing import TYPE_CHECKING
+
+from trimtab.reward import settings
+from trimtab.rpc import process
+
+if TYPE_CHECKING:
+    from trimtab.reward import shelf
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the reward service until SIGTERM."""
+    process.launch(settings.RewardSettings, argv, "reward", build)
+
+
+def build(config: settings.RewardSettings) -> process.Process:
+    """The process, ready to run. The log and the registry are imported here: `--help` needs neither."""
+    from trimtab import registry
+    from trimtab.bus import connect, fold, topics
+    from trimtab.reward import catalog, scoring, servicer, shelf
+
+    reward = process.Process("reward", config)
+    log = connect.open_log(config.log_url)
+    reward.on_close(log.close)
+    artifacts = registry.Registry(config.registry_url, config.cache)
+    known = catalog.Catalog()
+    loaded = shelf.Shelf(artifacts, functools.partial(_load, config.threads), config.max_loaded)
+    domain = scoring.Scoring(
+        known, loaded, max_items=config.max_items, max_queued=config.max_queued, batch=config.batch
+    )
+    reward.add_service(servicer.RewardServicer(domain).register, servicer.FULL_NAME)
+    ready = reward.add_readiness("models")
+    reward.add_thread("models", lambda stop: fold.follow(log, topics.MODELS, known.apply, stop, ready))
+    reward.add_thread("scoring", domain.run)
+    return reward
+
+
+def _load(threads: int, folder: pathlib.Path) -> "shelf.RewardModel":
+    # Late: importing torch takes seconds, and a process that only lists models never needs it.
+    import torch
+
+    from trimtab.modeling import rewards
+
+    torch.set_num_threads(threads)
+    return rewards.load_reward_model(folder)

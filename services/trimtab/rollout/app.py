@@ -1,0 +1,82 @@
+"""Composition root of the rollout process: the log, the backend, the controller's loop, the gRPC door."""
+
+import asyncio
+import os
+import shlex
+import socket
+import sys
+import threading
+
+from trimtab import registry
+from trimtab.bus import connect, fold, topics
+from trimtab.core import clock, ids, lines
+from trimtab.rollout import controller, desk, local, operations, processes, remote, servicer, settings, shelf
+from trimtab.rpc import process
+
+
+def build(config: settings.RolloutSettings) -> process.Process:
+    """The process, ready to run."""
+    made = process.Process("rollout", config)
+    configured = lines.load_lines(config.lines_file)
+    log = connect.open_log(config.log_url)
+    made.on_close(log.close)
+    machine = local.LocalBackend(config.state, _policy_command(config), _environment(config))
+    made.on_close(machine.close)
+    others = remote.Remote(config.ledger_address, made.secrets.internal_token)
+    made.on_close(others.close)
+    known = shelf.Shelf(registry.Registry(config.registry_url, config.cache))
+    holder = f"{socket.gethostname()}/{os.getpid()}/{ids.uuid7().hex[-8:]}"
+    office = desk.Desk(log, desk.Lease(others, holder, config.lease_s), clock.utc_now, config.digest())
+    loop = controller.Controller(
+        office=office,
+        configured=configured,
+        shelf=known,
+        processes=machine,
+        evidence=others,
+        describe=others.describe,
+        look_every_s=config.look_every_s,
+    )
+    acts = operations.Operations(office, configured, known.find)
+    models_read = made.add_readiness("models")
+    first_look = made.add_readiness("first look")
+
+    def follow(stop: threading.Event) -> None:
+        fold.follow(log, topics.MODELS, known.apply, stop, models_read)
+
+    async def reconcile(stop: asyncio.Event) -> None:
+        await loop.run(stop, first_look)
+
+    async def end_watches(stop: asyncio.Event) -> None:
+        await stop.wait()
+        office.end_watches()
+
+    made.add_thread("models", follow)
+    made.add_task("watches", end_watches, intake=True)
+    made.add_task("controller", reconcile)
+    made.add_service(servicer.RolloutServicer(acts).register, servicer.FULL_NAME)
+    return made
+
+
+def _policy_command(config: settings.RolloutSettings) -> tuple[str, ...]:
+    if config.policy_command:
+        return tuple(shlex.split(config.policy_command))
+    words = ("policy", "--model-id", local.POLICY, "--line", local.LINE, "--listen", processes.ADDRESS)
+    return (sys.executable, "-m", "trimtab.cli.app", *words)
+
+
+def _environment(config: settings.RolloutSettings) -> dict[str, str]:
+    """What a policy shares with this process. Paths only: the secrets stay in their file."""
+    return {
+        "TRIMTAB_LOG_URL": config.log_url,
+        "TRIMTAB_REGISTRY_URL": config.registry_url,
+        "TRIMTAB_CACHE": str(config.cache),
+        "TRIMTAB_LINES_FILE": str(config.lines_file),
+        "TRIMTAB_SECRETS_FILE": str(config.secrets_file),
+        "TRIMTAB_LOG_LEVEL": config.log_level,
+        "TRIMTAB_DRAIN_S": str(config.drain_s),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the rollout controller until SIGTERM."""
+    process.launch(settings.RolloutSettings, argv, "rollout", build)

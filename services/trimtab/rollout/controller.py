@@ -1,0 +1,242 @@
+"""The reconcile loop: looks at every line, decides with the pure functions, writes the record, and keeps processes.
+
+Run as a task by `rollout.app`. Decisions are in `rollout.intake` (what enters), `rollout.steps` (what happens next) and
+`rollout.evidence` (the verdict); this module only observes, writes and asks the backend for processes. Everything it
+needs after a crash is in the records; what it remembers itself (since when a process has not answered) may be lost.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from trimtab.core import completions, errors, ledger, lines, models, releases
+from trimtab.obs import logging
+from trimtab.rollout import backend, desk, intake, line, steps
+
+State = releases.ReleaseState
+_AWAY = (errors.ServiceUnavailable, errors.DeadlineExceeded, errors.Overloaded, errors.LogUnavailable)
+_log = logging.get(__name__)
+# Answers what a policy process says about itself, or None when it does not answer.
+Describe = Callable[[str], Awaitable[completions.DescribeResponse | None]]
+
+
+class Ledger(Protocol):
+    async def evidence(self, request: ledger.EvidenceRequest, *, timeout_s: float = ...) -> ledger.EvidenceResponse: ...
+
+
+class Models(Protocol):
+    def of_line(self, tenant: str, name: str) -> list[models.PublishedModel]: ...
+
+    async def loaded_digest(self, model_id: str) -> str: ...
+
+
+@dataclasses.dataclass(slots=True)
+class _Memory:
+    """What may be lost: of the release under way, and of processes that nobody needs."""
+
+    release_id: str = ""
+    restarts_before: int = 0
+    silent_since: float | None = None
+    unwanted_since: dict[str, float] = dataclasses.field(default_factory=dict)
+    released: set[str] = dataclasses.field(default_factory=set)
+
+
+class Controller:
+    def __init__(
+        self,
+        *,
+        office: desk.Desk,
+        configured: Mapping[str, lines.LineConfig],
+        shelf: Models,
+        processes: backend.Backend,
+        evidence: Ledger,
+        describe: Describe,
+        look_every_s: float,
+    ) -> None:
+        self._desk = office
+        self._configured = configured
+        self._shelf = shelf
+        self._processes = processes
+        self._ledger = evidence
+        self._describe = describe
+        self._look_every_s = look_every_s
+        self._memory: dict[tuple[str, str], _Memory] = {}
+
+    async def run(self, stop: asyncio.Event, on_first_look: Callable[[], None]) -> None:
+        """Looks until `stop` is set. What is away is waited for; anything else ends the process.
+
+        on_first_look: called once, when the log has been read and the ledger has said who holds the lease.
+        """
+        first = True
+        while not stop.is_set():
+            self._desk.wake.clear()
+            try:
+                await self.look()
+            except _AWAY as problem:
+                _log.warning("this look was cut short", reason=str(problem))
+            else:
+                if first and self._desk.lease.answered:
+                    on_first_look()
+                    first = False
+            await _first_of(stop, self._desk.wake, self._look_every_s)
+        await self._desk.close()
+
+    async def look(self) -> None:
+        """One look at every line. Without the lease it only reads."""
+        if not await self._desk.lease.renew():
+            await self._desk.look()
+            return
+        known = {(config.tenant, config.name) for config in self._configured.values()}
+        async with self._desk.deciding():
+            await self._desk.heal()
+        for tenant, name in sorted(known | self._desk.lines.keys()):
+            config = self._configured.get(name)
+            owned = config is not None and config.tenant == tenant
+            await self._tend(tenant, name, config.release if config and owned else lines.ReleaseConfig())
+
+    async def _tend(self, tenant: str, name: str, config: lines.ReleaseConfig) -> None:
+        async with self._desk.deciding():
+            await self._take_in(tenant, name, config)
+        await self._advance(tenant, name, config)
+        await self._keep_serving(tenant, name)
+
+    async def _take_in(self, tenant: str, name: str, config: lines.ReleaseConfig) -> None:
+        """New models, the queue, and whose turn it is."""
+        published = self._shelf.of_line(tenant, name)
+        new = intake.asked_for(self._desk.line(tenant, name), published, config, self._desk.now())
+        if new:
+            await self._desk.write(*new)
+        ended = intake.superseded(self._desk.line(tenant, name), self._desk.now())
+        if ended:
+            await self._desk.write(*ended)
+        serving = self._desk.line(tenant, name)
+        turn = intake.next_turn(serving)
+        if turn is not None:
+            await self._desk.write(steps.begin(turn, serving, self._desk.now()))
+
+    async def _advance(self, tenant: str, name: str, config: lines.ReleaseConfig) -> None:
+        """The release under way: observed without the lock, since that takes time, moved if still as it was."""
+        before = self._desk.line(tenant, name).active
+        if before is None:
+            return
+        seen = await self._observe(before, config)
+        async with self._desk.deciding():
+            now = self._desk.line(tenant, name).active
+            if now is None or dataclasses.replace(now, revision=before.revision) != before:
+                return
+            after = steps.step(now, seen, config)
+            if after is not now:
+                await self._desk.write(after)
+                if after.state is not now.state:
+                    self._desk.wake.set()
+
+    async def _observe(self, release: releases.Release, config: lines.ReleaseConfig) -> steps.Seen:
+        policy_id, problem, digest = steps.subject(release), "", ""
+        try:
+            digest = await self._shelf.loaded_digest(policy_id)
+        except (errors.NotFound, errors.ArtifactCorrupt) as missing:
+            problem = str(missing)
+        status = await self._ensure(policy_id, release)
+        described = await self._describe(status.address) if status.healthy and not problem else None
+        return steps.Seen(
+            now=self._desk.now(),
+            process=status,
+            described=described,
+            expected_digest=digest,
+            problem=problem,
+            unhealthy_s=self._silent_for(release, described is not None),
+            evidence=await self._evidence(release, config),
+        )
+
+    async def _ensure(self, policy_id: str, release: releases.Release) -> backend.ProcessStatus:
+        """The subject's process, with the restarts since this release began to look at it."""
+        memory = self._memory_of(release)
+        memory.released.discard(policy_id)
+        status = await asyncio.to_thread(self._processes.ensure, policy_id, release.context.line)
+        looked_at = f"{release.id}/{policy_id}"
+        if memory.release_id != looked_at:
+            memory.release_id, memory.restarts_before, memory.silent_since = looked_at, status.restarts, None
+        return dataclasses.replace(status, restarts=max(0, status.restarts - memory.restarts_before))
+
+    def _silent_for(self, release: releases.Release, answers: bool) -> float:
+        memory = self._memory_of(release)
+        if answers:
+            memory.silent_since = None
+            return 0.0
+        now = time.monotonic()
+        memory.silent_since = now if memory.silent_since is None else memory.silent_since
+        return now - memory.silent_since
+
+    async def _evidence(self, release: releases.Release, config: lines.ReleaseConfig) -> ledger.EvidenceResponse | None:
+        if release.state not in (State.SAFETY, State.EVIDENCE):
+            return None
+        request = ledger.EvidenceRequest(release.context.tenant, release.id, config.maturity_s)
+        try:
+            return await self._ledger.evidence(request)
+        except (errors.ServiceUnavailable, errors.DeadlineExceeded, errors.Overloaded) as problem:
+            _log.warning("the ledger gave no evidence", release=release.id, reason=str(problem))
+            return None
+
+    async def _keep_serving(self, tenant: str, name: str) -> None:
+        """Both slots are kept up, addresses that changed are written down, and policies of neither slot are stopped."""
+        serving = self._desk.line(tenant, name)
+        slots = {target.policy_id: target for target in serving.arms}
+        moved: dict[str, str] = {}
+        for policy_id, target in slots.items():
+            address = await self._address_now(policy_id, name, target)
+            if address != target.address:
+                moved[policy_id] = address
+        if moved:
+            async with self._desk.deciding():
+                await self._write_addresses(self._desk.line(tenant, name), moved)
+        await self._stop_others(serving, set(slots))
+
+    async def _address_now(self, policy_id: str, name: str, target: releases.ArmTarget) -> str:
+        status = await asyncio.to_thread(self._processes.ensure, policy_id, name)
+        if not target.address or status.address == target.address or not status.healthy:
+            return target.address
+        described = await self._describe(status.address)
+        same = described is not None and (described.policy_id, described.loaded_digest) == (
+            policy_id,
+            target.loaded_digest,
+        )
+        return status.address if same else target.address
+
+    async def _write_addresses(self, serving: line.Line, moved: dict[str, str]) -> None:
+        if serving.head is None:
+            return
+        arms = tuple(
+            dataclasses.replace(target, address=moved.get(target.policy_id, target.address)) for target in serving.arms
+        )
+        await self._desk.write(dataclasses.replace(serving.head, arms=arms))
+
+    async def _stop_others(self, serving: line.Line, wanted: set[str]) -> None:
+        """A little after the last record that named them, so that what is in flight ends first."""
+        memory = self._memory.setdefault((serving.tenant, serving.name), _Memory())
+        now = time.monotonic()
+        for policy_id in {release.candidate_id for release in serving.by_id.values()}:
+            if policy_id in wanted:
+                memory.unwanted_since.pop(policy_id, None)
+                memory.released.discard(policy_id)
+            elif policy_id not in memory.released:
+                since = memory.unwanted_since.setdefault(policy_id, now)
+                if now - since >= steps.SETTLE_S:
+                    await asyncio.to_thread(self._processes.release, policy_id)
+                    memory.released.add(policy_id)
+
+    def _memory_of(self, release: releases.Release) -> _Memory:
+        return self._memory.setdefault((release.context.tenant, release.context.line), _Memory())
+
+
+async def _first_of(stop: asyncio.Event, wake: asyncio.Event, seconds: float) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in (stop, wake)]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await wait

@@ -1,0 +1,183 @@
+"""The one place where releases are decided and written: a lock, the lease, the book, the audit trail.
+
+Shared by the controller's loop (`rollout.controller`) and the operators' verbs (`rollout.operations`): whoever decides
+holds the lock from reading the book to having written. Only the holder of the lease writes, and its generation is on
+every record.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from trimtab.bus import port, publish, topics
+from trimtab.core import audit, clock, errors, ids, ledger, releases, text
+from trimtab.obs import logging, metrics
+from trimtab.rollout import book, line
+
+LEASE = "rollout"
+_log = logging.get(__name__)
+
+
+class Leases(Protocol):
+    async def acquire_lease(
+        self, request: ledger.AcquireLeaseRequest, *, timeout_s: float = ...
+    ) -> ledger.AcquireLeaseResponse: ...
+
+    async def release_lease(self, request: ledger.ReleaseLeaseRequest, *, timeout_s: float = ...) -> None: ...
+
+
+class Lease:
+    """The right to write. Renewed at every look; lost when the ledger cannot be asked for as long as it lasts."""
+
+    def __init__(
+        self, leases: Leases, holder: str, ttl_s: float, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._leases = leases
+        self._holder = holder
+        self._ttl_s = ttl_s
+        self._monotonic = monotonic
+        self._generation = 0
+        self._until = 0.0
+        self._other = ""
+        # Whether the ledger has said yes or no at least once.
+        self.answered = False
+
+    async def renew(self) -> bool:
+        """Asks when a third of the time has passed; whether it is held."""
+        asked_at = self._monotonic()
+        if self._until - asked_at > self._ttl_s * 2 / 3:
+            return True
+        try:
+            answer = await self._leases.acquire_lease(
+                ledger.AcquireLeaseRequest(LEASE, self._holder, self._ttl_s), timeout_s=self._ttl_s / 3
+            )
+        except (errors.ServiceUnavailable, errors.DeadlineExceeded, errors.Overloaded) as problem:
+            _log.warning("the lease could not be renewed", reason=str(problem))
+            return self.held
+        self.answered = True
+        if answer.held:
+            # Counted from before the question, so never longer than the ledger counts.
+            self._generation, self._until = answer.generation, asked_at + self._ttl_s
+        else:
+            self._until, self._other = 0.0, answer.holder
+        return answer.held
+
+    @property
+    def held(self) -> bool:
+        return self._monotonic() < self._until
+
+    @property
+    def generation(self) -> int:
+        """ServiceUnavailable when the lease is not held."""
+        if not self.held:
+            holder = f"{self._other!r} holds it" if self._other else "the ledger has not granted it"
+            raise errors.ServiceUnavailable(
+                f"This rollout controller has no lease to act ({holder}); try again shortly."
+            )
+        return self._generation
+
+    async def give_back(self) -> None:
+        """So that the next controller need not wait for it to run out."""
+        if self.held:
+            with contextlib.suppress(errors.ServiceUnavailable, errors.DeadlineExceeded):
+                await self._leases.release_lease(ledger.ReleaseLeaseRequest(LEASE, self._holder), timeout_s=2.0)
+            self._until = 0.0
+
+
+class Desk:
+    """`lines` may be read at any time; to decide, hold `deciding()`."""
+
+    def __init__(self, log: port.EventLog, lease: Lease, now: clock.Clock, config_digest: str) -> None:
+        self.lease = lease
+        self.now = now
+        self._log = log
+        self._book = book.Book(log, config_digest)
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self.wake = asyncio.Event()
+        self.ending = False
+
+    @contextlib.asynccontextmanager
+    async def deciding(self) -> AsyncIterator[None]:
+        """Alone with the newest records. ServiceUnavailable without the lease."""
+        async with self._lock:
+            await self._refresh()
+            _ = self.lease.generation
+            yield
+
+    async def heal(self) -> None:
+        """Repeats the newest record of lines in which a replaced controller has written. Call inside `deciding()`."""
+        for key in sorted(self._book.disputed):
+            head = self._book.lines[key].head
+            if head is not None:
+                await self.write(head)
+
+    async def look(self) -> None:
+        """Takes up what stands in the log; for readers, also without the lease."""
+        async with self._lock:
+            await self._refresh()
+
+    @property
+    def lines(self) -> dict[tuple[str, str], line.Line]:
+        return self._book.lines
+
+    def line(self, tenant: str, name: str) -> line.Line:
+        return self._book.lines.get((tenant, name), line.Line(tenant, name))
+
+    def find(self, tenant: str, release_id: str) -> releases.Release:
+        return self._book.find(tenant, release_id)
+
+    async def write(self, *records: releases.Release) -> None:
+        """Appends records of one line. Call inside `deciding()`."""
+        before = {release.id: release for one in self.lines.values() for release in one.by_id.values()}
+        await asyncio.to_thread(self._book.append, records, self.lease.generation)
+        for record in records:
+            if record.id not in before or before[record.id].state is not record.state:
+                _tell(record)
+        self._announce()
+
+    async def audit(self, context: text.Context, actor: str, act: str, target: str, reason: str) -> None:
+        """Puts an operator's act on record, before it is done."""
+        record = audit.AuditRecord(
+            id=str(ids.uuid7()), context=context, at=self.now(), actor=actor, act=act, target=target, reason=reason
+        )
+        future = publish.publish(self._log, topics.AUDIT, context.tenant.encode(), record)
+        await asyncio.wrap_future(future)
+
+    @property
+    def next_change(self) -> asyncio.Event:
+        """Set at the next new record. Take it before reading, so that nothing is missed in between."""
+        return self._changed
+
+    def end_watches(self) -> None:
+        """Lets go of everyone who watches: the process is about to end."""
+        self.ending = True
+        self._announce()
+
+    async def close(self) -> None:
+        await self.lease.give_back()
+        await asyncio.to_thread(self._book.close)
+
+    async def _refresh(self) -> None:
+        if await asyncio.to_thread(self._book.refresh):
+            self._announce()
+
+    def _announce(self) -> None:
+        """Wakes everyone who waits; those who come later wait for the next one."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _tell(release: releases.Release) -> None:
+    metrics.ROLLOUT_TRANSITIONS.labels(release.context.line, release.state.value).inc()
+    _log.info(
+        "release",
+        release=release.id,
+        line=release.context.line,
+        candidate=release.candidate_id,
+        state=release.state.value,
+        reason=release.history[-1].reason,
+        actor=release.history[-1].actor,
+    )

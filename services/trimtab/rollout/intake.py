@@ -1,0 +1,79 @@
+"""Which releases the published models ask for. Pure.
+
+Called by `rollout.controller` at every look with the models it knows; reading the same model again asks for nothing.
+A model that its gates refused is recorded, with the figures, and gets no traffic.
+"""
+
+import datetime
+from collections.abc import Iterable
+
+from trimtab.core import lines, models, releases
+from trimtab.rollout import line
+
+State = releases.ReleaseState
+
+
+def asked_for(
+    serving: line.Line, published: Iterable[models.PublishedModel], config: lines.ReleaseConfig, at: datetime.datetime
+) -> list[releases.Release]:
+    """New records: one per policy published since the line's first was adopted and not seen yet, oldest first.
+
+    Before that there is nothing to compare with: a model waits for an operator to adopt it.
+    """
+    since = serving.adopted_at
+    if since is None:
+        return []
+    new = [
+        model
+        for model in published
+        if model.kind is models.ModelKind.POLICY
+        and model.published_at > since
+        and model.id not in (serving.stable_id, serving.anchor_id)
+        and not serving.of_model(model.id)
+    ]
+    # One microsecond apart, so that the order in which they began is the order of publication.
+    return [
+        _recorded(serving, model, config, at + datetime.timedelta(microseconds=position))
+        for position, model in enumerate(sorted(new, key=lambda model: model.published_at))
+    ]
+
+
+def _recorded(
+    serving: line.Line, model: models.PublishedModel, config: lines.ReleaseConfig, at: datetime.datetime
+) -> releases.Release:
+    release = serving.new(model.id, config, at)
+    if model.passed:
+        return line.moved(release, State.PENDING, "Published with every gate passed.", at)
+    return line.moved(release, State.FAILED, f"Refused at the gate: {refusal(model)}.", at)
+
+
+def refusal(model: models.PublishedModel) -> str:
+    """The gates that a model did not pass, in words."""
+    failed = [gate for gate in model.gates if not gate.passed]
+    words = [gate.detail.rstrip(".") or f"{gate.name} {gate.value:g} against {gate.threshold:g}" for gate in failed]
+    return "; ".join(words) or "it was published as not passed, without figures"
+
+
+def superseded(serving: line.Line, at: datetime.datetime) -> list[releases.Release]:
+    """Waiting releases that have become pointless: a newer one waits (an adoption only gives way to another), or their
+    candidate serves already."""
+    ended = [
+        line.moved(serving.beside(old), State.FAILED, "It is what the line serves by now.", at)
+        for old in serving.waiting
+        if old.candidate_id == serving.stable_id and not line.is_adoption(old)
+    ]
+    for adoption in (True, False):
+        queue = [release for release in serving.waiting if line.is_adoption(release) is adoption]
+        ended += [
+            line.moved(serving.beside(old), State.FAILED, f"Superseded by {queue[0].candidate_id}.", at)
+            for old in queue[1:]
+        ]
+    return ended
+
+
+def next_turn(serving: line.Line) -> releases.Release | None:
+    """The waiting release that begins now: none while one is under way; adoptions first, then the newest."""
+    if serving.active is not None:
+        return None
+    waiting = serving.waiting
+    return next((release for release in waiting if line.is_adoption(release)), waiting[0] if waiting else None)

@@ -1,0 +1,45 @@
+"""Policies on this machine: rows in the table that the supervisor makes true.
+
+Built by `rollout.app`; the table is `rollout.processes`, the supervisor `cli.supervisor`.
+"""
+
+import pathlib
+
+from trimtab.rollout import backend, processes
+
+# In the policy command: replaced by the policy's id and its line.
+POLICY, LINE = "{policy_id}", "{line}"
+
+
+class LocalBackend:
+    """A `backend.Backend` over the supervisor's table."""
+
+    def __init__(self, state: pathlib.Path, command: tuple[str, ...], environment: dict[str, str]) -> None:
+        """command: with {policy_id}, {line} and {address}; environment: what it is told, paths and no secrets."""
+        self._table = processes.Table(state)
+        self._command = command
+        self._environment = environment
+
+    def ensure(self, policy_id: str, line: str) -> backend.ProcessStatus:
+        argv = tuple(part.replace(POLICY, policy_id).replace(LINE, line) for part in self._command)
+        row = self._table.ensure(processes.ProcessSpec(process_name(policy_id), argv, self._environment))
+        healthy = row.status is processes.Status.RUNNING
+        return backend.ProcessStatus(
+            address=row.address, healthy=healthy, problem="" if healthy else _problem(row), restarts=row.restarts
+        )
+
+    def release(self, policy_id: str) -> None:
+        self._table.release(process_name(policy_id))
+
+    def close(self) -> None:
+        self._table.close()
+
+
+def process_name(policy_id: str) -> str:
+    return f"policy-{policy_id.replace('/', '-')[:20]}"
+
+
+def _problem(row: processes.Row) -> str:
+    if row.status is processes.Status.CRASHED:
+        return f"its process ended with {row.last_exit}; its log is logs/{row.name}.log"
+    return "the supervisor has not started its process yet"

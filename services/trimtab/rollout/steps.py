@@ -1,0 +1,203 @@
+"""What a release does next: a pure function of its record and of what was seen. No clock, no network.
+
+Called by `rollout.controller` at every look, for the line's active release. The controller appends what `step` returns
+and only then acts on it, so a controller that died anywhere continues from the record.
+
+    verifying -> safety -> evidence -> promoting -> promoted         (an adoption: verifying -> promoted)
+                              |-> rolling back -> rolled back        "worse", or an operator's undo of a promotion
+                              |-> not proven                         withdrawn, by the verdict or an operator
+    any before promoted -> failed                                    technical: it says nothing about the answers
+
+What the safety stage checks in this version: the candidate's process stays up and reports the verified digest until it
+has answered `safety_completions` requests. The share of failed requests is not observable yet.
+"""
+
+import dataclasses
+import datetime
+
+from trimtab.core import completions, ledger, lines, releases
+from trimtab.rollout import backend, evidence, line
+
+State = releases.ReleaseState
+VERIFY_WITHIN_S = 900.0
+UNHEALTHY_FOR_S = 30.0
+RESTARTS = 3
+# Between weight 0 and the end of the candidate's process: what is in flight ends first.
+SETTLE_S = 2.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """One look. process and described are those of `subject`; described is None when it did not answer.
+
+    expected_digest: of the subject's manifest. problem: a sentence that ends the release (no such artifact).
+    unhealthy_s: for how long it has not answered. evidence: None when not asked for, or the ledger is away.
+    """
+
+    now: datetime.datetime
+    process: backend.ProcessStatus
+    described: completions.DescribeResponse | None
+    expected_digest: str
+    problem: str = ""
+    unhealthy_s: float = 0.0
+    evidence: ledger.EvidenceResponse | None = None
+
+
+def subject(release: releases.Release) -> str:
+    """The policy a release waits for: its candidate; when a promotion is undone, the one to go back to."""
+    return release.stable_id if line.is_undo(release) else release.candidate_id
+
+
+def begin(release: releases.Release, serving: line.Line, at: datetime.datetime) -> releases.Release:
+    """A waiting release's turn: its candidate takes the second slot, without traffic."""
+    candidate = releases.ArmTarget(arm=line.CANDIDATE, policy_id=release.candidate_id)
+    release = dataclasses.replace(serving.beside(release), stable_id=serving.stable_id)
+    return line.moved(
+        release, State.VERIFYING, "Its processes are started.", at, arms=line.split(serving.stable, candidate)
+    )
+
+
+def step(release: releases.Release, seen: Seen, config: lines.ReleaseConfig) -> releases.Release:
+    """The release's next record, or the same one when nothing changes."""
+    problem = _technical_problem(release, seen)
+    if problem:
+        return _fail(release, problem, seen)
+    match release.state:
+        case State.VERIFYING:
+            return _verify(release, seen, config)
+        case State.SAFETY:
+            return _look_for_safety(release, seen, config)
+        case State.EVIDENCE:
+            return _look_for_evidence(release, seen, config)
+        case State.PROMOTING:
+            return _promote(release, seen)
+        case State.ROLLING_BACK:
+            return _roll_back(release, seen)
+        case _:
+            return release
+
+
+def _technical_problem(release: releases.Release, seen: Seen) -> str:
+    if release.state is State.ROLLING_BACK and not line.is_undo(release):
+        return ""  # the candidate is on its way out, whatever it does
+    if seen.problem:
+        return seen.problem
+    if seen.process.restarts >= RESTARTS:
+        return f"Its process ended {seen.process.restarts} times: {seen.process.problem or 'it is up again'}."
+    if seen.described is not None:
+        return _wrong_bytes(subject(release), seen.described, seen.expected_digest)
+    began = release.history[-1].at if release.history else release.created_at
+    waited = (seen.now - began).total_seconds()
+    if release.state is State.VERIFYING or line.is_undo(release):
+        if waited <= VERIFY_WITHIN_S:
+            return ""
+        return f"It was not ready within {VERIFY_WITHIN_S:.0f} s: {seen.process.problem or 'no answer'}."
+    if seen.unhealthy_s > UNHEALTHY_FOR_S:
+        return f"It has not answered for {seen.unhealthy_s:.0f} s: {seen.process.problem or 'no answer'}."
+    return ""
+
+
+def _wrong_bytes(policy_id: str, described: completions.DescribeResponse, expected: str) -> str:
+    if described.policy_id != policy_id:
+        return f"Its process serves policy {described.policy_id!r} instead of {policy_id!r}."
+    if described.loaded_digest != expected:
+        return f"Its process loaded bytes with digest {described.loaded_digest!r}; its manifest says {expected!r}."
+    return ""
+
+
+def _fail(release: releases.Release, problem: str, seen: Seen) -> releases.Release:
+    if line.is_undo(release):
+        return line.moved(release, State.PROMOTED, f"The undo failed. {problem}", seen.now)
+    return line.moved(release, State.FAILED, problem, seen.now, arms=_stable_only(release))
+
+
+def _stable_only(release: releases.Release) -> tuple[releases.ArmTarget, ...]:
+    return line.split(line.arm(release.arms, line.STABLE), None)
+
+
+def _verify(release: releases.Release, seen: Seen, config: lines.ReleaseConfig) -> releases.Release:
+    if seen.described is None:
+        return release
+    verified = dataclasses.replace(release, arms=_with_candidate(release, seen))
+    if line.is_adoption(release):
+        adopted = dataclasses.replace(verified, anchor_id=release.candidate_id)
+        arms = _swapped(verified)
+        return line.moved(adopted, State.PROMOTED, "Adopted and verified: it is the anchor.", seen.now, arms=arms)
+    if release.paused:
+        return release
+    arms = line.split(*_targets(verified), config.safety_weight)
+    return line.moved(verified, State.SAFETY, "Its process loaded what its manifest says.", seen.now, arms=arms)
+
+
+def _with_candidate(release: releases.Release, seen: Seen) -> tuple[releases.ArmTarget, ...]:
+    """The arms with the subject's address and digest as verified now."""
+    return tuple(
+        dataclasses.replace(target, address=seen.process.address, loaded_digest=seen.expected_digest)
+        if target.arm is line.CANDIDATE
+        else target
+        for target in release.arms
+    )
+
+
+def _targets(release: releases.Release) -> tuple[releases.ArmTarget | None, releases.ArmTarget | None]:
+    return line.arm(release.arms, line.STABLE), line.arm(release.arms, line.CANDIDATE)
+
+
+def _swapped(release: releases.Release) -> tuple[releases.ArmTarget, ...]:
+    """Roles swapped: the candidate serves everybody, what served is kept beside it, without traffic."""
+    stable, candidate = _targets(release)
+    same = stable is not None and candidate is not None and stable.policy_id == candidate.policy_id
+    return line.split(candidate, None if same else stable)
+
+
+def _look_for_safety(release: releases.Release, seen: Seen, config: lines.ReleaseConfig) -> releases.Release:
+    if seen.evidence is None or seen.described is None or release.paused:
+        return release
+    answered = sum(total.completions for total in seen.evidence.totals if total.arm is line.CANDIDATE)
+    if answered < config.safety_completions:
+        return _with_evidence(release, evidence.judge(seen.evidence, config))
+    arms = line.split(*_targets(release), config.evidence_weight)
+    started = dataclasses.replace(release, evidence_started_at=seen.now)
+    return line.moved(started, State.EVIDENCE, f"It stayed up over {answered} completions.", seen.now, arms=arms)
+
+
+def _look_for_evidence(release: releases.Release, seen: Seen, config: lines.ReleaseConfig) -> releases.Release:
+    if seen.evidence is None:
+        return release
+    found = evidence.judge(seen.evidence, config)
+    release = _with_evidence(release, found)
+    match found.verdict:
+        case releases.Verdict.WORSE:
+            return line.moved(release, State.ROLLING_BACK, found.reason, seen.now, arms=line.split(*_targets(release)))
+        case releases.Verdict.BETTER if not release.paused:
+            return line.moved(release, State.PROMOTING, found.reason, seen.now)
+        case releases.Verdict.NOT_PROVEN if not release.paused:
+            return line.moved(release, State.NOT_PROVEN, found.reason, seen.now, arms=_stable_only(release))
+        case _:
+            return release
+
+
+def _with_evidence(release: releases.Release, found: releases.Evidence) -> releases.Release:
+    """The release with newer figures; the same record when only the log's offsets have moved."""
+    if release.evidence is not None and found == dataclasses.replace(release.evidence, consumed=found.consumed):
+        return release
+    return dataclasses.replace(release, evidence=found)
+
+
+def _promote(release: releases.Release, seen: Seen) -> releases.Release:
+    if seen.described is None:
+        return release
+    verified = dataclasses.replace(release, arms=_with_candidate(release, seen))
+    return line.moved(verified, State.PROMOTED, release.history[-1].reason, seen.now, arms=_swapped(verified))
+
+
+def _roll_back(release: releases.Release, seen: Seen) -> releases.Release:
+    reason = release.history[-1].reason
+    if not line.is_undo(release):
+        settled = (seen.now - release.history[-1].at).total_seconds() >= SETTLE_S
+        done = line.moved(release, State.ROLLED_BACK, reason, seen.now, arms=_stable_only(release))
+        return done if settled else release
+    if seen.described is None:
+        return release
+    verified = dataclasses.replace(release, arms=_with_candidate(release, seen))
+    return line.moved(verified, State.ROLLED_BACK, reason, seen.now, arms=_swapped(verified))

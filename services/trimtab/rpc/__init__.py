@@ -1,0 +1,1 @@
+"""The server kit of every process: settings, life, interceptors, error table, secrets."""

@@ -1,0 +1,113 @@
+"""What every process can be told: flags, then TRIMTAB_* variables, then the TOML file that $TRIMTAB_CONFIG names.
+
+Each service subclasses `ProcessSettings` in its settings.py. In the TOML file, settings at the top are those of all
+processes; a table named like the program (`[policy]`) holds what only that process is told.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import sys
+import tomllib
+from typing import Any, Literal, NoReturn, Self
+
+import pydantic
+import pydantic_settings
+
+from trimtab.core import errors
+
+CONFIG_VARIABLE = "TRIMTAB_CONFIG"
+_PREFIX = "TRIMTAB_"
+
+
+class ProcessSettings(pydantic_settings.BaseSettings):
+    """Settings that all processes share."""
+
+    model_config = pydantic_settings.SettingsConfigDict(
+        env_prefix=_PREFIX,
+        cli_kebab_case=True,
+        cli_exit_on_error=False,
+        cli_avoid_json=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        extra="forbid",
+        frozen=True,
+    )
+
+    listen: str = pydantic.Field("127.0.0.1:0", description="Address of the gRPC server; port 0 takes a free one.")
+    address_file: pathlib.Path | None = pydantic.Field(
+        None, description="File the bound address is written to once the server listens."
+    )
+    metrics_port: int = pydantic.Field(0, ge=0, le=65535, description="Port of /metrics; 0 turns it off.")
+    log_url: str = pydantic.Field(description="The event log, e.g. sqlite:///var/lib/trimtab/log.db.")
+    registry_url: str = pydantic.Field(
+        description="The artifact registry, any fsspec URL, e.g. file:///var/lib/models."
+    )
+    cache: pathlib.Path = pydantic.Field(description="Folder for verified local copies of artifacts.")
+    lines_file: pathlib.Path = pydantic.Field(description="TOML file that configures the policy lines.")
+    secrets_file: pathlib.Path = pydantic.Field(description="TOML file with the secrets, readable by its owner only.")
+    reflection: bool = pydantic.Field(False, description="Whether the server tells its services to tools like grpcurl.")
+    log_level: Literal["debug", "info", "warning", "error"] = pydantic.Field(
+        "info", description="The least severe log lines that are written."
+    )
+    drain_s: float = pydantic.Field(
+        10.0, ge=0, description="Seconds that calls in flight are given to end after SIGTERM."
+    )
+
+    @classmethod
+    def load(cls, argv: list[str] | None, program: str) -> Self:
+        """The settings of this process; ends it with exit code 2 and one sentence when they are wrong."""
+        try:
+            flags = pydantic_settings.CliSettingsSource[Any](
+                cls, cli_prog_name=program, cli_parse_args=sys.argv[1:] if argv is None else argv
+            )
+            table = _table(cls, os.environ.get(CONFIG_VARIABLE, ""), program)
+            return cls(**(table | pydantic_settings.EnvSettingsSource(cls)() | flags()))
+        except pydantic.ValidationError as problem:
+            refuse(program, _sentence(problem))
+        except pydantic_settings.SettingsError as problem:
+            refuse(program, str(problem).removeprefix("error parsing CLI: ") + f"; `{program} --help` lists the flags.")
+        except errors.InvalidField as problem:
+            refuse(program, str(problem))
+
+    def digest(self) -> str:
+        """sha256, hex, of the resolved settings; secrets are masked, so their values do not enter it."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def refuse(program: str, sentence: str) -> NoReturn:
+    """Ends the process: one line on standard error, exit code 2."""
+    sys.stderr.write(f"{program}: {' '.join(sentence.split())}\n")
+    sys.exit(2)
+
+
+def _table(cls: type[ProcessSettings], path: str, program: str) -> dict[str, Any]:
+    """What the TOML file says for this program: the top of the file, then the program's own table."""
+    if not path:
+        return {}
+    try:
+        document = tomllib.loads(pathlib.Path(path).read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise errors.InvalidField(
+            CONFIG_VARIABLE, f"names {path!r}, which cannot be read ({problem})", "fix it"
+        ) from None
+    shared = {key: value for key, value in document.items() if not isinstance(value, dict)}
+    own: dict[str, Any] = document.get(program, {})
+    for key, known in [(key, ProcessSettings) for key in shared] + [(key, cls) for key in own]:
+        if key not in known.model_fields:
+            place = "at its top" if known is ProcessSettings else f"in [{program}]"
+            choices = ", ".join(known.model_fields)
+            raise errors.InvalidField(key, f"in {path!r} is not a setting {place}", f"use one of {choices}")
+    return shared | own
+
+
+def _sentence(problem: pydantic.ValidationError) -> str:
+    """The first thing that is wrong, and where to set it."""
+    first = problem.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    flag = "--" + field.replace("_", "-")
+    what = "is missing" if first["type"] == "missing" else f"is {first['input']!r}: {first['msg']}"
+    return (
+        f"`{field}` {what}; set it by {flag}, {_PREFIX}{field.upper()} or the TOML file that ${CONFIG_VARIABLE} names."
+    )

@@ -1,0 +1,118 @@
+"""The threads and tasks of a process: started together, told to stop together, and none dies unseen.
+
+Used by `rpc.process` only. A worker that raises ends the process: half a process that still looks healthy is worse.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import threading
+import types
+from collections.abc import Awaitable, Callable
+
+from trimtab.obs import logging
+
+_log = logging.get("trimtab.workers")
+
+
+@dataclasses.dataclass(slots=True)
+class _Task:
+    name: str
+    run: Callable[[asyncio.Event], Awaitable[None]]
+    intake: bool
+    running: "asyncio.Future[None] | None" = None
+
+
+class Workers:
+    """`failed` is true once any worker raised or would not stop."""
+
+    def __init__(self) -> None:
+        self.failed = False
+        self._threads: list[tuple[str, Callable[[threading.Event], None]]] = []
+        self._tasks: list[_Task] = []
+        self._running: list[threading.Thread] = []
+        self._stop_threads = threading.Event()
+        self._stop_tasks = asyncio.Event()
+        self._stop_intake = asyncio.Event()
+        self._failure = asyncio.Event()
+
+    def add_thread(self, name: str, run: Callable[[threading.Event], None]) -> None:
+        self._threads.append((name, run))
+
+    def add_task(self, name: str, run: Callable[[asyncio.Event], Awaitable[None]], *, intake: bool) -> None:
+        self._tasks.append(_Task(name, run, intake))
+
+    def start(self) -> None:
+        """Call inside the event loop."""
+        loop = asyncio.get_running_loop()
+        for task in self._tasks:
+            task.running = asyncio.ensure_future(task.run(self._stop_intake if task.intake else self._stop_tasks))
+            task.running.add_done_callback(functools.partial(self._task_ended, name=task.name))
+        for name, run in self._threads:
+            thread = threading.Thread(target=self._run_thread, args=(name, run, loop), name=name, daemon=True)
+            thread.start()
+            self._running.append(thread)
+
+    async def stopped_or_failed(self, stop: asyncio.Event) -> None:
+        """Returns when `stop` is set or a worker has failed."""
+        waits = [asyncio.create_task(event.wait()) for event in (stop, self._failure)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def stop_intake(self, seconds: float) -> None:
+        """Ends the tasks that bring in work from outside."""
+        self._stop_intake.set()
+        await self._end_tasks([task for task in self._tasks if task.intake], seconds)
+
+    async def stop(self, seconds: float) -> None:
+        """Ends all other workers, each within `seconds`."""
+        self._stop_tasks.set()
+        self._stop_threads.set()
+        await self._end_tasks([task for task in self._tasks if not task.intake], seconds)
+        for thread in self._running:
+            await asyncio.to_thread(thread.join, seconds)
+            if thread.is_alive():
+                self._fail(thread.name, "worker did not stop", None)
+
+    async def _end_tasks(self, tasks: list[_Task], seconds: float) -> None:
+        running = {task.running: task.name for task in tasks if task.running is not None}
+        if not running:
+            return
+        _, late = await asyncio.wait(running, timeout=seconds)
+        for future in late:
+            self._fail(running[future], "worker did not stop", None)
+            future.cancel()
+
+    def _task_ended(self, future: "asyncio.Future[None]", name: str) -> None:
+        if not future.cancelled() and (problem := future.exception()) is not None:
+            self._fail(name, "worker failed", problem)
+
+    def _run_thread(self, name: str, run: Callable[[threading.Event], None], loop: asyncio.AbstractEventLoop) -> None:
+        with _Watched() as watched:
+            run(self._stop_threads)
+        if watched.problem is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed: the process is ending anyway
+                loop.call_soon_threadsafe(self._fail, name, "worker failed", watched.problem)
+
+    def _fail(self, name: str, what: str, problem: BaseException | None) -> None:
+        _log.error(what, worker=name, exc_info=problem)
+        self.failed = True
+        self._failure.set()
+
+
+class _Watched:
+    """Keeps whatever ends a thread, for the event loop to hear of."""
+
+    def __init__(self) -> None:
+        self.problem: BaseException | None = None
+
+    def __enter__(self) -> "_Watched":
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, problem: BaseException | None, _trace: types.TracebackType | None
+    ) -> bool:
+        self.problem = problem
+        return True

@@ -1,0 +1,104 @@
+"""The trainer process: builds its parts and hands them down. `main` is the console command `trimtab trainer`.
+
+A control plane: it never imports torch. Training runs in child processes (`trainer.launch`).
+"""
+
+import contextlib
+import fcntl
+import pathlib
+import threading
+import uuid
+
+from trimtab.core import errors, lines
+from trimtab.rpc import process
+from trimtab.trainer import settings
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the trainer until SIGTERM."""
+    process.launch(settings.TrainerSettings, argv, "trainer", build)
+
+
+def build(config: settings.TrainerSettings) -> process.Process:
+    """The process, ready to run. SQLAlchemy, the log and the registry are imported here: `--help` needs none."""
+    from trimtab import registry
+    from trimtab.bus import connect, fold, runner, topics
+    from trimtab.trainer import consumer, cuts, known, ledger_link, publishing, requests, runbook, servicer, store
+    from trimtab.trainer import runs as work
+    from trimtab.trainer import triggers as cycles
+
+    configured = lines.load_lines(config.lines_file)
+    requests.check_training(configured)
+    trainer = process.Process("trainer", config)
+    link = ledger_link.LedgerLink(
+        config.ledger, trainer.secrets.internal_token, _own(config.state, trainer), config.lease_s
+    )
+    log = connect.open_log(config.log_url)
+    trainer.on_close(log.close)
+    artifacts = registry.Registry(config.registry_url, config.cache)
+    database = store.Store(config.state / "trainer.db")
+    trainer.on_close(database.close)
+    topics_say, topics_known = known.Known(), threading.Event()
+    book = runbook.Runbook(database)
+    publisher = publishing.Publisher(
+        log=log, store=artifacts, topics_say=topics_say, link=link, config_digest=config.digest()
+    )
+    cutter = cuts.Cutter(database, publisher, link, config.per_rater)
+    worker = work.Worker(
+        book=book,
+        folder=config.state / "runs",
+        artifacts=artifacts,
+        publisher=publisher,
+        cutter=cutter,
+        configured=configured,
+        python=config.python,
+        topics_known=topics_known,
+    )
+    triggers = cycles.Triggers(
+        database=database,
+        book=book,
+        publisher=publisher,
+        topics_say=topics_say,
+        configured=configured,
+        cutter=cutter,
+        topics_known=topics_known,
+    )
+    domain = requests.Requests(
+        database=database, book=book, publisher=publisher, artifacts=artifacts, log=log, configured=configured
+    )
+    trainer.add_service(servicer.TrainerServicer(domain).register, servicer.FULL_NAME)
+    trainer.add_task("ledger", link.serve)
+    models_read, rollouts_read = trainer.add_readiness("models"), trainer.add_readiness("rollouts")
+
+    def on_models_read() -> None:
+        topics_known.set()
+        models_read()
+
+    apply_model, apply_release = topics_say.apply_model, topics_say.apply_release
+    trainer.add_thread("models", lambda stop: fold.follow(log, topics.MODELS, apply_model, stop, on_models_read))
+    trainer.add_thread("rollouts", lambda stop: fold.follow(log, topics.ROLLOUTS, apply_release, stop, rollouts_read))
+    examples = runner.Runner(log, [topics.EXAMPLES], consumer.Examples(database), consumer=consumer.CONSUMER)
+    trainer.add_thread("examples", examples.run)
+    trainer.add_thread("runs", worker.run)
+    trainer.add_thread("cycles", triggers.run)
+    return trainer
+
+
+def _own(state: pathlib.Path, trainer: process.Process) -> str:
+    """Locks the state folder for this process; the name it holds leases under, the same after every restart."""
+    state.mkdir(parents=True, exist_ok=True)
+    lock = (state / "trainer.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise errors.InvalidField(
+            "state", f"{str(state)!r} belongs to a trainer that is running", "stop it or name another folder"
+        ) from None
+    trainer.on_close(lock.close)
+    path = state / "holder"
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text().strip()
+    holder = f"trainer-{uuid.uuid4().hex}"
+    path.write_text(holder)
+    return holder

@@ -1,0 +1,43 @@
+"""Turns stored examples into a published data set.
+
+`trainer.triggers` cuts for its cycles, `trainer.runs` for a reward run that was asked for without a data set. What
+goes in and why is `trainer.cutting`; the folder's form is `trainer.datasets`.
+"""
+
+import pathlib
+import tempfile
+
+from trimtab.core import errors
+from trimtab.trainer import cutting, datasets, ledger_link, publishing, store
+
+
+class Cutter:
+    """per_rater: examples of one rater that a data set uses at most."""
+
+    def __init__(
+        self, database: store.Store, publisher: publishing.Publisher, link: ledger_link.LedgerLink, per_rater: int
+    ) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._ledger = link
+        self._per_rater = per_rater
+
+    def cut(self, tenant: str, line: str, arrival: int) -> str:
+        """The id of the data set of everything that had arrived by then; the same however often it is asked for."""
+        with self._database.reading() as connection:
+            stored = store.examples_until(connection, tenant, line, arrival)
+        if not stored:
+            raise errors.InvalidField("spec.dataset_id", "is empty and the line has no examples", "name a data set")
+        cut = cutting.cut(stored, self._per_rater)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = pathlib.Path(scratch)
+            card = datasets.write(folder, cut.examples, cut.members, cut.watermarks)
+            return self._publisher.publish_dataset(tenant, line, folder, card)
+
+    def check_complete(self, tenant: str, line: str) -> None:
+        """NotYet while an example that the ledger has made has not arrived here."""
+        wanted = self._ledger.standing_examples(tenant, line)
+        with self._database.reading() as connection:
+            arrived = store.count_standing(connection, tenant, line)
+        if arrived < wanted:
+            raise ledger_link.NotYet(f"{arrived} of {wanted} examples of line {line!r} have arrived.")

@@ -1,0 +1,104 @@
+"""Losses as pure functions: tensors in, loss terms out. What is masked and what is averaged is decided by the caller.
+
+Letters of the dimension suffixes, here and in every module of the trainer:
+    B  sequences (answers)         T  positions of a padded row of response tokens
+    N  response tokens of a batch laid end to end, so that no pad exists and none can be read
+    P  pairs, or thumbs            D  hidden size            V  vocabulary
+
+The KL to the reference is in no loss here: it is part of the reward (`trainer.advantages.assemble_rewards`), because
+k1 in a loss has no gradient and k3 in a loss optimises the other KL (see `trainer.kl`).
+"""
+
+import dataclasses
+
+import torch
+from torch.nn import functional
+
+from trimtab.trainer import kl
+
+
+def bradley_terry_nll(
+    gaps_P: torch.Tensor, margins_P: torch.Tensor | None = None, agreement: float = 1.0
+) -> torch.Tensor:
+    """Negative log-likelihood of each comparison, with h = r_chosen - r_rejected - margin:
+
+        -agreement log sigma(h) - (1 - agreement) log sigma(-h)
+
+    Bradley and Terry 1952 (Biometrika 39:324); the margin is Touvron et al. 2023 (Llama 2), equation 2; the soft label
+    is that of Wang et al. 2024 (arXiv:2401.06080). logsigmoid is linear far out, so a gap of -1000 costs 1000, not inf.
+    """
+    margin_gaps_P = gaps_P if margins_P is None else gaps_P - margins_P
+    nll_P = -functional.logsigmoid(margin_gaps_P)
+    if agreement == 1.0:
+        return nll_P
+    return agreement * nll_P - (1.0 - agreement) * functional.logsigmoid(-margin_gaps_P)
+
+
+def centre_penalty(chosen_P: torch.Tensor, rejected_P: torch.Tensor, coefficient: float = 0.01) -> torch.Tensor:
+    """coefficient (r_chosen + r_rejected)^2: pins the free constant of pair-only data (Eisenstein et al. 2023).
+
+    With thumbs in the data their likelihood fixes the constant and this term must stay out.
+    """
+    return coefficient * (chosen_P + rejected_P).square()
+
+
+def thumb_nll(
+    rewards_P: torch.Tensor, up_P: torch.Tensor, slope: torch.Tensor, intercepts_P: torch.Tensor
+) -> torch.Tensor:
+    """Negative log-likelihood of each thumb, P(up) = sigma(slope r + c + b_surface); `intercepts_P` is c + b_surface.
+
+    up_P: 1 for up and 0 for down. -log sigma(z) for up and -log sigma(-z) for down, in the stable form.
+    """
+    return functional.binary_cross_entropy_with_logits(
+        slope * rewards_P + intercepts_P, up_P.to(rewards_P.dtype), reduction="none"
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PolicyTerms:
+    """loss_N: per token. clipped_N: true where the clip took the gradient away."""
+
+    loss_N: torch.Tensor
+    clipped_N: torch.Tensor
+
+
+def clipped_policy_loss(
+    logprobs_N: torch.Tensor,
+    old_logprobs_N: torch.Tensor,
+    advantages_N: torch.Tensor,
+    clip: float,
+    dual_clip: float | None = None,
+) -> PolicyTerms:
+    """-min(rho A, clip(rho, 1 - clip, 1 + clip) A) per token, rho = pi / pi_old: Schulman et al. 2017, equation 7.
+
+    dual_clip c: for A < 0 the objective is at least c A (Ye et al. 2020, equation 5), so one token whose ratio
+    exploded cannot carry the whole step. Same convention as verl and OpenRLHF. The log-ratio is capped before exp.
+    """
+    ratios_N = kl.capped_log_ratio(logprobs_N, old_logprobs_N).exp()
+    free_N = ratios_N * advantages_N
+    held_N = ratios_N.clamp(1.0 - clip, 1.0 + clip) * advantages_N
+    objective_N = torch.minimum(free_N, held_N)
+    clipped_N = free_N > held_N
+    if dual_clip is not None:
+        floor_N = dual_clip * advantages_N
+        below_N = (advantages_N < 0) & (objective_N < floor_N)
+        objective_N = torch.where(below_N, floor_N, objective_N)
+        clipped_N = clipped_N | below_N
+    return PolicyTerms(loss_N=-objective_N, clipped_N=clipped_N)
+
+
+def clipped_value_loss(
+    values_N: torch.Tensor, old_values_N: torch.Tensor, returns_N: torch.Tensor, clip: float
+) -> torch.Tensor:
+    """1/2 max((V - R)^2, (clip(V, V_old - clip, V_old + clip) - R)^2) per token: PPO2's value clipping, as in verl."""
+    held_N = torch.clamp(values_N, min=old_values_N - clip, max=old_values_N + clip)
+    return 0.5 * torch.maximum((values_N - returns_N).square(), (held_N - returns_N).square())
+
+
+def token_mean(terms_N: torch.Tensor, total_tokens: float) -> torch.Tensor:
+    """Sum over these tokens divided by the tokens of the *whole* batch.
+
+    Summed over the micro-batches it is the mean over all tokens, however the batch was split. (A mean of micro-batch
+    means is not.)
+    """
+    return terms_N.sum() / total_tokens

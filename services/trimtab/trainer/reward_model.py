@@ -1,0 +1,133 @@
+"""Reward models from pairs and thumbs: the one that decides, and the one that judges. Dispatched by `trainer.job`.
+
+One run makes both. The *deciding* model trains on the split "train" and is what policies are optimised against. The
+*evaluation* model trains on the split "held_out" only and judges policies; it never trains anything that decides.
+
+Each is judged on the split the other trained on, which it never saw (the two together are a cross-fit over two folds):
+so no example is spent on judging alone. Likelihoods are in `trainer.reward_hub`, gates in `trainer.reward_gates`.
+"""
+
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+
+from trimtab.core import errors, models
+from trimtab.modeling import loading, logprobs, rewards
+from trimtab.trainer import datasets, encoding, optim, progress, recipes, reward_data, reward_gates, reward_hub
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainedReward:
+    """A reward model with its verdict. figures: everything measured, by name."""
+
+    kind: models.ModelKind
+    reward: rewards.LoadedReward
+    gates: tuple[models.GateFigure, ...]
+    figures: dict[str, float]
+
+
+def train_both(
+    parent: loading.LoadedPolicy,
+    dataset: datasets.Dataset,
+    settings: recipes.RewardSettings,
+    seed: int,
+    report: progress.Progress,
+) -> tuple[list[TrainedReward], dict[str, float]]:
+    """The deciding and the evaluation reward model, and what was skipped. InvalidField when nothing can be judged."""
+    skipped = encoding.Skipped()
+    encoder = encoding.encoder_of(parent)
+    prepared = [reward_data.prepare(encoder, dataset.of(split), settings, skipped) for split in ("train", "held_out")]
+    train, held_out = reward_data.judged_kinds(prepared[0], prepared[1], settings.minimum_examples, skipped)
+    if not len(train):
+        raise errors.InvalidField("dataset_id", _too_little(prepared, settings), "collect more feedback first")
+    least = reward_hub.Least.of(parent.model, train, held_out) if settings.surprise else None
+    made = []
+    for kind, seen, unseen in (
+        (models.ModelKind.REWARD, train, held_out),
+        (models.ModelKind.EVALUATION_REWARD, held_out, train),
+    ):
+        reward, terms = fit(parent, seen, settings, seed=seed, report=report, least=least, kind=kind)
+        verdict = reward_gates.judge(reward.model, terms, seen, unseen)
+        made.append(TrainedReward(kind, reward, verdict.gates, verdict.figures))
+    return made, skipped.figures()
+
+
+def fit(
+    parent: loading.LoadedPolicy,
+    feedback: reward_data.Feedback,
+    settings: recipes.RewardSettings,
+    *,
+    seed: int,
+    report: progress.Progress,
+    least: reward_hub.Least | None = None,
+    kind: models.ModelKind = models.ModelKind.REWARD,
+) -> tuple[rewards.LoadedReward, reward_hub.RewardTerms]:
+    """A reward model from the parent's body, trained on all of this feedback."""
+    reward = rewards.from_policy(parent)
+    terms = reward_hub.RewardTerms(feedback, settings.surface_deviation, least)
+    steps = settings.epochs * -(-len(feedback) // settings.batch)
+    groups = [
+        *optim.groups_of(reward.model, settings),
+        *optim.groups_of(terms, dataclasses.replace(settings, optimizer="adamw", weight_decay=0.0), settings.terms_lr),
+    ]
+    optimizer = optim.Optimizer(settings, steps, groups)
+    report.begin(f"{kind.value.replace('_', ' ')} model", steps)
+    reward.model.train()
+    for batch in _batches(feedback, settings, encoding.seed_of(seed, kind.value)):
+        loss = _accumulate(reward, terms, batch, len(feedback), settings)
+        norm = optimizer.step()
+        optimizer.zero_grad()
+        report.step({"loss_nats_per_example": loss, "gradient_norm": norm})
+    reward.model.eval()
+    reference = parent.model if least is not None else None
+    return dataclasses.replace(reward, hub=terms.hub(), reference=reference), terms
+
+
+def _batches(
+    feedback: reward_data.Feedback, settings: recipes.RewardSettings, seed: int
+) -> Iterator[list[reward_data.Pair | reward_data.Thumb]]:
+    every: list[reward_data.Pair | reward_data.Thumb] = [*feedback.pairs, *feedback.thumbs]
+    for epoch in range(settings.epochs):
+        order = list(range(len(every)))
+        random.Random(encoding.seed_of(seed, epoch)).shuffle(order)
+        for start in range(0, len(order), settings.batch):
+            yield [every[i] for i in order[start : start + settings.batch]]
+
+
+def _accumulate(
+    reward: rewards.LoadedReward,
+    terms: reward_hub.RewardTerms,
+    batch: Sequence[reward_data.Pair | reward_data.Thumb],
+    examples: int,
+    settings: recipes.RewardSettings,
+) -> float:
+    """Adds the gradient of the step's mean loss (likelihoods plus the step's share of the prior); the mean loss."""
+    weight = sum(one.weight for one in batch)
+    prior = terms.prior_penalty() / examples
+    prior.backward()  # type: ignore[no-untyped-call]
+    loss = prior.item()
+    for indices in logprobs.batches_by_length([_positions(one) for one in batch], settings.micro_batch_positions):
+        part = [batch[i] for i in indices]
+        pairs = [one for one in part if isinstance(one, reward_data.Pair)]
+        thumbs = [one for one in part if isinstance(one, reward_data.Thumb)]
+        term = reward_hub.batch_loss(terms, reward.model, pairs, thumbs) / weight
+        term.backward()  # type: ignore[no-untyped-call]
+        loss += term.item()
+    return loss
+
+
+def _positions(one: reward_data.Pair | reward_data.Thumb) -> int:
+    match one:
+        case reward_data.Pair(chosen=chosen, rejected=rejected):
+            return 2 * max(len(chosen), len(rejected))
+        case reward_data.Thumb(answer=answer):
+            return len(answer)
+
+
+def _too_little(prepared: Sequence[reward_data.Feedback], settings: recipes.RewardSettings) -> str:
+    train, held_out = prepared
+    return (
+        f"has {len(train.pairs)} pairs and {len(train.thumbs)} thumbs to train on and {len(held_out.pairs)} and "
+        f"{len(held_out.thumbs)} to judge by, and a kind needs {settings.minimum_examples} in each, thumbs of both "
+        "directions"
+    )

@@ -1,0 +1,107 @@
+"""Supervised fine-tuning: the policy learns to answer as the demonstrations do. Dispatched by `trainer.job`.
+
+Loss: mean over all answer tokens of a step of -log p(token), so that neither micro-batches nor padding nor the length
+of a neighbour changes what a token counts. Prompts are read, not learned.
+"""
+
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from trimtab.core import errors
+from trimtab.modeling import answers, loading, logprobs
+from trimtab.trainer import datasets, encoding, losses, optim, progress, recipes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Demonstration:
+    answer: answers.Answer
+    weight: float
+
+
+def train(
+    policy: loading.LoadedPolicy,
+    dataset: datasets.Dataset,
+    settings: recipes.SFTSettings,
+    seed: int,
+    report: progress.Progress,
+) -> dict[str, float]:
+    """Trains the policy's weights in place; the run's figures. InvalidField when there is nothing to learn from."""
+    skipped = encoding.Skipped()
+    train_set = prepare(policy, dataset.of("train", "demonstration"), skipped)
+    held_out = prepare(policy, dataset.of("held_out", "demonstration"), skipped)
+    if not train_set:
+        raise errors.InvalidField(
+            "dataset_id", "holds no demonstration that can be trained on", "choose a data set with demonstrations"
+        )
+    steps = settings.epochs * -(-len(train_set) // settings.batch)
+    report.begin("supervised fine-tuning", steps)
+    optimizer = optim.for_model(policy.model, settings, steps)
+    policy.model.train()
+    for batch in batches(train_set, settings, seed):
+        loss = accumulate(policy, batch, settings)
+        norm = optimizer.step()
+        optimizer.zero_grad()
+        report.step({"loss_nats_per_token": loss, "gradient_norm": norm})
+    policy.model.eval()
+    figures = {"demonstrations": float(len(train_set)), "steps_skipped": float(optimizer.skipped)}
+    if held_out:
+        figures["held_out_loss_nats_per_token"] = mean_loss(policy, held_out)
+    return {**figures, "loss_nats_per_token": loss, **skipped.figures()}
+
+
+def prepare(
+    policy: loading.LoadedPolicy, examples: Sequence[datasets.DatasetExample], skipped: encoding.Skipped
+) -> list[Demonstration]:
+    encoder = encoding.encoder_of(policy)
+    kept = []
+    for example in examples:
+        answer = encoding.unusable(example) or encoder.encode(encoding.messages_of(example.prompt), example.response)
+        if isinstance(answer, str):
+            skipped.count(answer)
+        else:
+            kept.append(Demonstration(answer, example.weight))
+    return kept
+
+
+def batches(
+    train_set: Sequence[Demonstration], settings: recipes.SFTSettings, seed: int
+) -> Iterator[list[Demonstration]]:
+    """The steps of all epochs: every epoch in an order of its own, cut into batches."""
+    for epoch in range(settings.epochs):
+        order = list(range(len(train_set)))
+        random.Random(encoding.seed_of(seed, "sft", epoch)).shuffle(order)
+        for start in range(0, len(order), settings.batch):
+            yield [train_set[i] for i in order[start : start + settings.batch]]
+
+
+def accumulate(policy: loading.LoadedPolicy, batch: Sequence[Demonstration], settings: recipes.SFTSettings) -> float:
+    """Adds the gradient of the step's loss to the weights' gradients; the loss."""
+    total = sum(one.weight * len(one.answer.response) for one in batch)
+    loss = 0.0
+    lengths = [len(one.answer) for one in batch]
+    for indices in logprobs.batches_by_length(lengths, settings.micro_batch_positions):
+        part = [batch[i] for i in indices]
+        term = losses.token_mean(_weighted_nll(policy, part), total)
+        term.backward()  # type: ignore[no-untyped-call]
+        loss += term.item()
+    return loss
+
+
+@torch.no_grad()
+def mean_loss(policy: loading.LoadedPolicy, demonstrations: Sequence[Demonstration]) -> float:
+    """-log p of an answer token, in nats, mean over all of them."""
+    rows = logprobs.response_logprobs(
+        policy.model,
+        [one.answer.prompt for one in demonstrations],
+        [one.answer.response for one in demonstrations],
+    )
+    return -torch.cat(rows).double().mean().item()
+
+
+def _weighted_nll(policy: loading.LoadedPolicy, part: Sequence[Demonstration]) -> torch.Tensor:
+    prompts, responses = [one.answer.prompt for one in part], [one.answer.response for one in part]
+    weights_N = torch.tensor([one.weight for one in part for _ in one.answer.response], device=policy.model.device)
+    return -logprobs.flat_logprobs(policy.model, prompts, responses) * weights_N

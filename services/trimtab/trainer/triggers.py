@@ -1,0 +1,203 @@
+"""Starts and carries on training cycles: enough new examples -> data set -> reward model -> policy.
+
+One worker thread of `trainer.app` calls `step` again and again. A cycle's state is a row in the store and every step
+is a function of it, so that a trainer killed anywhere takes the step again: the cut is fixed by `cut_arrival` before
+it is made, and a run is queued in the same transaction that notes it.
+"""
+
+import dataclasses
+import enum
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy
+
+from trimtab.core import errors, lines, models, runs
+from trimtab.obs import logging
+from trimtab.trainer import cuts, known, publishing, requests, runbook, store
+
+ASKED_BY = "trigger"
+_LOOK_EVERY_S = 0.5
+_log = logging.get(__name__)
+
+
+class CycleState(enum.StrEnum):
+    CUTTING = "cutting"
+    REWARD = "reward"
+    POLICY = "policy"
+    ENDED = "ended"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cycle:
+    """One pass from feedback to a policy. number: 1 for a line's first. outcome: how it ended, in words."""
+
+    ordinal: int
+    tenant: str
+    line: str
+    number: int
+    state: CycleState
+    cut_arrival: int
+    anchor_id: str
+    dataset_id: str = ""
+    reward_run_id: str = ""
+    policy_run_id: str = ""
+    outcome: str = ""
+
+
+class Triggers:
+    """Watches the lines of this installation."""
+
+    def __init__(
+        self,
+        *,
+        database: store.Store,
+        book: runbook.Runbook,
+        publisher: publishing.Publisher,
+        topics_say: known.Known,
+        configured: Mapping[str, lines.LineConfig],
+        cutter: cuts.Cutter,
+        topics_known: threading.Event,
+    ) -> None:
+        self._database = database
+        self._book = book
+        self._publisher = publisher
+        self._known = topics_say
+        self._lines = configured
+        self._cutter = cutter
+        self._topics_known = topics_known
+
+    def run(self, stop: threading.Event) -> None:
+        """Takes steps until told to stop; a log or ledger that is away is waited for."""
+        while not self._topics_known.wait(_LOOK_EVERY_S):
+            if stop.is_set():
+                return
+        while not stop.is_set():
+            try:
+                self.step()
+            except publishing.NOT_NOW as problem:
+                _log.warning("cycle waits", reason=str(problem))
+            stop.wait(_LOOK_EVERY_S)
+
+    def step(self) -> None:
+        """Takes each line's next step, where there is one to take."""
+        for line in self._lines.values():
+            newest = self.newest(line)
+            if newest is None or newest.state is CycleState.ENDED:
+                self._maybe_start(line, newest)
+            else:
+                self._carry_on(line, newest)
+
+    def newest(self, line: lines.LineConfig) -> Cycle | None:
+        """The line's newest cycle."""
+        table = store.CYCLES
+        wanted = (
+            sqlalchemy.select(table)
+            .where(table.c.tenant == line.tenant, table.c.line == line.name)
+            .order_by(table.c.number.desc())
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(wanted).mappings().first()
+        return None if row is None else Cycle(**{**row, "state": CycleState(row["state"])})
+
+    def _maybe_start(self, line: lines.LineConfig, last: Cycle | None) -> None:
+        wanted, allowed = line.trigger.examples, line.trigger.cycles
+        done = last.number if last else 0
+        anchor = self._known.anchor(line.tenant, line.name)
+        if not wanted or not anchor or (allowed and done >= allowed):
+            return
+        with self._database.transaction() as connection:
+            since = last.cut_arrival if last else 0
+            fresh = store.count_new_trainable(connection, line.tenant, line.name, since)
+            if fresh < wanted:
+                return
+            connection.execute(
+                sqlalchemy.insert(store.CYCLES).values(
+                    tenant=line.tenant,
+                    line=line.name,
+                    number=done + 1,
+                    state=CycleState.CUTTING.value,
+                    cut_arrival=store.newest_arrival(connection),
+                    anchor_id=anchor,
+                )
+            )
+        _log.info("cycle started", line=line.name, cycle=done + 1, new_examples=fresh)
+
+    def _carry_on(self, line: lines.LineConfig, cycle: Cycle) -> None:
+        match cycle.state:
+            case CycleState.CUTTING:
+                try:
+                    self._cut(line, cycle)
+                except errors.StaleGeneration as problem:
+                    self._end(cycle, str(problem))
+            case CycleState.REWARD:
+                self._after_reward(line, cycle)
+            case CycleState.POLICY:
+                self._after_policy(cycle)
+
+    def _cut(self, line: lines.LineConfig, cycle: Cycle) -> None:
+        dataset_id = self._cutter.cut(cycle.tenant, cycle.line, cycle.cut_arrival)
+        spec = self._spec(line, cycle, runs.RunKind.REWARD, dataset_id=dataset_id)
+        self._queue(cycle, spec, CycleState.REWARD, "reward_run_id", dataset_id=dataset_id)
+
+    def _after_reward(self, line: lines.LineConfig, cycle: Cycle) -> None:
+        run = self._book.get(cycle.tenant, cycle.reward_run_id)
+        if run.state not in runbook.FINAL_STATES:
+            return
+        if run.state is not runs.RunState.SUCCEEDED:
+            self._end(cycle, f"the reward run {run.id} has {run.state}: {run.problem}")
+            return
+        made = self._publisher.models_of(run)
+        reward = next((one for one in made if one.kind is models.ModelKind.REWARD), None)
+        judge = next((one for one in made if one.kind is models.ModelKind.EVALUATION_REWARD), None)
+        if reward is None or not reward.passed:
+            refused = ", ".join(gate.name for gate in reward.gates if not gate.passed) if reward else "no reward model"
+            self._end(cycle, f"the reward model was refused at its gates: {refused}")
+            return
+        spec = self._spec(
+            line,
+            cycle,
+            runs.RunKind.PPO,
+            reference_id=cycle.anchor_id,
+            reward_id=reward.id,
+            evaluation_reward_id=judge.id if judge else "",
+            dataset_id=cycle.dataset_id,
+        )
+        self._queue(cycle, spec, CycleState.POLICY, "policy_run_id")
+
+    def _after_policy(self, cycle: Cycle) -> None:
+        run = self._book.get(cycle.tenant, cycle.policy_run_id)
+        if run.state not in runbook.FINAL_STATES:
+            return
+        published = run.state is runs.RunState.SUCCEEDED
+        self._end(cycle, "published" if published else f"the policy run {run.id} has {run.state}: {run.problem}")
+
+    def _spec(self, line: lines.LineConfig, cycle: Cycle, kind: runs.RunKind, **inputs: str) -> runs.RunSpec:
+        return runs.RunSpec(
+            tenant=cycle.tenant,
+            line=cycle.line,
+            kind=kind,
+            parent_id=cycle.anchor_id,
+            settings_json=requests.merged_settings(line, kind, "{}"),
+            seed=cycle.number,
+            label=f"cycle {cycle.number}",
+            **inputs,
+        )
+
+    def _queue(self, cycle: Cycle, spec: runs.RunSpec, state: CycleState, column: str, **values: Any) -> None:
+        with self._database.transaction() as connection:
+            values[column] = self._book.ask(connection, spec, ASKED_BY)
+            self._update(connection, cycle, state=state.value, **values)
+        self._book.changed()
+
+    def _end(self, cycle: Cycle, outcome: str) -> None:
+        with self._database.transaction() as connection:
+            self._update(connection, cycle, state=CycleState.ENDED.value, outcome=outcome)
+        _log.info("cycle ended", line=cycle.line, cycle=cycle.number, outcome=outcome)
+
+    @staticmethod
+    def _update(connection: sqlalchemy.Connection, cycle: Cycle, **values: Any) -> None:
+        where = store.CYCLES.c.ordinal == cycle.ordinal
+        connection.execute(sqlalchemy.update(store.CYCLES).where(where).values(**values))

@@ -1,0 +1,123 @@
+"""The adapters that the contract is held to, and processes of their own that use them.
+
+A new adapter adds an `Adapter` and its name to the fixture's parameters; the suite does not change.
+"""
+
+import dataclasses
+import datetime
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Protocol
+
+import pytest
+
+from trimtab.bus import port
+from trimtab.bus.sqlite import SqliteLog
+from trimtab.core import clock
+
+_CHILD = pathlib.Path(__file__).with_name("log_child.py")
+
+
+class Adapter(Protocol):
+    """One log that outlives its handles."""
+
+    url: str
+
+    def open(self) -> port.EventLog:
+        """A new handle; closed with the test."""
+        ...
+
+    def clean(self, log: port.EventLog, later: datetime.timedelta = ...) -> None:
+        """Lets that much time pass, then runs compaction and retention to their end."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclasses.dataclass
+class SqliteAdapter:
+    path: pathlib.Path
+    passed: datetime.timedelta = datetime.timedelta()
+
+    def __post_init__(self) -> None:
+        self.url = f"sqlite://{self.path}"
+        self._opened: list[SqliteLog] = []
+
+    def open(self) -> port.EventLog:
+        self._opened.append(SqliteLog(self.path, now=lambda: clock.utc_now() + self.passed))
+        return self._opened[-1]
+
+    def clean(self, log: port.EventLog, later: datetime.timedelta = datetime.timedelta()) -> None:
+        self.passed += later
+        assert isinstance(log, SqliteLog)
+        log.clean()
+
+    def close(self) -> None:
+        for log in self._opened:
+            log.close()
+
+
+@pytest.fixture(params=["sqlite"])
+def adapter(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Adapter]:
+    made = {"sqlite": SqliteAdapter}[request.param](tmp_path / "log.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def log(adapter: Adapter) -> port.EventLog:
+    return adapter.open()
+
+
+@dataclasses.dataclass
+class Child:
+    """A process of its own with the same log open; `log_child.py` says what it does."""
+
+    process: subprocess.Popen[str]
+
+    def go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def rest(self) -> list[str]:
+        """All further lines; waits for its end."""
+        output, _ = self.process.communicate(timeout=60)
+        return output.split()
+
+
+@pytest.fixture
+def children(adapter: Adapter) -> Iterator["Children"]:
+    made = Children(adapter.url)
+    yield made
+    made.end()
+
+
+class Children:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._started: list[Child] = []
+
+    def start(self, act: str, name: str, count: int) -> Child:
+        """Returns when the child has the log open; it acts when told to `go`."""
+        process = subprocess.Popen(
+            [sys.executable, str(_CHILD), self._url, act, name, str(count)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        child = Child(process)
+        self._started.append(child)
+        assert child.line() == "open"
+        return child
+
+    def end(self) -> None:
+        for child in self._started:
+            child.process.kill()
+            child.process.communicate()

@@ -1,0 +1,89 @@
+"""SFT learns the answers and nothing else, whatever its batches are split into; what cannot be used is counted."""
+
+import dataclasses
+import math
+import random
+
+import pytest
+import torch
+from tests.integration.training import making
+
+from trimtab.core import errors
+from trimtab.modeling import loading, logprobs
+from trimtab.trainer import datasets, encoding, progress, recipes, sft
+
+torch.set_num_threads(1)
+QUICK = recipes.SFTSettings(epochs=8, batch=8, lr=5e-3, warmup_steps=4)
+
+
+def prepared(policy: loading.LoadedPolicy) -> list[sft.Demonstration]:
+    return sft.prepare(policy, making.demonstrations(24).of("train"), encoding.Skipped())
+
+
+def gradients(policy: loading.LoadedPolicy, batch: list[sft.Demonstration], positions: int) -> list[torch.Tensor]:
+    policy.model.zero_grad()
+    sft.accumulate(policy, batch, dataclasses.replace(QUICK, micro_batch_positions=positions))
+    return [weight.grad.clone() for weight in policy.model.parameters()]
+
+
+def test_the_answers_become_likely_also_on_prompts_that_were_held_out(
+    policy: loading.LoadedPolicy, report: progress.Progress
+) -> None:
+    dataset = making.demonstrations()
+    before = sft.mean_loss(policy, sft.prepare(policy, dataset.of("held_out"), encoding.Skipped()))
+    figures = sft.train(policy, dataset, QUICK, 1, report)
+    assert before == pytest.approx(math.log(len(policy.tokenizer)), abs=0.7)
+    assert figures["held_out_loss_nats_per_token"] < 0.5 * before
+    assert figures["steps_skipped"] == 0
+
+
+def test_the_gradient_is_the_same_for_every_split_into_micro_batches_and_every_order(
+    policy: loading.LoadedPolicy,
+) -> None:
+    policy.model.double()
+    batch = [dataclasses.replace(one, weight=1.0 + (i % 3)) for i, one in enumerate(prepared(policy))]
+    whole = gradients(policy, batch, 100_000)
+    shuffled = random.Random(2).sample(batch, len(batch))
+    for split in (gradients(policy, batch, 1), gradients(policy, batch, 90), gradients(policy, shuffled, 100_000)):
+        for one, other in zip(whole, split, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def test_every_token_of_the_step_weighs_the_same_and_prompts_weigh_nothing(policy: loading.LoadedPolicy) -> None:
+    policy.model.double()
+    batch = prepared(policy)[:5]
+    rows = logprobs.response_logprobs(
+        policy.model, [one.answer.prompt for one in batch], [one.answer.response for one in batch]
+    )
+    loss = sft.accumulate(policy, batch, QUICK)
+    assert loss == pytest.approx(-torch.cat(rows).mean().item(), abs=1e-12)
+
+
+def test_a_weight_that_is_no_number_reaches_no_weight_of_the_policy(
+    policy: loading.LoadedPolicy, report: progress.Progress
+) -> None:
+    rows = [
+        dataclasses.replace(one, weight=math.nan if i == 3 else 1.0)
+        for i, one in enumerate(making.demonstrations(24).examples)
+    ]
+    figures = sft.train(policy, datasets.Dataset(rows), dataclasses.replace(QUICK, epochs=1), 1, report)
+    assert figures["skipped: weight that is no positive number"] == 1 and figures["steps_skipped"] == 0
+    assert all(torch.isfinite(weight).all() for weight in policy.model.parameters())
+
+
+def test_an_answer_longer_than_the_context_is_left_out_and_counted(
+    policy: loading.LoadedPolicy, report: progress.Progress
+) -> None:
+    dataset = making.demonstrations(24)
+    long = dataclasses.replace(dataset.examples[0], id="long", response="red " * 200)
+    figures = sft.train(policy, datasets.Dataset([*dataset.examples, long]), QUICK, 1, report)
+    assert figures["skipped: too long"] == 1
+    assert figures["demonstrations"] == 21
+
+
+@pytest.mark.parametrize("dataset", [datasets.Dataset([]), making.feedback(6, 6)], ids=["empty", "only feedback"])
+def test_nothing_to_learn_from_is_refused(
+    policy: loading.LoadedPolicy, report: progress.Progress, dataset: datasets.Dataset
+) -> None:
+    with pytest.raises(errors.InvalidField, match="no demonstration"):
+        sft.train(policy, dataset, QUICK, 1, report)

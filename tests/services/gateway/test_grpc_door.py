@@ -1,0 +1,104 @@
+"""The gateway's gRPC door: the same domain methods, the same rules, an API key instead of the internal token."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+import pytest
+
+import trimtab_client
+from trimtab.bus import topics
+from trimtab.core import clock, completions, errors, feedback, ids, text
+from trimtab.wire import calls
+from trimtabapi.feedback.v1 import feedback_service_pb2, feedback_service_pb2_grpc
+from trimtabapi.policy.v1 import policy_service_pb2, policy_service_pb2_grpc
+
+QUESTION = (text.Message(text.Role.USER, text.Text("How?")),)
+
+
+@pytest.fixture
+async def channel(platform: Any) -> AsyncIterator[grpc.aio.Channel]:
+    async with trimtab_client.connect(platform.grpc_address, platform.api_key) as opened:
+        yield opened
+
+
+async def test_a_completion_and_a_vote_on_it(platform: Any, channel: grpc.aio.Channel) -> None:
+    request = completions.CompleteRequest(QUESTION, model="support", session_id="s", n=0)
+    answer = await calls.PolicyCalls(channel).complete(request)
+    assert answer.completion.responses[0].text.read() == "Press Start."
+    token = ids.verify(answer.completion.id, "acme", platform.secrets.signing)
+    assert token.session_hash == ids.keyed_hash(platform.secrets.hash_key, "acme", "support", "s")
+    event = feedback.FeedbackEvent(
+        "f1",
+        clock.utc_now(),
+        feedback.Thumb(text.ResponseRef(answer.completion.id), up=True),
+        rater=feedback.Rater(id="ann"),
+    )
+    assert await calls.FeedbackCalls(channel).send(feedback.SendRequest("", event)) == feedback.SendResponse("f1")
+    [written] = platform.records(topics.FEEDBACK, feedback.FeedbackEvent)
+    assert len(written.rater.id) == 32
+
+
+async def test_what_a_request_may_leave_out_is_filled_in(platform: Any, channel: grpc.aio.Channel) -> None:
+    request = policy_service_pb2.CompleteRequest(model="support")
+    request.messages.add(role="ROLE_USER").content.plain = "How?"
+    answer = await policy_service_pb2_grpc.PolicyServiceStub(channel).Complete(request, timeout=5)
+    vote = feedback_service_pb2.SendRequest()
+    vote.event.thumb.target.completion_id = answer.completion.id
+    sent = await feedback_service_pb2_grpc.FeedbackServiceStub(channel).Send(vote, timeout=5)
+    [written] = platform.records(topics.FEEDBACK, feedback.FeedbackEvent)
+    assert (written.id, written.rater) == (sent.feedback_id, feedback.Rater())
+
+
+async def test_a_streamed_completion(platform: Any, channel: grpc.aio.Channel) -> None:
+    request = completions.CompleteRequest(QUESTION, model="support@candidate")
+    events = [event async for event in calls.PolicyCalls(channel).stream_complete(request)]
+    assert "".join(event.delta for event in events) == "Press Start."
+    assert events[-1].finish_reason is completions.FinishReason.STOP
+    assert platform.candidate.asked
+
+
+async def test_an_import_goes_to_the_keys_tenant(platform: Any, channel: grpc.aio.Channel) -> None:
+    item = feedback.ImportedPreference(QUESTION, text.Text("So."), text.Text("No."), "1")
+    request = feedback.ImportPreferencesRequest("", "support", "hh", (item,))
+    answer = await calls.FeedbackCalls(channel).import_preferences(request)
+    assert answer.accepted == 1
+    [completion] = platform.records(topics.COMPLETIONS, completions.Completion)
+    assert completion.context.tenant == "acme"
+
+
+async def test_a_batch_is_answered_in_order_with_the_items_refused_here(
+    platform: Any, channel: grpc.aio.Channel
+) -> None:
+    answer = await calls.PolicyCalls(channel).complete(completions.CompleteRequest(QUESTION, model="support"))
+
+    def item(event_id: str, **given: Any) -> feedback.SendRequest:
+        kind = feedback.Thumb(text.ResponseRef(answer.completion.id), up=True)
+        return feedback.SendRequest("", feedback.FeedbackEvent(event_id, clock.utc_now(), kind, **given))
+
+    batch = feedback.SendBatchRequest(
+        (item("1", rater=feedback.Rater(id="r" * 300)), item("2"), item("3" * 200), item("4"))
+    )
+    results = (await calls.FeedbackCalls(channel).send_batch(batch)).results
+    assert [isinstance(result.outcome, feedback.SendResponse) for result in results] == [False, True, False, True]
+    assert [event.id for event in platform.records(topics.FEEDBACK, feedback.FeedbackEvent)] == ["2", "4"]
+
+
+async def test_what_the_gateway_assigns_and_another_tenants_name_are_refused(
+    platform: Any, channel: grpc.aio.Channel
+) -> None:
+    exposure = completions.Exposure("r", "evidence", completions.Arm.CANDIDATE, 1.0, True)
+    own = completions.Assignment("chatcmpl-x", text.Context("acme", "support"), exposure)
+    with pytest.raises(errors.InvalidField, match="assignment"):
+        await calls.PolicyCalls(channel).complete(completions.CompleteRequest(QUESTION, "support", assignment=own))
+    event = feedback.FeedbackEvent("f", clock.utc_now(), feedback.Thumb(text.ResponseRef("c"), up=True))
+    with pytest.raises(errors.NotAllowed):
+        await calls.FeedbackCalls(channel).send(feedback.SendRequest("rival", event))
+    assert platform.stable.asked + platform.candidate.asked == []
+    assert platform.written() == 0
+
+
+async def test_the_internal_token_opens_no_public_door(platform: Any) -> None:
+    async with trimtab_client.connect(platform.grpc_address, platform.secrets.internal_token) as channel:
+        with pytest.raises(errors.NotAuthenticated):
+            await calls.PolicyCalls(channel).complete(completions.CompleteRequest(QUESTION, "support"))

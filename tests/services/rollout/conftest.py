@@ -1,0 +1,267 @@
+"""A platform around the rollout controller: the real log, ledger, registry and supervisor, and policy processes that
+describe themselves. Users are records of completions and thumbs, routed like the gateway routes.
+"""
+
+import asyncio
+import contextlib
+import datetime
+import json
+import pathlib
+import random
+import shlex
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+import trimtab_client
+from trimtab import registry
+from trimtab.bus import port, publish, topics
+from trimtab.bus.sqlite import SqliteLog
+from trimtab.cli import supervisor
+from trimtab.core import audit, clock, completions, feedback, ids, models, releases, text
+from trimtab.ledger import app as ledger_app
+from trimtab.ledger import settings as ledger_settings
+from trimtab.rollout import app, local, processes
+from trimtab.rollout import settings as rollout_settings
+from trimtab.rpc import secrets
+from trimtab.wire import calls, schemas
+
+TENANT, LINE = "acme", "support"
+State = releases.ReleaseState
+LINES = f"""
+[lines.{LINE}]
+tenant = "{TENANT}"
+[lines.{LINE}.release]
+minimum_sessions = 20
+maximum_sessions = 300
+safety_weight = 0.2
+safety_completions = 4
+maturity_s = 1.0
+"""
+
+
+class Platform:
+    """Paths, the log, and what tests do to them. `rollout` runs the controller inside the test's event loop."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.state = folder / "state"
+        self.state.mkdir()
+        self.lines_file = folder / "lines.toml"
+        self.lines_file.write_text(LINES)
+        self.secrets_file = folder / "secrets.toml"
+        secrets.create(self.secrets_file, TENANT)
+        known = secrets.load(self.secrets_file)
+        self.token = known.internal_token
+        self._keys = known.signing
+        self.log_url = f"sqlite://{folder / 'log.db'}"
+        self.log = SqliteLog(folder / "log.db")
+        self.registry_url = f"file://{folder / 'registry'}"
+        self.cache = folder / "cache"
+        self.cache.mkdir()
+        self.artifacts = registry.Registry(self.registry_url, self.cache)
+        self.table = processes.Table(self.state)
+        self.ledger_address = ""
+        self._folder = folder
+        self._random = random.Random(7)
+        self._claims = folder / "claims"
+        self._claims.mkdir()
+
+    @property
+    def shared(self) -> dict[str, object]:
+        return {
+            "log_url": self.log_url,
+            "registry_url": self.registry_url,
+            "cache": self.cache,
+            "lines_file": self.lines_file,
+            "secrets_file": self.secrets_file,
+            "drain_s": 2.0,
+            "log_level": "warning",
+        }
+
+    def rollout_settings(self) -> rollout_settings.RolloutSettings:
+        policy = pathlib.Path(__file__).with_name("describing_policy.py")
+        command = (sys.executable, str(policy), str(self._claims), local.POLICY, processes.ADDRESS)
+        return rollout_settings.RolloutSettings(
+            **self.shared,
+            ledger_address=self.ledger_address,
+            state=self.state,
+            policy_command=shlex.join(command),
+            look_every_s=0.1,
+            lease_s=2.0,
+        )
+
+    @contextlib.asynccontextmanager
+    async def rollout(self) -> AsyncIterator[calls.RolloutCalls]:
+        built = app.build(self.rollout_settings())
+        async with built.serving() as address, self.calls_to(address) as rollout:
+            yield rollout
+
+    @contextlib.asynccontextmanager
+    async def calls_to(self, address: str) -> AsyncIterator[calls.RolloutCalls]:
+        """Calls to the controller at an address, once it serves."""
+        await _serving(address)
+        channel = trimtab_client.connect(address, self.token)
+        yield calls.RolloutCalls(channel)
+        await channel.close()
+
+    @contextlib.asynccontextmanager
+    async def ledger_calls(self) -> AsyncIterator[calls.LedgerCalls]:
+        channel = trimtab_client.connect(self.ledger_address, self.token)
+        yield calls.LedgerCalls(channel)
+        await channel.close()
+
+    def publish_model(
+        self,
+        name: str,
+        *,
+        kind: models.ModelKind = models.ModelKind.POLICY,
+        gates: tuple[models.GateFigure, ...] = (),
+        announce: bool = True,
+        lies: bool = False,
+        crashes: bool = False,
+    ) -> str:
+        """A published model; its process may claim to have loaded other bytes, or crash."""
+        folder = self._folder / name
+        folder.mkdir()
+        (folder / "config.json").write_text(f'"{name}"')
+        passed = all(gate.passed for gate in gates)
+        draft = registry.ManifestDraft(kind=kind, tenant=TENANT, line=LINE, gates=gates, passed=passed)
+        manifest = self.artifacts.publish(folder, draft)
+        claim = None if crashes else "0" * 64 if lies else manifest.loaded_digest
+        (self._claims / f"{manifest.id}.json").write_text(json.dumps(claim))
+        if announce:
+            record = models.PublishedModel(
+                manifest.id, text.Context(TENANT, LINE), kind, clock.utc_now(), gates=gates, passed=passed
+            )
+            publish.publish(self.log, topics.MODELS, manifest.id.encode(), record).result()
+        return manifest.id
+
+    def visit(self, release: releases.Release, approval: dict[str, float], sessions: int) -> None:
+        """Users of their own session each, a little ago, routed by the release and voting by policy approval."""
+        weight = next((arm.weight for arm in release.arms if arm.arm is completions.Arm.CANDIDATE), 0.0)
+        by_arm = {arm.arm: arm.policy_id for arm in release.arms}
+        records = []
+        for _ in range(sessions):
+            session = self._random.randbytes(16)
+            arm = ids.arm_of(release.salt, session, weight)
+            exposure = completions.Exposure(
+                release.id,
+                release.state.value,
+                arm,
+                weight if arm is completions.Arm.CANDIDATE else 1 - weight,
+                0 < weight < 1,
+            )
+            up = self._random.random() < approval[by_arm[arm]]
+            token = ids.CompletionToken(ids.uuid7(), session, ids.release_tag(release.id), arm, exposure.randomised)
+            completion_id = ids.mint(token, TENANT, self._keys)
+            records += _visit(completion_id, session, exposure, by_arm[arm], up)
+        self.log.append(records).result()
+
+    def records(self) -> list[releases.Release]:
+        return [schemas.decode(r.value, r.headers, releases.Release) for r in self._read(topics.ROLLOUTS)]
+
+    def head(self) -> releases.Release:
+        return max(self.records(), key=lambda release: release.revision)
+
+    def audited(self) -> list[audit.AuditRecord]:
+        return [schemas.decode(r.value, r.headers, audit.AuditRecord) for r in self._read(topics.AUDIT)]
+
+    def _read(self, topic: topics.Topic) -> list[port.Record]:
+        with contextlib.closing(self.log.reader({port.TopicPartition(topic.name, 0): 0})) as reader:
+            found: list[port.Record] = []
+            while records := reader.poll(500, 0.0):
+                found += records
+            return found
+
+    async def until(self, promise: Callable[[], object], seconds: float = 20.0) -> None:
+        """Returns once the promise holds; looks twenty times a second, without blocking what it waits for."""
+        for _ in range(int(seconds * 20)):
+            if await asyncio.to_thread(promise):
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError("it did not happen in time; the releases: " + "; ".join(map(_short, self.records())))
+
+    async def reach(self, model_id: str, *states: State) -> releases.Release:
+        """The newest record of the newest release of a model, once it is in one of these states."""
+
+        def there() -> bool:
+            found[:] = [record for record in self.records() if record.candidate_id == model_id]
+            return bool(found) and found[-1].state in states
+
+        found: list[releases.Release] = []
+        await self.until(there)
+        return found[-1]
+
+    def running(self, model_id: str) -> bool:
+        row = self.table.get(local.process_name(model_id))
+        return row is not None and row.status is processes.Status.RUNNING
+
+
+async def _serving(address: str) -> None:
+    """Returns once the process at the address reports SERVING."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        request = health_pb2.HealthCheckRequest()
+        watch = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=20, wait_for_ready=True)
+        async for answer in watch:
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return
+
+
+def _short(release: releases.Release) -> str:
+    return f"{release.revision} {release.candidate_id[:6]} {release.state}"
+
+
+def _visit(
+    completion_id: str, session: bytes, exposure: completions.Exposure, policy_id: str, up: bool
+) -> list[port.NewRecord]:
+    when = clock.utc_now() - datetime.timedelta(seconds=5)
+    context = text.Context(TENANT, LINE, session_hash=session)
+    completion = completions.Completion(
+        id=completion_id,
+        context=context,
+        created_at=when,
+        prompt=(text.Message(text.Role.USER, text.Text("where is it?")),),
+        responses=(completions.Response(0, text.Text("there")),),
+        origin=completions.Origin.SERVED,
+        policy_id=policy_id,
+        exposure=exposure,
+    )
+    thumb = feedback.FeedbackEvent(
+        id=str(ids.uuid7()),
+        occurred_at=when + datetime.timedelta(milliseconds=100),
+        kind=feedback.Thumb(text.ResponseRef(completion.id), up),
+        context=context,
+        verified=True,
+    )
+    return [
+        publish.new_record(topics.COMPLETIONS, session, completion),
+        publish.new_record(topics.FEEDBACK, session, thumb),
+    ]
+
+
+@pytest.fixture
+def supervised(tmp_path: pathlib.Path) -> Iterator[Platform]:
+    """A platform whose supervisor runs, without a ledger."""
+    one = Platform(tmp_path)
+    stop = threading.Event()
+    thread = threading.Thread(target=supervisor.Supervisor(one.state, drain_s=3.0).run, args=(stop,))
+    thread.start()
+    yield one
+    stop.set()
+    thread.join(30)
+    one.log.close()
+
+
+@pytest.fixture
+async def platform(supervised: Platform) -> AsyncIterator[Platform]:
+    """A platform with supervisor and ledger."""
+    database = f"sqlite:///{supervised.state / 'ledger.db'}"
+    config = ledger_settings.LedgerSettings(**supervised.shared, database=database)
+    async with ledger_app.build(config).serving() as address:
+        supervised.ledger_address = address
+        await _serving(address)
+        yield supervised

@@ -1,0 +1,106 @@
+"""A run that cannot start is refused with the field and the remedy, and nothing is queued."""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from tests.services.trainer.conftest import LINE, TENANT, Installation, lines_toml
+
+from trimtab.bus import topics
+from trimtab.core import audit, errors, models, runs
+from trimtab.trainer import app, settings
+from trimtab.wire import calls, schemas
+
+
+def sft(installation: Installation, **changes: object) -> runs.RunSpec:
+    spec = runs.RunSpec(
+        tenant=TENANT,
+        line=LINE,
+        kind=runs.RunKind.SFT,
+        parent_id=installation.policy_id,
+        dataset_id=installation.demonstrations_id,
+    )
+    return dataclasses.replace(spec, **changes)  # type: ignore[arg-type]
+
+
+async def start(trainer: calls.TrainerCalls, spec: runs.RunSpec) -> runs.Run:
+    return await trainer.start_run(runs.StartRunRequest(spec, actor="ada"))
+
+
+async def test_requests_that_cannot_become_runs_are_refused_and_change_nothing(installation: Installation) -> None:
+    policy, data = installation.policy_id, installation.demonstrations_id
+    refused: list[tuple[dict[str, object], type[errors.TrimtabError], str]] = [
+        ({"line": "elsewhere"}, errors.NotFound, "elsewhere"),
+        ({"tenant": "rival"}, errors.NotFound, LINE),
+        ({"kind": runs.RunKind.DPO}, errors.NotBuiltYet, "dpo"),
+        ({"parent_id": ""}, errors.InvalidField, "parent_id"),
+        ({"parent_id": "f" * 64}, errors.NotFound, "ffff"),
+        ({"parent_id": data}, errors.InvalidField, "parent_id"),
+        ({"dataset_id": ""}, errors.InvalidField, "dataset_id"),
+        ({"dataset_id": policy}, errors.InvalidField, "dataset_id"),
+        ({"kind": runs.RunKind.PPO}, errors.InvalidField, "reward_id"),
+        ({"settings_json": '{"epoch": 1}'}, errors.InvalidField, "epoch"),
+        ({"settings_json": "[1]"}, errors.InvalidField, "settings_json"),
+        ({"settings_json": "{"}, errors.InvalidField, "settings_json"),
+    ]
+    async with installation.trainer() as trainer:
+        for changes, kind, word in refused:
+            with pytest.raises(kind, match=word):
+                await start(trainer, sft(installation, **changes))
+        with pytest.raises(errors.NotFound):
+            await trainer.get_run(runs.GetRunRequest(TENANT, "run-none"))
+        assert await trainer.list_runs(runs.ListRunsRequest(TENANT)) == ()
+    assert not installation.records(topics.AUDIT)
+
+
+async def test_an_artifact_of_another_tenant_does_not_exist(
+    installation: Installation, tiny_policy: pathlib.Path
+) -> None:
+    from trimtab import registry
+
+    draft = registry.ManifestDraft(kind=models.ModelKind.POLICY, tenant="rival", line=LINE, method="tiny")
+    foreign = installation.registry.publish(tiny_policy, draft).id
+    async with installation.trainer() as trainer:
+        with pytest.raises(errors.NotFound):
+            await start(trainer, sft(installation, parent_id=foreign))
+
+
+async def test_a_queued_run_has_its_settings_resolved_and_its_asker_on_record(installation: Installation) -> None:
+    training = f"[lines.{LINE}.training.sft]\nepochs = 3\nbatch = 4\nlr = 0.5\n"
+    (installation.folder / "lines.toml").write_text(lines_toml(training=training))
+    async with installation.trainer() as trainer:
+        run = await start(trainer, sft(installation, settings_json='{"epochs": 900, "warmup_steps": 7}'))
+        assert run.spec.settings_json == '{"batch": 4, "epochs": 900, "lr": 0.5, "warmup_steps": 7}'
+        assert run.asked_by == "ada"
+        assert [one.id for one in await trainer.list_runs(runs.ListRunsRequest(TENANT, LINE))] == [run.id]
+        assert await trainer.list_runs(runs.ListRunsRequest("rival")) == ()
+        with pytest.raises(errors.NotFound):
+            await trainer.get_run(runs.GetRunRequest("rival", run.id))
+        await trainer.cancel_run(runs.CancelRunRequest(TENANT, run.id, "ada", "a test"))
+        states = [one.state async for one in trainer.watch_run(runs.GetRunRequest(TENANT, run.id), timeout_s=60)]
+        assert states[-1] is runs.RunState.CANCELLED
+        with pytest.raises(errors.WrongState):
+            await trainer.cancel_run(runs.CancelRunRequest(TENANT, run.id, "ada", "again"))
+    acts = [schemas.decode(one.value, one.headers, audit.AuditRecord) for one in installation.records(topics.AUDIT)]
+    assert [(act.act, act.actor) for act in acts][:2] == [("run.start", "ada"), ("run.cancel", "ada")]
+
+
+def test_a_line_with_settings_no_run_could_take_stops_the_start(installation: Installation) -> None:
+    for wrong in ("[lines.support.training.sft]\nepoch = 3\n", "[lines.support.training.pppo]\nepochs = 3\n"):
+        (installation.folder / "lines.toml").write_text(lines_toml(training=wrong))
+        with pytest.raises(errors.InvalidField):
+            app.build(settings.TrainerSettings.model_validate(installation.flags()))
+
+
+async def test_two_trainers_never_share_a_state_folder(installation: Installation) -> None:
+    async with installation.trainer():
+        with pytest.raises(errors.InvalidField, match="state"):
+            app.build(settings.TrainerSettings.model_validate(installation.flags()))
+
+
+@pytest.mark.parametrize("module", ["trimtab.trainer.app", "trimtab.reward.app"])
+def test_the_door_opens_without_torch(module: str) -> None:
+    program = f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

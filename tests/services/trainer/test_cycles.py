@@ -1,0 +1,251 @@
+"""Enough new examples start a cycle: data set, reward model, policy; each step once, wherever it was interrupted."""
+
+import dataclasses
+import datetime
+import json
+import pathlib
+import threading
+from collections.abc import Iterator
+
+import pytest
+from tests.services.trainer.conftest import AT, LINE, TENANT, Installation, example, lines_toml, until
+
+from trimtab.bus import connect, topics
+from trimtab.core import examples, lines, models, runs, text
+from trimtab.trainer import cuts, datasets, known, ledger_link, publishing, runbook, store, triggers
+
+
+def thumbs(start: int, count: int) -> list[examples.Example]:
+    return [
+        example(number, examples.ThumbExample(text.Text(f"answer {number}"), up=number % 3 == 0))
+        for number in range(start, start + count)
+    ]
+
+
+class OneHolder(ledger_link.LedgerLink):
+    """Always held, in generation 1: what a cycle needs of the ledger."""
+
+    def __init__(self) -> None:
+        super().__init__("nowhere", "", "test", 60)
+
+    def generation(self, tenant: str, line: str) -> int:
+        return 1
+
+
+@dataclasses.dataclass
+class Bench:
+    """The parts that carry a cycle, without the worker: the test says how runs end."""
+
+    database: store.Store
+    book: runbook.Runbook
+    publisher: publishing.Publisher
+    topics_say: known.Known
+    cycles: triggers.Triggers
+    line: lines.LineConfig
+    scratch: pathlib.Path
+
+    def add(self, several: list[examples.Example]) -> None:
+        with self.database.transaction() as connection:
+            for one in several:
+                store.add_example(connection, one)
+
+    def open_runs(self) -> list[runs.Run]:
+        return [run for run in self.book.find(TENANT) if run.state not in runbook.FINAL_STATES]
+
+    def cycle(self) -> triggers.Cycle:
+        newest = self.cycles.newest(self.line)
+        assert newest is not None
+        return newest
+
+    def succeed(self, run: runs.Run, **passed: bool) -> tuple[str, ...]:
+        """Ends a run with models of these kinds, as the worker would."""
+        outputs = []
+        for kind, good in passed.items():
+            folder = self.scratch / run.id / kind
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text(json.dumps({"run": run.id, "kind": kind}))
+            gate = models.GateFigure("nll", 0.5, 0.6, good)
+            outputs.append(publishing.Output(folder, models.ModelKind(kind), kind, (gate,), good))
+        self.book.start(run.id)
+        result = publishing.Result(tuple(outputs), {}, {}, {})
+        ids = self.publisher.publish_result(run, result)
+        self.book.end(run.id, runs.RunState.SUCCEEDED, model_ids=ids)
+        return ids
+
+
+@pytest.fixture
+def bench(installation: Installation, tmp_path: pathlib.Path) -> Iterator[Bench]:
+    log = connect.open_log(installation.log_url)
+    database = store.Store(tmp_path / "trainer.db")
+    book, topics_say = runbook.Runbook(database), known.Known()
+    line = lines.LineConfig(LINE, TENANT, lines.TriggerConfig(examples=20, cycles=2))
+    link = OneHolder()
+    publisher = publishing.Publisher(
+        log=log, store=installation.registry, topics_say=topics_say, link=link, config_digest=""
+    )
+    cycles = triggers.Triggers(
+        database=database,
+        book=book,
+        publisher=publisher,
+        topics_say=topics_say,
+        configured={LINE: line},
+        cutter=cuts.Cutter(database, publisher, link, 200),
+        topics_known=threading.Event(),
+    )
+    installation.adopt(installation.policy_id)
+    topics_say.apply_release(installation.records(topics.ROLLOUTS)[0])
+    yield Bench(database, book, publisher, topics_say, cycles, line, tmp_path / "made")
+    database.close()
+    log.close()
+
+
+def steps(bench: Bench, count: int = 3) -> None:
+    for _ in range(count):
+        bench.cycles.step()
+
+
+def test_a_cycle_leads_from_examples_to_a_policy(bench: Bench, installation: Installation) -> None:
+    bench.add(thumbs(0, 19))
+    steps(bench)
+    assert bench.cycles.newest(bench.line) is None
+    bench.add(thumbs(19, 1))
+    steps(bench)
+    (reward_run,) = bench.open_runs()
+    anchor, data = installation.policy_id, bench.cycle().dataset_id
+    assert reward_run.asked_by == "trigger"
+    assert (reward_run.spec.kind, reward_run.spec.parent_id) == (runs.RunKind.REWARD, anchor)
+    assert reward_run.spec.dataset_id == data
+    reward, judge = bench.succeed(reward_run, reward=True, evaluation_reward=True)
+    steps(bench)
+    (policy_run,) = bench.open_runs()
+    assert policy_run.spec.kind is runs.RunKind.PPO
+    assert (policy_run.spec.parent_id, policy_run.spec.reference_id) == (anchor, anchor)
+    assert (policy_run.spec.reward_id, policy_run.spec.evaluation_reward_id) == (reward, judge)
+    assert policy_run.spec.dataset_id == data
+    (policy,) = bench.succeed(policy_run, policy=True)
+    steps(bench)
+    assert (bench.cycle().state, bench.cycle().outcome) == (triggers.CycleState.ENDED, "published")
+    made = {model.id: model for model in installation.published()}
+    assert list(made) == [data, reward, judge, policy]
+    assert made[policy].parents == (anchor, reward, judge)
+    assert made[policy].datasets == (data,)
+    assert made[policy].generation == 1
+
+
+def test_every_example_of_the_line_is_accounted_for_in_the_data_set(bench: Bench, installation: Installation) -> None:
+    withdrawn = example(3, None, revision=2, sequence=90, withdrawn=True)
+    tie = example(60, examples.PairExample(text.Text("a"), text.Text("b"), tie=True))
+    other_line = example(61, examples.ThumbExample(text.Text("a"), up=True), context=text.Context(TENANT, "other"))
+    bench.add([*thumbs(0, 30), withdrawn, tie, other_line])
+    steps(bench)
+    folder = installation.registry.fetch(bench.cycle().dataset_id)
+    members = {member.example_id: member for member in datasets.read_members(folder)}
+    assert set(members) == {f"example-{number:04}" for number in [*range(30), 60]}
+    assert members["example-0003"].reason == "withdrawn"
+    card = json.loads((folder / "card.json").read_text())
+    assert sum(card["dispositions"].values()) == card["members"] == 31
+    used = datasets.read(folder)
+    assert len(used.of("train")) == card["dispositions"]["trained"]
+    assert len(used.of("held_out")) == card["dispositions"]["held out"]
+
+
+def test_a_reward_model_refused_at_its_gates_ends_the_cycle_without_a_policy(bench: Bench) -> None:
+    bench.add(thumbs(0, 20))
+    steps(bench)
+    bench.succeed(bench.open_runs()[0], reward=False, evaluation_reward=True)
+    steps(bench)
+    assert bench.open_runs() == []
+    assert "refused at its gates: nll" in bench.cycle().outcome
+
+
+def test_a_failed_reward_run_ends_the_cycle_and_says_why(bench: Bench) -> None:
+    bench.add(thumbs(0, 20))
+    steps(bench)
+    run = bench.open_runs()[0]
+    bench.book.start(run.id)
+    bench.book.end(run.id, runs.RunState.FAILED, problem="no space left")
+    steps(bench)
+    assert "no space left" in bench.cycle().outcome
+
+
+def test_the_next_cycle_waits_for_new_examples_and_their_number_is_limited(bench: Bench) -> None:
+    bench.add(thumbs(0, 50))
+    steps(bench)
+    bench.succeed(bench.open_runs()[0], reward=False)
+    bench.add(thumbs(50, 19))
+    steps(bench, 5)
+    assert bench.cycle().number == 1
+    bench.add(thumbs(69, 1))
+    steps(bench)
+    assert bench.cycle().number == 2
+    bench.succeed(bench.open_runs()[0], reward=False)
+    bench.add(thumbs(70, 100))
+    steps(bench, 5)
+    assert bench.cycle().number == 2
+
+
+def test_a_cut_that_was_interrupted_is_made_again_the_same(bench: Bench, installation: Installation) -> None:
+    bench.add(thumbs(0, 20))
+    bench.cycles.step()
+    assert bench.cycle().state is triggers.CycleState.CUTTING
+    cycle = bench.cycle()
+    # killed after the announcement, before the store noted it; meanwhile more arrived
+    bench.cycles._cut(bench.line, cycle)
+    first = bench.cycle().dataset_id
+    with bench.database.transaction() as connection:
+        connection.execute(store.CYCLES.update().values(state="cutting", dataset_id="", reward_run_id=""))
+    bench.add(thumbs(20, 15))
+    steps(bench)
+    assert bench.cycle().dataset_id == first
+    assert [model.id for model in installation.published()] == [first]
+
+
+def test_nothing_starts_before_the_line_is_anchored(bench: Bench) -> None:
+    bench.topics_say._releases.clear()
+    bench.add(thumbs(0, 40))
+    steps(bench)
+    assert bench.cycles.newest(bench.line) is None
+
+
+def test_a_fenced_off_trainer_publishes_nothing(bench: Bench, installation: Installation) -> None:
+    newer = models.PublishedModel(
+        "a" * 64, text.Context(TENANT, LINE), models.ModelKind.POLICY, AT + datetime.timedelta(1), generation=2
+    )
+    bench.topics_say.see_model(newer)
+    bench.add(thumbs(0, 20))
+    steps(bench)
+    assert "fenced off" in bench.cycle().outcome
+    assert bench.open_runs() == []
+    assert installation.published() == []
+
+
+async def test_examples_on_the_log_start_a_cycle_in_the_running_trainer(installation: Installation) -> None:
+    (installation.folder / "lines.toml").write_text(lines_toml(trigger=20))
+    installation.adopt(installation.policy_id)
+    async with installation.trainer() as trainer:
+        several = thumbs(0, 25)
+        installation.put(topics.EXAMPLES, [(one.context.session_hash, one) for one in [*several, *several]])
+        asked = await until(lambda: trainer.list_runs(runs.ListRunsRequest(TENANT, LINE)))
+        assert [run.asked_by for run in asked] == ["trigger"]
+        await trainer.cancel_run(runs.CancelRunRequest(TENANT, asked[0].id, "test", "seen enough"))
+    (data,) = installation.published()
+    assert data.kind is models.ModelKind.DATASET
+    assert len(datasets.read_members(installation.registry.fetch(data.id))) == 25
+
+
+async def test_a_reward_run_without_a_data_set_gets_every_example_the_ledger_has_made(
+    installation: Installation,
+) -> None:
+    several = thumbs(0, 25)
+    installation.ledger.examples = 25
+    installation.put(topics.EXAMPLES, [(one.context.session_hash, one) for one in several[:20]])
+    spec = runs.RunSpec(TENANT, LINE, runs.RunKind.REWARD, parent_id=installation.policy_id)
+    async with installation.trainer() as trainer:
+        asked = await trainer.start_run(runs.StartRunRequest(spec, "ada"))
+        assert not asked.spec.dataset_id
+        installation.put(topics.EXAMPLES, [(one.context.session_hash, one) for one in several[20:]])
+        async for run in trainer.watch_run(runs.GetRunRequest(TENANT, asked.id), timeout_s=60):
+            if run.spec.dataset_id:
+                break
+        await trainer.cancel_run(runs.CancelRunRequest(TENANT, asked.id, "test", "seen enough"))
+    assert len(datasets.read_members(installation.registry.fetch(run.spec.dataset_id))) == 25

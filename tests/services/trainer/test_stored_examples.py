@@ -1,0 +1,103 @@
+"""Examples and the place they were read from are one commit; copies count once."""
+
+import asyncio
+import pathlib
+import threading
+
+import pytest
+from tests.services.trainer.conftest import LINE, TENANT, example, until
+
+from trimtab.bus import port, publish, runner, topics
+from trimtab.bus.sqlite import SqliteLog
+from trimtab.core import examples, text
+from trimtab.trainer import consumer, store
+
+UP = examples.ThumbExample(text.Text("an answer"), up=True)
+
+
+@pytest.fixture
+def database(tmp_path: pathlib.Path) -> store.Store:
+    return store.Store(tmp_path / "trainer.db")
+
+
+def add(database: store.Store, *several: examples.Example) -> list[bool]:
+    with database.transaction() as connection:
+        return [store.add_example(connection, one) for one in several]
+
+
+def new_trainable(database: store.Store, since: int = 0) -> int:
+    with database.reading() as connection:
+        return store.count_new_trainable(connection, TENANT, LINE, since)
+
+
+def test_a_copy_of_a_stored_example_is_dropped(database: store.Store) -> None:
+    assert add(database, example(1, UP), example(1, UP), example(2, UP)) == [True, False, True]
+    assert new_trainable(database) == 2
+
+
+def test_a_cut_sees_the_same_examples_whatever_arrived_since(database: store.Store) -> None:
+    add(database, example(1, UP), example(2, UP))
+    with database.reading() as connection:
+        arrival = store.newest_arrival(connection)
+        before = store.examples_until(connection, TENANT, LINE, arrival)
+    add(database, example(3, UP), example(1, None, revision=2, sequence=77, withdrawn=True))
+    with database.reading() as connection:
+        assert store.examples_until(connection, TENANT, LINE, arrival) == before
+    assert before == [example(1, UP), example(2, UP)]
+
+
+def test_only_new_examples_that_still_stand_count_towards_a_trigger(database: store.Store) -> None:
+    add(database, example(1, UP), example(2, UP))
+    with database.reading() as connection:
+        since = store.newest_arrival(connection)
+    rating = examples.RatingExample(text.Text("an answer"), 3, 5)
+    add(database, example(1, UP, revision=2, sequence=50), example(3, UP), example(4, UP), example(5, rating))
+    assert new_trainable(database, since) == 2
+    add(database, example(4, None, revision=2, sequence=60, withdrawn=True))
+    assert new_trainable(database, since) == 1
+    add(database, example(6, UP, context=text.Context("other", LINE)))
+    assert new_trainable(database, since) == 1
+
+
+def test_an_effect_that_fails_leaves_neither_example_nor_offset(database: store.Store) -> None:
+    handler = consumer.Examples(database)
+    source = port.TopicPartition("examples", 1)
+
+    class PowerCut(Exception):
+        pass
+
+    with pytest.raises(PowerCut), handler.transaction() as effect:
+        effect.save({source: 8})
+        add_inside = store.add_example(effect._connection, example(1, UP))
+        assert add_inside
+        raise PowerCut
+    assert handler.positions() == {}
+    assert new_trainable(database) == 0
+
+
+async def test_what_the_log_holds_is_stored_once_however_often_the_consumer_starts(
+    database: store.Store, tmp_path: pathlib.Path
+) -> None:
+    log = SqliteLog(tmp_path / "log.db")
+    for number in range(40):
+        for _ in range(2):
+            publish.publish(log, topics.EXAMPLES, bytes([number % 7]), example(number, UP)).result(10)
+    log.append([port.NewRecord("examples", b"x", b"no protobuf at all")]).result(10)
+    ends = {source: end for source, end in log.end_offsets("examples").items() if end}
+    handler = consumer.Examples(database)
+
+    async def read_to_the_end() -> bool:
+        return handler.positions() == ends
+
+    for _ in range(2):
+        stop = threading.Event()
+        consuming = runner.Runner(log, [topics.EXAMPLES], handler, consumer="trainer")
+        thread = threading.Thread(target=consuming.run, args=(stop,))
+        thread.start()
+        await until(read_to_the_end)
+        stop.set()
+        await asyncio.to_thread(thread.join, 10)
+    dead = sum(log.end_offsets("deadletter").values())
+    log.close()
+    assert new_trainable(database) == 40
+    assert dead == 1

@@ -1,0 +1,281 @@
+"""A consumer has three outcomes (done, not now, never), and its positions move with its effects."""
+
+import concurrent.futures
+import contextlib
+import threading
+
+import pytest
+
+from trimtab.bus import deadletter, port, runner, topics
+from trimtab.core import audit, errors
+from trimtab.wire import schemas
+
+AUDIT = port.TopicPartition("audit", 0)
+
+
+class StoreBroke(Exception):
+    pass
+
+
+def fill(log, values, topic="audit", partition=0):
+    log.append([port.NewRecord(topic, b"k", value, {"h": b"1"}, partition) for value in values]).result()
+
+
+def run(log, store, *, until=None, batch=500, limit=None, subscribed=(topics.AUDIT,)):
+    """Runs until the record with value `until` is applied (its transaction still commits) or something comes out."""
+    stop = threading.Event()
+    on_record = store.on_record
+
+    def stop_at_the_last(record):
+        on_record(record)
+        if record.value == until:
+            stop.set()
+
+    store.on_record = stop_at_the_last
+    pace = runner.Batch(max_records=batch, poll_s=0.05)
+    consumer = runner.Runner(log, subscribed, store, consumer="joins", batch=pace, limit=limit)
+    too_long = threading.Timer(60.0, stop.set)
+    too_long.start()
+    try:
+        consumer.run(stop)
+    finally:
+        too_long.cancel()
+        store.on_record = on_record
+
+
+def dead_letters(log):
+    with contextlib.closing(log.reader({port.TopicPartition("deadletter", 0): 0})) as reader:
+        return [schemas.decode(found.value, found.headers, audit.DeadLetter) for found in reader.poll(500, 0.0)]
+
+
+def refuse(*values, problem):
+    def on_record(record):
+        if record.value in values:
+            raise problem
+
+    return on_record
+
+
+# --- done ---
+
+
+def test_every_record_is_handled_once_and_in_order_and_the_position_stands_behind_the_last(log, store):
+    fill(log, [str(n).encode() for n in range(20)])
+    run(log, store, until=b"19")
+    assert store.values() == [str(n).encode() for n in range(20)]
+    assert store.positions() == {AUDIT: 20}
+
+
+def test_a_poll_is_one_transaction(log, store):
+    fill(log, [str(n).encode() for n in range(300)])
+    run(log, store, until=b"299", batch=100)
+    assert store.commits == 3
+
+
+def test_a_restart_goes_on_where_the_store_stands(log, store):
+    fill(log, [b"0", b"1", b"2"])
+    run(log, store, until=b"2")
+    fill(log, [b"3", b"4"])
+    run(log, store, until=b"4")
+    assert store.values() == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_several_topics_feed_one_handler(log, store):
+    fill(log, [b"a"], topic="feedback", partition=5)
+    fill(log, [b"b"], topic="completions", partition=2)
+    stop = threading.Event()
+    store.on_record = lambda record: stop.set() if len(store.values()) == 2 else None
+    runner.Runner(log, [topics.FEEDBACK, topics.COMPLETIONS], store, consumer="joins").run(stop)
+    assert sorted(store.values()) == [b"a", b"b"]
+    assert store.positions() == {port.TopicPartition("feedback", 5): 1, port.TopicPartition("completions", 2): 1}
+
+
+def test_a_stop_ends_a_runner_that_has_nothing_to_do(log, store):
+    stop = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        running = pool.submit(runner.Runner(log, [topics.AUDIT], store, consumer="joins").run, stop)
+        stop.set()
+        running.result(timeout=30)
+
+
+# --- anything else ---
+
+
+def test_any_other_exception_stops_the_runner_and_nothing_of_its_batch_is_kept(log, store):
+    fill(log, [b"0", b"1", b"2"])
+    store.on_record = refuse(b"1", problem=StoreBroke())
+    with pytest.raises(StoreBroke):
+        run(log, store)
+    assert (store.values(), store.positions()) == ([], {})
+    store.on_record = lambda record: None
+    run(log, store, until=b"2")
+    assert store.values() == [b"0", b"1", b"2"]
+
+
+# --- not now ---
+
+
+def test_a_record_for_later_is_met_again_before_any_that_stands_behind_it(log, store):
+    fill(log, [b"0", b"1", b"2", b"3"])
+    met = []
+
+    def not_the_first_two_times(record):
+        met.append(record.value)
+        if record.value == b"2" and met.count(b"2") < 4:
+            raise runner.NotNow("the scorer is away", delay_s=0.0)
+
+    store.on_record = not_the_first_two_times
+    run(log, store, until=b"3")
+    assert store.values() == [b"0", b"1", b"2", b"3"]
+    assert met.index(b"3") > len(met) - 2
+    assert dead_letters(log) == []
+
+
+def test_what_stands_before_a_record_for_later_is_committed_while_it_waits(log, store):
+    fill(log, [b"0", b"1", b"2"])
+    stop = threading.Event()
+
+    def never_ready(record):
+        if record.value == b"2":
+            if store.values() == [b"0", b"1", b"2"] and store.commits:
+                stop.set()  # met alone, after the others were committed
+            raise runner.NotNow("not yet", delay_s=0.0)
+
+    store.on_record = never_ready
+    runner.Runner(log, [topics.AUDIT], store, consumer="joins").run(stop)
+    assert (store.values(), store.positions()) == ([b"0", b"1"], {AUDIT: 2})
+
+
+def test_a_commit_that_happened_although_it_failed_is_not_done_twice(log, store):
+    fill(log, [b"0", b"1"])
+
+    def answer_lost():
+        if store.commits == 1:
+            raise runner.NotNow("the connection broke", delay_s=0.0)
+
+    store.after_commit = answer_lost
+    fill(log, [b"2"])
+    run(log, store, until=b"2", batch=2)
+    assert store.values() == [b"0", b"1", b"2"]
+
+
+def test_a_handler_whose_append_fails_meets_the_record_again(log, store):
+    fill(log, [b"0"])
+    failures = iter([errors.LogUnavailable("away")])
+
+    def append_fails_once(record):
+        for problem in failures:
+            raise problem
+
+    store.on_record = append_fails_once
+    run(log, store, until=b"0")
+    assert store.values() == [b"0"]
+
+
+# --- never ---
+
+
+def test_a_record_refused_for_ever_is_a_dead_letter_with_its_bytes_place_and_reason_and_the_rest_goes_on(log, store):
+    fill(log, [b"0", b"\xffbad", b"2"])
+    store.on_record = refuse(b"\xffbad", problem=runner.Never("It names no session."))
+    run(log, store, until=b"2")
+    assert store.values() == [b"0", b"2"]
+    assert store.positions() == {AUDIT: 3}
+    (letter,) = dead_letters(log)
+    assert (letter.topic, letter.partition, letter.offset) == ("audit", 0, 1)
+    assert (letter.key, letter.value, letter.headers) == (b"k", b"\xffbad", {"h": b"1"})
+    assert (letter.consumer, letter.reason) == ("joins", "It names no session.")
+
+
+def test_bytes_that_cannot_be_decoded_are_refused_for_ever(log, store):
+    fill(log, [b"\xff\xff", b"end"])
+
+    def decode(record):
+        if record.value != b"end":
+            schemas.decode(record.value, record.headers, audit.AuditRecord)
+
+    store.on_record = decode
+    run(log, store, until=b"end")
+    (letter,) = dead_letters(log)
+    assert "schema header" in letter.reason
+
+
+def test_the_dead_letter_is_durable_before_the_position_moves_past_its_record(log, store):
+    fill(log, [b"bad", b"end"])
+    letters_at_save = []
+    store.on_save = lambda positions: letters_at_save.append((positions[AUDIT], len(dead_letters(log))))
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    run(log, store, until=b"end")
+    assert letters_at_save == [(1, 1), (2, 1)]
+
+
+def test_the_largest_record_there_is_fits_into_a_dead_letter(log, store):
+    largest = bytes(topics.COMPLETIONS.max_bytes)
+    log.append([port.NewRecord("completions", bytes(65_000), largest, partition=0)]).result()
+    fill(log, [b"end"], topic="completions")
+    store.on_record = refuse(largest, problem=runner.Never("x" * 100_000))
+    run(log, store, until=b"end", subscribed=(topics.COMPLETIONS,))
+    assert dead_letters(log)[0].value == largest
+
+
+def test_too_many_refusals_in_a_row_halt_the_runner_before_the_next_one(log, store):
+    fill(log, [b"good"] + [b"bad"] * 5)
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    with pytest.raises(deadletter.TooManyDeadLetters, match=r"halts before audit/0@4: 3 records in a row.*It is bad\."):
+        run(log, store, limit=deadletter.Limit(consecutive=3))
+    assert [letter.offset for letter in dead_letters(log)] == [1, 2, 3]
+    assert store.positions() == {AUDIT: 4}
+    store.on_record = lambda record: None
+    fill(log, [b"end"])
+    run(log, store, until=b"end")
+    assert store.values() == [b"good", b"bad", b"bad", b"end"]
+
+
+def test_a_handled_record_ends_the_row(log, store):
+    fill(log, [b"bad", b"bad", b"good"] * 5 + [b"end"])
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    run(log, store, until=b"end", limit=deadletter.Limit(consecutive=3))
+    assert len(dead_letters(log)) == 10
+
+
+def test_too_large_a_share_of_refusals_halts_the_runner(log, store):
+    fill(log, [b"bad", b"good"] * 10)
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    with pytest.raises(deadletter.TooManyDeadLetters, match="more than 25% of the last 20 records"):
+        run(log, store, limit=deadletter.Limit(window=20, share=0.25))
+    assert len(dead_letters(log)) == 5
+    assert store.positions() == {AUDIT: 10}
+
+
+def test_a_share_within_the_limit_never_halts_however_long_it_goes_on(log, store):
+    fill(log, ([b"bad"] + [b"good"] * 4) * 30 + [b"end"])
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    run(log, store, until=b"end", limit=deadletter.Limit(window=20, share=0.25))
+    assert len(dead_letters(log)) == 30
+
+
+class DeadLettersAway:
+    """A log whose topic `deadletter` cannot be written; the rest is the real one's."""
+
+    def __init__(self, log, stop):
+        self._log = log
+        self._stop = stop
+
+    def append(self, records):
+        self._stop.set()
+        failed = concurrent.futures.Future()
+        failed.set_exception(errors.LogUnavailable("away"))
+        return failed
+
+    def reader(self, start):
+        return self._log.reader(start)
+
+
+def test_the_position_stays_while_the_dead_letter_cannot_be_written(log, store):
+    fill(log, [b"0", b"bad", b"end"])
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    stop = threading.Event()
+    runner.Runner(DeadLettersAway(log, stop), [topics.AUDIT], store, consumer="joins").run(stop)
+    assert (store.values(), store.positions()) == ([b"0"], {AUDIT: 1})
+    run(log, store, until=b"end")
+    assert (store.values(), len(dead_letters(log))) == ([b"0", b"end"], 1)

@@ -1,0 +1,64 @@
+"""A line's file says what its owner decided; what is wrong in it is named."""
+
+import pytest
+
+from trimtab.core import errors, lines
+
+FULL = """
+[lines.support]
+tenant = "acme"
+[lines.support.trigger]
+examples = 50
+[lines.support.gates]
+win_rate = 0.6
+[lines.support.release]
+rule = "noninferior"
+margin = 0.02
+maturity_s = 3
+[lines.support.training.ppo]
+steps = 20
+learning_rate = 1e-4
+"""
+
+
+def _load(tmp_path, content):
+    path = tmp_path / "lines.toml"
+    path.write_text(content)
+    return lines.load_lines(path)
+
+
+def test_a_line_takes_what_is_said_and_the_defaults_for_the_rest(tmp_path):
+    line = _load(tmp_path, FULL)["support"]
+    assert (line.name, line.tenant) == ("support", "acme")
+    assert line.trigger == lines.TriggerConfig(examples=50)
+    assert line.gates == lines.GateConfig(win_rate=0.6)
+    assert line.release == lines.ReleaseConfig(rule="noninferior", margin=0.02, maturity_s=3)
+    assert line.training == {"ppo": {"steps": 20, "learning_rate": 1e-4}}
+
+
+def test_a_tenant_is_all_a_line_needs(tmp_path):
+    assert _load(tmp_path, '[lines.a]\ntenant = "t"\n[lines.b]\ntenant = "t"').keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        ("[lines.a]\n", "lines.a.tenant"),
+        ('[lines.a]\ntenant = "t"\ntennant = "t"', "lines.a.tennant"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.gates]\nwinrate = 1', "lines.a.gates.winrate"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.gates]\nwin_rate = "high"', "lines.a.gates.win_rate"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.trigger]\nexamples = true', "lines.a.trigger.examples"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.trigger]\nexamples = 1.5', "lines.a.trigger.examples"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.release]\nrule = 1', "lines.a.release.rule"),
+        ("", "lines.toml"),
+        ("[lines", "lines.toml"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_path(tmp_path, content, field):
+    with pytest.raises(errors.InvalidField, match=field.replace(".", r"\.")):
+        _load(tmp_path, content)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(errors.InvalidField, match="nowhere"):
+        lines.load_lines(tmp_path / "nowhere.toml")

@@ -1,0 +1,121 @@
+"""Evidence counts sessions, by their first randomised exposure, each once and at the same age."""
+
+import pytest
+from tests.unit.ledger import making
+
+from trimtab.core import completions, errors, feedback
+from trimtab.core import ledger as core_ledger
+from trimtab.ledger import evidence
+
+STABLE, CANDIDATE = completions.Arm.STABLE, completions.Arm.CANDIDATE
+
+
+def ask(
+    store: making.Ledger, *, now: float = 100.0, maturity_s: float = 50.0, tenant: str = making.TENANT
+) -> core_ledger.EvidenceResponse:
+    request = core_ledger.EvidenceRequest(tenant, "rel", maturity_s)
+    return evidence.evidence(store.store, request, lambda: making.at(now))
+
+
+def test_a_sessions_outcome_is_the_mean_of_its_thumbs(ledger: making.Ledger) -> None:
+    first = making.completion("s", 1, exposure=making.exposed(arm=STABLE, propensity=0.75), created=10.0)
+    second = making.completion("s", 2, exposure=making.exposed(arm=STABLE, propensity=0.75), created=20.0)
+    quiet = making.completion("quiet", exposure=making.exposed(), created=5.0)
+    ledger.take(first, second, quiet)
+    ledger.take(*(making.thumb(one, f"f{up}", up=up, rater=str(up)) for one in (first, second) for up in (True,)))
+    ledger.take(making.thumb(second, "no", up=False, rater="else"))
+    silent, voted = ask(ledger).sessions
+    assert (silent.arm, silent.votes, silent.outcome, silent.mature) == (CANDIDATE, 0, None, True)
+    assert (voted.arm, voted.propensity, voted.exposed_at) == (STABLE, 0.75, making.at(10.0))
+    assert (voted.votes, voted.outcome) == (3, 2 / 3)
+
+
+def test_a_session_that_met_the_release_in_an_earlier_stage_does_not_count(ledger: making.Ledger) -> None:
+    later = making.completion("s", 2, exposure=making.exposed(), created=20.0)
+    earlier = making.completion("s", 1, exposure=making.exposed(stage="safety"), created=10.0)
+    ledger.take(later, making.thumb(later))
+    assert len(ask(ledger).sessions) == 1
+    ledger.take(earlier)
+    assert ask(ledger).sessions == ()
+
+
+def test_the_first_exposure_is_the_first_created_and_not_the_first_to_arrive(ledger: making.Ledger) -> None:
+    late = making.completion("s", 1, exposure=making.exposed(arm=STABLE), created=20.0)
+    early = making.completion("s", 2, exposure=making.exposed(arm=CANDIDATE, propensity=0.3), created=10.0)
+    ledger.take(late)
+    ledger.take(early)
+    [session] = ask(ledger).sessions
+    assert (session.arm, session.propensity, session.exposed_at) == (CANDIDATE, 0.3, making.at(10.0))
+
+
+def test_pinned_and_imported_completions_are_no_exposure(ledger: making.Ledger) -> None:
+    pinned = making.completion("pinned", exposure=making.exposed(randomised=False))
+    imported = making.completion("imported", exposure=making.exposed(), origin=completions.Origin.IMPORTED)
+    ledger.take(pinned, imported, making.thumb(pinned), making.thumb(imported))
+    found = ask(ledger)
+    assert (found.sessions, [total.completions for total in found.totals]) == ((), [1])
+
+
+def test_votes_after_the_maturity_window_do_not_count(ledger: making.Ledger) -> None:
+    answer = making.completion(exposure=making.exposed(), created=10.0, texts=["a", "b"])
+    ledger.take(answer, making.thumb(answer, "in", occurred=60.0))
+    ledger.take(making.thumb(answer, "out", choice=1, up=False, occurred=60.1))
+    [session] = ask(ledger).sessions
+    assert (session.votes, session.outcome) == (1, 1.0)
+
+
+def test_a_session_is_mature_when_its_first_exposure_is_old_enough(ledger: making.Ledger) -> None:
+    ledger.take(making.completion(exposure=making.exposed(), created=10.0))
+    assert [ask(ledger, now=now).sessions[0].mature for now in (59.9, 60.0)] == [False, True]
+
+
+def test_a_changed_or_withdrawn_vote_counts_as_it_stands(ledger: making.Ledger) -> None:
+    answer = making.completion(exposure=making.exposed())
+    ledger.take(answer, making.thumb(answer, "up"))
+    ledger.take(making.thumb(answer, "down", up=False, occurred=2.0))
+    [session] = ask(ledger).sessions
+    assert (session.votes, session.outcome) == (1, 0.0)
+    ledger.take(making.event(feedback.Retraction(), "back", about=answer, supersedes=["up", "down"]))
+    [session] = ask(ledger).sessions
+    assert (session.votes, session.outcome) == (0, None)
+
+
+def test_votes_on_another_release_of_the_session_do_not_count(ledger: making.Ledger) -> None:
+    own = making.completion("s", 1, exposure=making.exposed())
+    other = making.completion("s", 2, exposure=making.exposed(release="other"))
+    ledger.take(own, other, making.thumb(other))
+    [session] = ask(ledger).sessions
+    assert session.votes == 0
+
+
+def test_totals_are_of_all_completions_whatever_the_stage(ledger: making.Ledger) -> None:
+    safety = making.completion("one", exposure=making.exposed(stage="safety"), texts=["a", "b"])
+    pinned = making.completion("two", exposure=making.exposed(randomised=False))
+    stable = making.completion("three", exposure=making.exposed(arm=STABLE))
+    ledger.take(safety, stable, making.thumb(safety), making.thumb(safety, "g", choice=1, up=False))
+    ledger.take(pinned, pinned)
+    assert ask(ledger).totals == (
+        core_ledger.ArmTotals(CANDIDATE, 2, 9, 2, 1, 0.5),
+        core_ledger.ArmTotals(STABLE, 1, 3, 0, 0, 0.5),
+    )
+
+
+def test_consumed_offsets_say_what_the_sessions_follow_from(ledger: making.Ledger) -> None:
+    answer = making.completion(exposure=making.exposed())
+    ledger.take(answer, making.thumb(answer))
+    assert {name.split("/")[0]: offset for name, offset in ask(ledger).consumed.items()} == {
+        "completions": 1,
+        "feedback": 1,
+    }
+
+
+def test_another_tenant_sees_nothing(ledger: making.Ledger) -> None:
+    ledger.take(making.completion(exposure=making.exposed()))
+    found = ask(ledger, tenant="other")
+    assert (found.sessions, found.totals) == ((), ())
+
+
+@pytest.mark.parametrize("maturity_s", [-1.0, float("nan")])
+def test_a_window_that_is_none_is_refused(ledger: making.Ledger, maturity_s: float) -> None:
+    with pytest.raises(errors.InvalidField, match="`maturity_s`"):
+        ask(ledger, maturity_s=maturity_s)

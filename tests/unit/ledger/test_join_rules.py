@@ -1,0 +1,208 @@
+"""Feedback joins its completion once, whenever either arrives, or is refused for a reason that is told."""
+
+import pytest
+from tests.unit.ledger import making
+
+from trimtab.core import completions, examples, feedback, ids, ledger, text
+from trimtab.ledger import counting
+
+
+def counts(store: making.Ledger, line: str = making.LINE) -> ledger.CountsResponse:
+    return counting.counts(store.store, ledger.CountsRequest(making.TENANT, line))
+
+
+def only(store: making.Ledger) -> examples.Example:
+    [example] = store.newest().values()
+    return example
+
+
+def test_a_thumb_becomes_an_example_with_everything_a_data_set_needs(ledger: making.Ledger) -> None:
+    answer = making.completion(exposure=making.exposed(propensity=0.25))
+    ledger.take(answer, making.thumb(answer, up=False))
+    example = only(ledger)
+    assert example.kind == examples.ThumbExample(answer.responses[0].text, up=False)
+    assert (example.prompt, example.context, example.policy_ids) == (answer.prompt, answer.context, ("policy",))
+    assert example.responses == (text.ResponseRef(answer.id, 0),)
+    assert (example.revision, example.sequence, example.propensity) == (1, 1, 0.25)
+    assert example.partition == ids.partition_of(answer.context.session_hash, 8)
+    assert example.fold == ids.fold_of(answer.context.session_hash)
+    assert (example.feedback_id, example.feedback_chain, example.occurred_at) == ("f", ("f",), making.at(1.0))
+
+
+def test_feedback_before_its_completion_waits_and_then_joins(ledger: making.Ledger) -> None:
+    answer = making.completion()
+    ledger.take(making.thumb(answer))
+    assert (counts(ledger).waiting, ledger.emitted()) == (1, [])
+    ledger.take(answer)
+    assert (counts(ledger).waiting, counts(ledger).joined, len(ledger.emitted())) == (0, 1, 1)
+
+
+def test_the_same_body_again_is_a_dropped_copy(ledger: making.Ledger) -> None:
+    answer = making.completion()
+    again = making.thumb(answer, occurred=9.0)
+    ledger.take(answer, making.thumb(answer), making.thumb(answer))
+    ledger.take(again)
+    assert (counts(ledger).feedback, counts(ledger).joined, counts(ledger).duplicates) == (1, 1, 2)
+    assert only(ledger).occurred_at == making.at(1.0)
+
+
+def test_another_body_under_the_same_id_is_a_conflict_and_does_not_count(ledger: making.Ledger) -> None:
+    answer = making.completion()
+    ledger.take(answer, making.thumb(answer, up=True))
+    ledger.take(making.thumb(answer, up=False))
+    found = counts(ledger)
+    assert (found.feedback, found.joined, found.conflicts, found.examples) == (2, 1, 1, 1)
+    assert only(ledger).kind == examples.ThumbExample(answer.responses[0].text, up=True)
+
+
+def test_the_same_feedback_id_on_two_completions_is_two_events(ledger: making.Ledger) -> None:
+    one, two = making.completion(number=1), making.completion(number=2)
+    ledger.take(one, two, making.thumb(one), making.thumb(two))
+    assert (counts(ledger).joined, len(ledger.newest())) == (2, 2)
+
+
+def test_a_comparison_waits_for_all_its_completions(ledger: making.Ledger) -> None:
+    one, two = making.completion(number=1, texts=["better"]), making.completion(number=2, texts=["worse"])
+    ledger.take(making.comparison(making.ref(one), making.ref(two), one), one)
+    assert counts(ledger).waiting == 1
+    ledger.take(two)
+    assert only(ledger).kind == examples.PairExample(text.Text("better"), text.Text("worse"))
+
+
+def test_a_comparison_of_two_choices_of_one_completion_joins(ledger: making.Ledger) -> None:
+    answer = making.completion(texts=["worse", "better"])
+    ledger.take(making.comparison(making.ref(answer, 1), making.ref(answer, 0), answer), answer)
+    assert only(ledger).kind == examples.PairExample(text.Text("better"), text.Text("worse"))
+
+
+def test_a_comparison_sent_again_with_sides_swapped_is_a_conflict(ledger: making.Ledger) -> None:
+    one, two = making.completion(number=1, texts=["a"]), making.completion(number=2, texts=["b"])
+    ledger.take(one, two, making.comparison(making.ref(one), making.ref(two), one))
+    ledger.take(making.comparison(making.ref(two), making.ref(one), one))
+    assert (counts(ledger).joined, counts(ledger).conflicts) == (1, 1)
+
+
+def test_a_bare_uuid_joins_the_tenants_completion_and_no_other_tenants(ledger: making.Ledger) -> None:
+    own, foreign = making.completion(), making.completion(tenant="other")
+    ledger.take(making.thumb(own, "own", bare=True), making.thumb(foreign, "foreign", bare=True))
+    assert counts(ledger).waiting == 2
+    ledger.take(own, foreign)
+    found = counts(ledger)
+    assert (found.joined, found.rejected_by_reason) == (1, {"completion of another tenant": 1})
+    assert only(ledger).context == own.context
+
+
+def test_the_same_event_by_signed_id_and_by_bare_uuid_counts_once(ledger: making.Ledger) -> None:
+    answer = making.completion()
+    ledger.take(making.thumb(answer, bare=True), answer)
+    ledger.take(making.thumb(answer))
+    found = counts(ledger)
+    assert (found.feedback, found.joined, found.duplicates, found.examples) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "choices", "reason"),
+    [
+        (making.completion(), (1,), "choice out of range"),
+        (making.completion(store=False), (0,), "no consent to keep the completion"),
+        (making.completion(texts=[" \n"]), (0,), "empty response"),
+        (making.completion(texts=["same", "same"]), (0, 1), "identical responses"),
+    ],
+)
+def test_what_can_never_join_is_rejected_with_its_reason(
+    ledger: making.Ledger, answer: completions.Completion, choices: tuple[int, ...], reason: str
+) -> None:
+    vote = making.thumb(answer, choice=choices[0])
+    if len(choices) == 2:
+        vote = making.comparison(making.ref(answer, 0), making.ref(answer, 1), answer)
+    ledger.take(vote)
+    ledger.take(answer)
+    assert (counts(ledger).rejected_by_reason, ledger.emitted()) == ({reason: 1}, [])
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (making.completion("elsewhere", texts=["b"]), "sessions differ"),
+        (making.completion(number=1, texts=["b"], line="sales"), "lines differ"),
+        (making.completion(number=1, texts=["b"], prompt="another question"), "prompts differ"),
+    ],
+)
+def test_answers_that_were_not_given_to_the_same_question_of_one_session_are_not_compared(
+    ledger: making.Ledger, other: completions.Completion, reason: str
+) -> None:
+    one = making.completion(texts=["a"])
+    targets = making.ref(one, bare=True), making.ref(other, bare=True)
+    ledger.take(one, other, making.comparison(*targets, one, bare=True))
+    assert counts(ledger, line="").rejected_by_reason == {reason: 1}
+
+
+def test_an_import_joins_like_anything_else(ledger: making.Ledger) -> None:
+    answer = making.completion(texts=["a", "b"], origin=completions.Origin.IMPORTED)
+    ledger.take(answer, making.comparison(making.ref(answer, 1), making.ref(answer, 0), answer))
+    assert only(ledger).kind == examples.PairExample(text.Text("b"), text.Text("a"))
+
+
+def test_an_amendment_revises_the_example_and_a_retraction_withdraws_it(ledger: making.Ledger) -> None:
+    answer = making.completion()
+    ledger.take(answer, making.thumb(answer, "first", up=True))
+    ledger.take(making.thumb(answer, "second", up=False, supersedes=["first"], occurred=2.0, rater="r"))
+    ledger.take(making.event(feedback.Retraction(), "third", about=answer, supersedes=["second"]))
+    revisions = ledger.emitted()
+    assert len({example.id for example in revisions}) == 1
+    assert [(example.revision, example.withdrawn) for example in revisions] == [(1, False), (2, False), (3, True)]
+    assert revisions[1].kind == examples.ThumbExample(answer.responses[0].text, up=False)
+    assert (revisions[2].kind, revisions[2].prompt) == (None, ())
+    found = counts(ledger)
+    assert (found.joined, found.superseded, found.examples) == (1, 2, 0)
+
+
+def test_an_amendment_waits_for_what_it_supersedes(ledger: making.Ledger) -> None:
+    answer = making.completion()
+    ledger.take(answer, making.thumb(answer, "second", up=False, supersedes=["first"], rater="r"))
+    assert (counts(ledger).waiting, ledger.emitted()) == (1, [])
+    ledger.take(making.thumb(answer, "first"))
+    assert [example.feedback_id for example in ledger.emitted()] == ["second"]
+
+
+def test_a_raters_second_thumb_on_an_answer_amends_the_first(ledger: making.Ledger) -> None:
+    answer = making.completion()
+    ledger.take(answer, making.thumb(answer, "late", up=False, occurred=5.0))
+    ledger.take(making.thumb(answer, "early", up=True, occurred=2.0), making.thumb(answer, "other", rater="else"))
+    by_rater = {example.rater.id: example.feedback_id for example in ledger.newest().values()}
+    assert by_rater == {"": "late", "else": "other"}
+
+
+def test_sequences_rise_by_one_within_a_partition(ledger: making.Ledger) -> None:
+    for number in range(30):
+        answer = making.completion(f"s{number}")
+        ledger.take(answer, making.thumb(answer))
+    by_partition: dict[int, list[int]] = {}
+    for example in ledger.emitted():
+        by_partition.setdefault(example.partition, []).append(example.sequence)
+    assert len(by_partition) > 1
+    assert all(found == list(range(1, len(found) + 1)) for found in by_partition.values())
+
+
+def test_every_kind_of_feedback_joins(ledger: making.Ledger) -> None:
+    answer = making.completion(texts=["a", "b"])
+    target, other = making.ref(answer), making.ref(answer, 1)
+    said = text.Text("said")
+    kinds: list[feedback.Kind] = [
+        feedback.Rating(target, 3, 5),
+        feedback.Ranking((feedback.RankedResponse(target, 2), feedback.RankedResponse(other, 1))),
+        feedback.Edit(target, said),
+        feedback.Critique(target, said),
+        feedback.Signal(target, feedback.SignalKind.COPY),
+        feedback.Demonstration(answer.prompt, said),
+    ]
+    body = answer.responses[0].text
+    ledger.take(answer, *(making.event(kind, f"f{i}", about=answer) for i, kind in enumerate(kinds)))
+    assert {example.feedback_id: example.kind for example in ledger.newest().values()} == {
+        "f0": examples.RatingExample(body, 3, 5),
+        "f1": examples.RankingExample((examples.RankedText(body, 2), examples.RankedText(text.Text("b"), 1))),
+        "f2": examples.EditExample(body, said),
+        "f3": examples.CritiqueExample(body, said),
+        "f4": examples.SignalExample(body, feedback.SignalKind.COPY),
+        "f5": examples.DemonstrationExample(said),
+    }

@@ -1,0 +1,90 @@
+"""A small process over the reward service, for tests that need a real one: `python toy.py --flags`."""
+
+import asyncio
+import pathlib
+import threading
+from typing import Any
+
+import pydantic
+
+from trimtab.core import errors, scoring
+from trimtab.rpc import process, settings
+from trimtab.wire import codec
+from trimtabapi.reward.v1 import reward_service_pb2, reward_service_pb2_grpc
+
+SERVICE = "trimtabapi.reward.v1.RewardService"
+
+
+class ToySettings(settings.ProcessSettings):
+    """Settings of the toy process."""
+
+    fail_worker: bool = pydantic.Field(False, description="Whether the thread fails at once.")
+    fail_task: bool = pydantic.Field(False, description="Whether the task fails at once.")
+    stubborn: bool = pydantic.Field(False, description="Whether the thread ignores being told to stop.")
+    ends: pathlib.Path = pydantic.Field(description="File that says in which order things ended.")
+
+
+class ToyReward(reward_service_pb2_grpc.RewardServiceServicer):
+    """Score of model "wait" returns once `release` is set; of "boom" it fails; ListRewardModels is not written."""
+
+    def __init__(self) -> None:
+        self.entered = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def Score(self, request: reward_service_pb2.ScoreRequest, context: Any) -> reward_service_pb2.ScoreResponse:
+        asked = codec.from_proto(request, scoring.ScoreRequest)
+        if asked.model == "wait":
+            self.entered.set()
+            await self.release.wait()
+        if asked.model == "boom":
+            raise RuntimeError("private words")
+        if asked.model == "unknown":
+            raise errors.UnknownModel(asked.model)
+        answer = scoring.ScoreResponse(model_id=asked.model, scores=tuple(scoring.Score(1.0) for _ in asked.items))
+        return codec.to_proto(answer, reward_service_pb2.ScoreResponse)
+
+
+def build(config: ToySettings) -> process.Process:
+    toy = process.Process("toy", config)
+    register = reward_service_pb2_grpc.add_RewardServiceServicer_to_server
+    toy.add_service(lambda server: register(ToyReward(), server), SERVICE)
+
+    def note(line: str) -> None:
+        with config.ends.open("a") as file:
+            file.write(line + "\n")
+
+    def read(stop: threading.Event) -> None:
+        if config.fail_worker:
+            raise RuntimeError("the disk is gone")
+        stop.wait()
+        if config.stubborn:
+            threading.Event().wait()
+        note("thread")
+
+    async def look(stop: asyncio.Event) -> None:
+        if config.fail_task:
+            raise RuntimeError("the network is gone")
+        await stop.wait()
+        note("task")
+
+    async def door(stop: asyncio.Event) -> None:
+        await stop.wait()
+        note("intake")
+
+    async def close_first_added() -> None:
+        note("closed: first added")
+
+    toy.add_thread("reader", read)
+    toy.add_task("lookout", look)
+    toy.add_task("door", door, intake=True)
+    toy.on_close(close_first_added)
+    toy.on_close(lambda: note("closed: last added"))
+    return toy
+
+
+def main(argv: list[str] | None = None) -> None:
+    process.launch(ToySettings, argv, "toy", build)
+
+
+if __name__ == "__main__":
+    main()

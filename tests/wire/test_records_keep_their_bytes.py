@@ -1,0 +1,62 @@
+"""What was written yesterday reads today: golden bytes of one record per topic, as hex in tests/wire/golden."""
+
+import pathlib
+
+import pytest
+from tests.wire import records
+
+from trimtab.bus import topics
+from trimtab.core import errors
+from trimtab.wire import schemas
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+def golden(topic: str) -> tuple[bytes, dict[str, bytes]]:
+    header, value = (GOLDEN / f"{topic}.hex").read_text().split()
+    return bytes.fromhex(value), {schemas.SCHEMA_HEADER: header.encode()}
+
+
+def test_every_topic_has_a_golden_record():
+    assert set(records.RECORDS) == set(topics.ALL)
+    assert {path.stem for path in GOLDEN.glob("*.hex")} == set(topics.ALL)
+
+
+@pytest.mark.parametrize("topic", sorted(topics.ALL))
+def test_a_record_encodes_to_its_golden_bytes(topic):
+    assert schemas.encode(records.RECORDS[topic]) == golden(topic)
+
+
+@pytest.mark.parametrize("topic", sorted(topics.ALL))
+def test_golden_bytes_decode_to_their_record(topic):
+    record = records.RECORDS[topic]
+    assert schemas.decode(*golden(topic), type(record)) == record
+
+
+@pytest.mark.parametrize("topic", sorted(topics.ALL))
+def test_a_field_of_a_newer_writer_is_ignored(topic):
+    value, headers = golden(topic)
+    unknown = b"\xf8\x3f\x01"  # field 1023, varint 1
+    record = records.RECORDS[topic]
+    assert schemas.decode(value + unknown, headers, type(record)) == record
+
+
+@pytest.mark.parametrize("topic", sorted(topics.ALL))
+@pytest.mark.parametrize(
+    ("header", "complaint"),
+    [
+        (None, "schema header"),
+        (b"", "schema header"),
+        (b"\xff/1", "schema header"),
+        (b"somethingelse/1", "schema header"),
+        (b"{name}/2", "version"),
+        (b"{name}/-1", "version"),
+        (b"{name}/", "version"),
+    ],
+)
+def test_a_header_of_another_schema_or_version_is_malformed(topic, header, complaint):
+    value, headers = golden(topic)
+    name = headers[schemas.SCHEMA_HEADER].split(b"/")[0]
+    changed = {} if header is None else {schemas.SCHEMA_HEADER: header.replace(b"{name}", name)}
+    with pytest.raises(errors.MalformedRecord, match=complaint):
+        schemas.decode(value, changed, type(records.RECORDS[topic]))
