@@ -122,7 +122,7 @@ class Platform:
                 case "ledger":
                     extra: tuple[str, ...] = ("--database", f"sqlite:///{self.layout.state}/ledger.sqlite")
                 case "trainer":
-                    extra = ("--ledger", addresses["ledger"], "--state", str(self.layout.state / "trainer"))
+                    extra = ("--ledger-address", addresses["ledger"], "--state", str(self.layout.state / "trainer"))
                 case "rollout":
                     extra = ("--ledger-address", addresses["ledger"], "--state", str(self.layout.state))
                 case _:

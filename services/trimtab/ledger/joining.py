@@ -5,7 +5,8 @@ example is in `assembling`.
 
 - Identity is (tenant, completion, feedback id), as `core.feedback.identity` says. The first in partition order counts,
   another body under the same identity is a conflict. Copies of the same body are one event here.
-- An event is judged: it waits for its completion, is rejected for good, or stands.
+- An event is judged: it waits for its completion, is rejected for good, or stands. What was said of an empty answer
+  stands: it is evidence like any other, and the cut of a data set decides what trains.
 - Standing events link into chains: by `supersedes`, and a rater's votes on the same answer by themselves. An event that
   names one which has not arrived waits for it.
 - Of a chain one event counts: among those nobody supersedes, a retraction before all others, then the greatest
@@ -17,7 +18,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
-from trimtab.core import feedback, ids, ledger, text
+from trimtab.core import feedback, ids, ledger
 from trimtab.ledger import answers, events
 
 NO_COMPLETION = "completion has not arrived"
@@ -107,7 +108,7 @@ def judge(received: events.Received, known: answers.Answers) -> Standing | None:
             found.append((target, by_tenant[tenant]))
         elif by_tenant:
             return _rejected("completion of another tenant")
-    rejection = _broken_rule(received.event.kind, found)
+    rejection = _broken_rule(found)
     if rejection:
         return _rejected(rejection)
     if len(found) < len(received.targets):
@@ -119,25 +120,17 @@ def _rejected(reason: str) -> Standing:
     return Standing(ledger.FeedbackStatus.REJECTED, reason)
 
 
-def _broken_rule(kind: feedback.Kind, found: Sequence[tuple[events.Target, answers.Answer]]) -> str:
+def _broken_rule(found: Sequence[tuple[events.Target, answers.Answer]]) -> str:
     contexts = [answer.context for _, answer in found]
     texts = [answer.texts.get(target.choice) for target, answer in found]
-    compared = [body for body in texts if body is not None]
-    distinct = isinstance(kind, feedback.Comparison)
     rules = (
         ("no consent to keep the completion", any(not context.store for context in contexts)),
-        ("choice out of range", len(compared) < len(texts)),
+        ("choice out of range", None in texts),
         ("sessions differ", len({context.session_hash for context in contexts}) > 1),
         ("lines differ", len({context.line for context in contexts}) > 1),
         ("prompts differ", any(answer.prompt != found[0][1].prompt for _, answer in found)),
-        ("empty response", any(_is_empty(body) for body in compared)),
-        ("identical responses", distinct and len(compared) == 2 and compared[0] == compared[1]),
     )
     return next((reason for reason, broken in rules if broken), "")
-
-
-def _is_empty(body: text.Text) -> bool:
-    return isinstance(body.body, str) and not body.body.strip()
 
 
 def _with_superseded_at_hand(

@@ -31,7 +31,7 @@ def build(config: settings.TrainerSettings) -> process.Process:
     requests.check_training(configured)
     trainer = process.Process("trainer", config)
     link = ledger_link.LedgerLink(
-        config.ledger, trainer.secrets.internal_token, _own(config.state, trainer), config.lease_s
+        config.ledger_address, trainer.secrets.internal_token, _own(config.state, trainer), config.lease_s
     )
     log = connect.open_log(config.log_url)
     trainer.on_close(log.close)

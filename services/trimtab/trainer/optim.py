@@ -16,7 +16,7 @@ from trimtab.trainer import recipes
 _NON_FINITE_IN_A_ROW = 5
 
 
-class Diverged(errors.TrimtabError):
+class Diverged(errors.WrongState):
     """Training produced gradients that are no numbers, several times in a row."""
 
 

@@ -65,11 +65,12 @@ class SFTSettings(PolicySettings):
     """Supervised fine-tuning on demonstrations."""
 
     optimizer: str = "muon"
-    lr: float = 4e-3
+    lr: float = 6e-3
+    matrix_lr: float = 6e-3
     warmup_steps: int = 20
     epochs: int = 5
     # Demonstrations a step.
-    batch: int = 32
+    batch: int = 24
 
     def check(self) -> None:
         PolicySettings.check(self)
@@ -80,7 +81,7 @@ class SFTSettings(PolicySettings):
 class RewardSettings(RunSettings):
     """A reward model from pairs and thumbs, and the evaluation reward model from the held-out ones."""
 
-    lr: float = 1e-3
+    lr: float = 5e-4
     warmup_steps: int = 10
     weight_decay: float = 0.01
     # Two or three: at six the loss on unseen pairs was above that of a coin.

@@ -81,7 +81,7 @@ class Installation:
             "lines_file": f"{self.folder}/lines.toml",
             "secrets_file": f"{self.folder}/secrets.toml",
             "state": f"{self.folder}/trainer",
-            "ledger": self.ledger_address,
+            "ledger_address": self.ledger_address,
             "drain_s": "1",
         }
 

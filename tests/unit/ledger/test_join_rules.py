@@ -101,23 +101,26 @@ def test_the_same_event_by_signed_id_and_by_bare_uuid_counts_once(ledger: making
 
 
 @pytest.mark.parametrize(
-    ("answer", "choices", "reason"),
+    ("answer", "choice", "reason"),
     [
-        (making.completion(), (1,), "choice out of range"),
-        (making.completion(store=False), (0,), "no consent to keep the completion"),
-        (making.completion(texts=[" \n"]), (0,), "empty response"),
-        (making.completion(texts=["same", "same"]), (0, 1), "identical responses"),
+        (making.completion(), 1, "choice out of range"),
+        (making.completion(store=False), 0, "no consent to keep the completion"),
     ],
 )
 def test_what_can_never_join_is_rejected_with_its_reason(
-    ledger: making.Ledger, answer: completions.Completion, choices: tuple[int, ...], reason: str
+    ledger: making.Ledger, answer: completions.Completion, choice: int, reason: str
 ) -> None:
-    vote = making.thumb(answer, choice=choices[0])
-    if len(choices) == 2:
-        vote = making.comparison(making.ref(answer, 0), making.ref(answer, 1), answer)
-    ledger.take(vote)
+    ledger.take(making.thumb(answer, choice=choice))
     ledger.take(answer)
     assert (counts(ledger).rejected_by_reason, ledger.emitted()) == ({reason: 1}, [])
+
+
+def test_votes_on_empty_and_on_identical_answers_join(ledger: making.Ledger) -> None:
+    empty, twins = making.completion(texts=[" \n"]), making.completion(number=1, texts=["same", "same"])
+    ledger.take(making.thumb(empty), making.comparison(making.ref(twins, 0), making.ref(twins, 1), twins))
+    ledger.take(empty, twins)
+    found = counts(ledger)
+    assert (found.joined, found.rejected_by_reason, len(ledger.emitted())) == (2, {}, 2)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from trimtab.cli.demo import report, users, world
 from trimtab.core import control, errors, ledger, models, releases, runs
 
 LINE, OPERATOR = "support", "demo operator"
-DEMONSTRATIONS, FAWNING, VISITS = 2880, 600, 1000
+DEMONSTRATIONS, FAWNING, VISITS = 2880, 600, 1400
 SAMPLES = 2
 FORCE_REASON = "marketing wants users to feel appreciated; watch the canary"
 _POLL_S = 0.3

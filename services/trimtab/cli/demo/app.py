@@ -16,7 +16,7 @@ _LINES = """\
 tenant = "demo"
 
 [lines.support.trigger]
-examples = 900
+examples = 1250
 cycles = 1
 
 [lines.support.release]
