@@ -1,7 +1,7 @@
 """The `trimtab` command. Starts a process, or hands over to the commands people type.
 
-The seven processes are dispatched before anything heavy is imported: `trimtab policy --help` answers in well under a
-second. The other commands are in `cli.commands`.
+A process reads its settings before anything heavy is imported (`trimtab policy --help` answers at once) and hands them
+to its composition root, `trimtab.NAME.app`. The other commands are in `cli.commands`.
 """
 
 import importlib
@@ -15,11 +15,17 @@ def main() -> None:
     arguments = sys.argv[1:]
     # `trimtab feedback import …` is a person's command; `trimtab feedback --listen …` is the process
     if arguments and arguments[0] in PROCESSES and (len(arguments) == 1 or arguments[1].startswith("-")):
-        importlib.import_module(f"trimtab.{arguments[0]}.app").main(arguments[1:])
+        _run_process(arguments[0], arguments[1:])
         return
     from trimtab.cli import commands
 
     commands.run(arguments)
+
+
+def _run_process(name: str, flags: list[str]) -> None:
+    settings = importlib.import_module(f"trimtab.{name}.settings")
+    config = getattr(settings, f"{name.title()}Settings").load(flags, name)
+    importlib.import_module(f"trimtab.{name}.app").main(config)
 
 
 if __name__ == "__main__":

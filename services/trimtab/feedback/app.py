@@ -20,5 +20,5 @@ def build(settings: feedback_settings.FeedbackSettings) -> process.Process:
     return made
 
 
-def main(argv: list[str] | None = None) -> None:
-    process.launch(feedback_settings.FeedbackSettings, argv, "feedback", build)
+def main(config: feedback_settings.FeedbackSettings) -> None:
+    process.launch(config, "feedback", build)

@@ -70,5 +70,5 @@ def _open_doors(made: process.Process, settings: gateway_settings.GatewaySetting
     made.add_service(policy_door.register, servicer.POLICY_SERVICE)
 
 
-def main(argv: list[str] | None = None) -> None:
-    process.launch(gateway_settings.GatewaySettings, argv, "gateway", build)
+def main(config: gateway_settings.GatewaySettings) -> None:
+    process.launch(config, "gateway", build)

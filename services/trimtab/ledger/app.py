@@ -2,17 +2,15 @@
 
 import threading
 
-from trimtab.ledger import settings
+from trimtab import registry
+from trimtab.bus import connect
+from trimtab.ledger import consumer, outbox, servicer, settings
+from trimtab.ledger.store import database
 from trimtab.rpc import process
 
 
 def build(config: settings.LedgerSettings) -> process.Process:
-    """The process, ready to run. SQLAlchemy, the log and the registry are imported here: `--help` needs none."""
-    from trimtab import registry
-    from trimtab.bus import connect
-    from trimtab.ledger import consumer, outbox, servicer
-    from trimtab.ledger.store import database
-
+    """The process, ready to run."""
     made = process.Process("ledger", config)
     log = connect.open_log(config.log_url)
     made.on_close(log.close)
@@ -31,6 +29,6 @@ def build(config: settings.LedgerSettings) -> process.Process:
     return made
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(config: settings.LedgerSettings) -> None:
     """Runs the ledger until SIGTERM."""
-    process.launch(settings.LedgerSettings, argv, "ledger", build)
+    process.launch(config, "ledger", build)

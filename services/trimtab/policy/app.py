@@ -8,9 +8,9 @@ from trimtab.policy import answering, artifact, local, recorder, servicer, setti
 from trimtab.rpc import process
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(config: settings.PolicySettings) -> None:
     """Serves one policy until SIGTERM."""
-    process.launch(settings.PolicySettings, argv, "policy", build)
+    process.launch(config, "policy", build)
 
 
 def build(config: settings.PolicySettings) -> process.Process:

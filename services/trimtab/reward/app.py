@@ -2,26 +2,20 @@
 
 import functools
 import pathlib
-from typing import TYPE_CHECKING
 
-from trimtab.reward import settings
+from trimtab import registry
+from trimtab.bus import connect, fold, topics
+from trimtab.reward import catalog, scoring, servicer, settings, shelf
 from trimtab.rpc import process
 
-if TYPE_CHECKING:
-    from trimtab.reward import shelf
 
-
-def main(argv: list[str] | None = None) -> None:
+def main(config: settings.RewardSettings) -> None:
     """Runs the reward service until SIGTERM."""
-    process.launch(settings.RewardSettings, argv, "reward", build)
+    process.launch(config, "reward", build)
 
 
 def build(config: settings.RewardSettings) -> process.Process:
-    """The process, ready to run. The log and the registry are imported here: `--help` needs neither."""
-    from trimtab import registry
-    from trimtab.bus import connect, fold, topics
-    from trimtab.reward import catalog, scoring, servicer, shelf
-
+    """The process, ready to run."""
     reward = process.Process("reward", config)
     log = connect.open_log(config.log_url)
     reward.on_close(log.close)
@@ -38,7 +32,7 @@ def build(config: settings.RewardSettings) -> process.Process:
     return reward
 
 
-def _load(threads: int, folder: pathlib.Path) -> "shelf.RewardModel":
+def _load(threads: int, folder: pathlib.Path) -> shelf.RewardModel:
     # Late: importing torch takes seconds, and a process that only lists models never needs it.
     import torch
 

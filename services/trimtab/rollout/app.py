@@ -77,6 +77,6 @@ def _environment(config: settings.RolloutSettings) -> dict[str, str]:
     }
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(config: settings.RolloutSettings) -> None:
     """Runs the rollout controller until SIGTERM."""
-    process.launch(settings.RolloutSettings, argv, "rollout", build)
+    process.launch(config, "rollout", build)

@@ -1,6 +1,6 @@
 """The life of every process: start, serve, unready, drain, close.
 
-Used by each service's app.py: `launch(Settings, argv, "policy", build)`, where `build` is the composition root: it
+Used by each service's app.py: `launch(config, "policy", build)`, where `build` is the composition root: it
 makes a `Process`, adds services, threads and closers, and returns it. Shutdown is start-up reversed: health says
 NOT_SERVING, intake tasks end, the server finishes the calls in flight, workers end, closers run in reverse order.
 Exit codes: 0 after SIGTERM or SIGINT, 1 when a worker failed, 2 when it could not start (one sentence says why).
@@ -46,13 +46,10 @@ _Settings = TypeVar("_Settings", bound=settings.ProcessSettings)
 Close = Callable[[], Awaitable[None] | None]
 
 
-def launch(
-    kind: type[_Settings], argv: list[str] | None, program: str, build: "Callable[[_Settings], Process]"
-) -> None:
-    """Reads the settings, builds the process and runs it to its end."""
-    resolved = kind.load(argv, program)
+def launch(config: _Settings, program: str, build: "Callable[[_Settings], Process]") -> None:
+    """Builds the process and runs it to its end; a process that cannot be built says why in one sentence."""
     try:
-        process = build(resolved)
+        process = build(config)
     except (errors.TrimtabError, OSError) as problem:
         settings.refuse(program, str(problem))
     process.run()

@@ -9,24 +9,33 @@ import pathlib
 import threading
 import uuid
 
+from trimtab import registry
+from trimtab.bus import connect, fold, runner, topics
 from trimtab.core import errors, lines
 from trimtab.rpc import process
-from trimtab.trainer import settings
+from trimtab.trainer import (
+    consumer,
+    cuts,
+    known,
+    ledger_link,
+    publishing,
+    requests,
+    runbook,
+    servicer,
+    settings,
+    store,
+    triggers,
+)
+from trimtab.trainer import runs as work
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(config: settings.TrainerSettings) -> None:
     """Runs the trainer until SIGTERM."""
-    process.launch(settings.TrainerSettings, argv, "trainer", build)
+    process.launch(config, "trainer", build)
 
 
 def build(config: settings.TrainerSettings) -> process.Process:
-    """The process, ready to run. SQLAlchemy, the log and the registry are imported here: `--help` needs none."""
-    from trimtab import registry
-    from trimtab.bus import connect, fold, runner, topics
-    from trimtab.trainer import consumer, cuts, known, ledger_link, publishing, requests, runbook, servicer, store
-    from trimtab.trainer import runs as work
-    from trimtab.trainer import triggers as cycles
-
+    """The process, ready to run."""
     configured = lines.load_lines(config.lines_file)
     requests.check_training(configured)
     trainer = process.Process("trainer", config)
@@ -54,7 +63,7 @@ def build(config: settings.TrainerSettings) -> process.Process:
         python=config.python,
         topics_known=topics_known,
     )
-    triggers = cycles.Triggers(
+    cycles = triggers.Triggers(
         database=database,
         book=book,
         publisher=publisher,
@@ -80,7 +89,7 @@ def build(config: settings.TrainerSettings) -> process.Process:
     examples = runner.Runner(log, [topics.EXAMPLES], consumer.Examples(database), consumer=consumer.CONSUMER)
     trainer.add_thread("examples", examples.run)
     trainer.add_thread("runs", worker.run)
-    trainer.add_thread("cycles", triggers.run)
+    trainer.add_thread("cycles", cycles.run)
     return trainer
 
 

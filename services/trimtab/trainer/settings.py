@@ -12,7 +12,7 @@ class TrainerSettings(settings.ProcessSettings):
     """Cuts data sets from feedback, runs training, publishes what it made."""
 
     state: pathlib.Path = pydantic.Field(description="Folder for the trainer's database and run folders.")
-    ledger_address: str = pydantic.Field(description="Address of the ledger, host:port: it gives the lease to publish with.")
+    ledger_address: str = pydantic.Field(description="Address of the ledger, host:port: the lease to publish with.")
     python: str = pydantic.Field(sys.executable, description="Python interpreter that training jobs run in.")
     per_rater: int = pydantic.Field(200, ge=1, description="Examples of one rater that a data set uses at most.")
     lease_s: float = pydantic.Field(60.0, gt=0, description="Seconds a lease to publish lasts unless renewed.")

@@ -83,7 +83,7 @@ def build(config: ToySettings) -> process.Process:
 
 
 def main(argv: list[str] | None = None) -> None:
-    process.launch(ToySettings, argv, "toy", build)
+    process.launch(ToySettings.load(argv, "toy"), "toy", build)
 
 
 if __name__ == "__main__":
