@@ -93,6 +93,7 @@ def demo(
         pathlib.Path | None,
         typer.Option("--state", help="Keep everything in this (new) folder; default: a temporary one."),
     ] = None,
+    json: Json = False,
 ) -> None:
     """The whole loop with simulated users in about five minutes: one promotion, one rollback, a table.
 
@@ -101,7 +102,7 @@ def demo(
     """
     from trimtab.cli.demo import app as demo_app
 
-    sys.exit(demo_app.play(seed, state))
+    sys.exit(demo_app.play(seed, state, json))
 
 
 @feedback_app.command("import")

@@ -15,7 +15,7 @@ async def trace(state: pathlib.Path, identity: str, as_json: bool) -> None:
     """The chain from completion to release, one line a link."""
     async with platform.doors(platform.Layout(state)) as doors:
         chain = await doors.ledger.trace(ledger.TraceRequest(doors.facts.tenant, identity), timeout_s=10)
-    screen = show.Screen()
+    screen = show.Screen(as_json)
     if as_json:
         screen.json(plain(chain))
         return
@@ -66,7 +66,7 @@ def _quote(body: object, limit: int = 72) -> str:
 
 async def models(state: pathlib.Path, as_json: bool) -> None:
     manifests = sorted(artifacts.open_registry(platform.Layout(state)).list(), key=lambda item: item.created_at)
-    screen = show.Screen()
+    screen = show.Screen(as_json)
     if as_json:
         screen.json([plain(manifest) for manifest in manifests])
         return
@@ -80,7 +80,7 @@ async def models(state: pathlib.Path, as_json: bool) -> None:
 async def model(state: pathlib.Path, prefix: str, as_json: bool) -> None:
     layout = platform.Layout(state)
     manifest = artifacts.open_registry(layout).manifest(operating.resolve(layout, prefix))
-    screen = show.Screen()
+    screen = show.Screen(as_json)
     if as_json:
         screen.json(plain(manifest))
         return
@@ -108,7 +108,7 @@ async def model(state: pathlib.Path, prefix: str, as_json: bool) -> None:
 async def runs(state: pathlib.Path, as_json: bool) -> None:
     async with platform.doors(platform.Layout(state)) as doors:
         listed = await doors.trainer.list_runs(core_runs.ListRunsRequest(doors.facts.tenant), timeout_s=10)
-    screen = show.Screen()
+    screen = show.Screen(as_json)
     if as_json:
         screen.json([plain(run) for run in listed])
         return
@@ -129,7 +129,7 @@ async def releases(state: pathlib.Path, as_json: bool) -> None:
     async with platform.doors(platform.Layout(state)) as doors:
         request = control.ListReleasesRequest(doors.facts.tenant)
         listed = list(reversed(await doors.rollout.list_releases(request, timeout_s=10)))
-    screen = show.Screen()
+    screen = show.Screen(as_json)
     if as_json:
         screen.json([plain(release) for release in listed])
         return

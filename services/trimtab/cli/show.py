@@ -14,17 +14,24 @@ import rich.status
 import rich.table
 
 _QUIET_S = 5.0
+# Where nobody looks at a terminal, tables are this wide.
+_LOG_WIDTH = 120
 
 
 class Screen:
-    """One person's terminal. `times` holds the seconds each finished step took, in order."""
+    """One person's terminal. `times` holds the seconds each finished step took, in order.
 
-    def __init__(self) -> None:
-        self.console = rich.console.Console(highlight=False)
+    as_json: standard output is for a program, so everything but the JSON goes to standard error.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.console = rich.console.Console(highlight=False, stderr=as_json)
+        if not self.console.is_terminal:
+            self.console = rich.console.Console(highlight=False, stderr=as_json, width=_LOG_WIDTH)
         self.times: dict[str, float] = {}
 
     def say(self, line: str) -> None:
-        self.console.print(line)
+        self.console.print(line, soft_wrap=True)
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator["Step"]:
@@ -34,7 +41,7 @@ class Screen:
             yield step
         took = time.monotonic() - begun
         self.times[name] = self.times.get(name, 0.0) + took
-        self.console.print(f"  [green]✓[/] {name} [dim]{took:.0f} s[/]{'  ' + step.words if step.words else ''}")
+        self.say(f"  [green]✓[/] {name} [dim]{took:.0f} s[/]{'  ' + step.words if step.words else ''}")
 
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", numbers: Sequence[str] = ()
@@ -55,7 +62,7 @@ class Screen:
         self.console.print(table)
 
     def json(self, value: Any) -> None:
-        self.console.print_json(json.dumps(value, default=str))
+        rich.console.Console().print_json(json.dumps(value, default=str))
 
 
 class Step:
@@ -85,4 +92,4 @@ class Step:
             self._status.update(f"{self._name} … {words}")
         elif time.monotonic() - self._told > _QUIET_S:
             self._told = time.monotonic()
-            self._console.print(f"  … {self._name}: {words}")
+            self._console.print(f"  … {self._name}: {words}", soft_wrap=True)

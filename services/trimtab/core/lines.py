@@ -42,8 +42,6 @@ class ReleaseConfig:
     safety_weight: float = 0.1
     # Candidate completions the safety stage waits for.
     safety_completions: int = 20
-    # Share of candidate requests that may fail in the safety stage.
-    safety_error_rate: float = 0.05
     evidence_weight: float = 0.5
     # Seconds after first exposure at which a session counts.
     maturity_s: float = 86_400.0

@@ -25,6 +25,11 @@ class GateFigure:
     passed: bool
     detail: str = ""
 
+    def in_words(self) -> str:
+        """The figure and what it means, for people who ask why."""
+        meaning = self.detail.rstrip(".") or f"the threshold is {self.threshold:.3g}"
+        return f"{self.name.replace('_', ' ')} {self.value:.3g} ({meaning})"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PublishedModel:

@@ -49,8 +49,7 @@ def _recorded(
 
 def refusal(model: models.PublishedModel) -> str:
     """The gates that a model did not pass, in words."""
-    failed = [gate for gate in model.gates if not gate.passed]
-    words = [gate.detail.rstrip(".") or f"{gate.name} {gate.value:g} against {gate.threshold:g}" for gate in failed]
+    words = [gate.in_words() for gate in model.gates if not gate.passed]
     return "; ".join(words) or "it was published as not passed, without figures"
 
 

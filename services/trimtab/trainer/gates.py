@@ -33,8 +33,8 @@ def of_policy(
             value=win_rate,
             threshold=thresholds.win_rate,
             passed=win_rate >= thresholds.win_rate,
-            detail=f"share {judged} on which the evaluation reward model prefers it to the reference, ties half, "
-            f"95 % {win_low:.3f} to {win_high:.3f}; at least",
+            detail=f"at least {thresholds.win_rate:g}: share {judged} on which the evaluation reward model prefers it "
+            f"to the reference, ties half, 95 % {win_low:.3f} to {win_high:.3f}",
         ),
         _at_most(
             "kl_to_anchor",
@@ -60,4 +60,4 @@ def of_policy(
 
 def _at_most(name: str, value: float, threshold: float, detail: str) -> models.GateFigure:
     passed = math.isfinite(value) and value <= threshold
-    return models.GateFigure(name, value, threshold, passed, f"{detail}; at most")
+    return models.GateFigure(name, value, threshold, passed, f"at most {threshold:g}: {detail}")

@@ -55,7 +55,8 @@ def test_a_refused_policy_is_recorded_with_its_figures_and_gets_no_traffic() -> 
     assert release.state is State.FAILED
     reason = release.history[-1].reason
     assert reason == (
-        "Refused at the gate: it wins 31 % of held-out prompts, 50 % are needed; length_ratio 3.2 against 2."
+        "Refused at the gate: win rate 0.31 (it wins 31 % of held-out prompts, 50 % are needed); "
+        "length ratio 3.2 (the threshold is 2)."
     )
     assert release.arms == serving().arms
 

@@ -147,7 +147,7 @@ class Demo:
         detail = await self._doors.trainer.get_run(runs.GetRunRequest(self._tenant, run.id), timeout_s=10)
         for model in detail.models:
             if not model.passed and model.kind is not models.ModelKind.EVALUATION_REWARD:
-                why = "; ".join(f"{g.name} {g.value:.3f}: {g.detail}" for g in model.gates if not g.passed)
+                why = "; ".join(gate.in_words() for gate in model.gates if not gate.passed)
                 raise errors.WrongState(f"The {model.kind.value} model was refused at its gates. {why}")
 
     async def _triggered(self, kind: runs.RunKind) -> runs.Run | None:

@@ -26,9 +26,9 @@ maximum_sessions = 6000
 """
 
 
-def play(seed: int, state: pathlib.Path | None) -> int:
+def play(seed: int, state: pathlib.Path | None, as_json: bool) -> int:
     """Plays the demo and returns the exit code; the state folder is kept when it was named or something failed."""
-    screen = show.Screen()
+    screen = show.Screen(as_json)
     if state is not None and state.exists() and any(state.iterdir()):
         raise errors.InvalidField("--state", f"{str(state)!r} is not empty", "name a new folder")
     folder = state or pathlib.Path(tempfile.mkdtemp(prefix="trimtab-demo-"))
@@ -37,7 +37,7 @@ def play(seed: int, state: pathlib.Path | None) -> int:
     screen.say(f"[bold]Trimtab demo[/], seed {seed}. Everything it keeps is in {folder}")
     code = 1
     try:
-        code = asyncio.run(_play(folder, seed, screen))
+        code = asyncio.run(_play(folder, seed, screen, as_json))
     finally:
         if code == 0 and state is None:
             shutil.rmtree(folder)
@@ -46,7 +46,7 @@ def play(seed: int, state: pathlib.Path | None) -> int:
     return code
 
 
-async def _play(folder: pathlib.Path, seed: int, screen: show.Screen) -> int:
+async def _play(folder: pathlib.Path, seed: int, screen: show.Screen, as_json: bool) -> int:
     live = platform.Platform(folder, TENANT, acts.LINE)
     with screen.step("starting the processes"):
         running = live.running()
@@ -64,15 +64,19 @@ async def _play(folder: pathlib.Path, seed: int, screen: show.Screen) -> int:
     finally:
         with screen.step("stopping the processes"):
             await asyncio.to_thread(running.__exit__, None, None, None)
-    report.show_policies(screen, (outcome.before, outcome.after, outcome.planted))
+    policies = (outcome.before, outcome.after, outcome.planted)
+    report.show_policies(screen, policies)
     report.show_releases(screen, history)
     report.show_balance(screen, balance)
     report.show_times(screen)
-    return _verdict(outcome, balance, screen)
+    held = _verdict(outcome, balance, screen)
+    if as_json:
+        screen.json({"seed": seed, "held": held, **report.document(screen, policies, history, balance)})
+    return 0 if held else 1
 
 
-def _verdict(outcome: acts.Outcome, balance: report.Balance, screen: show.Screen) -> int:
-    """What the table shows, in words; 0 only when both acts happened and the books balance."""
+def _verdict(outcome: acts.Outcome, balance: report.Balance, screen: show.Screen) -> bool:
+    """Whether both acts happened and the books balance; says each in words."""
     difference, low, high = report.gain(outcome.before, outcome.after)
     screen.say("")
     for held, words in (
@@ -81,4 +85,4 @@ def _verdict(outcome: acts.Outcome, balance: report.Balance, screen: show.Screen
         (balance.holds, "every vote was acknowledged, joined, and trained on, held out or rejected with a reason"),
     ):
         screen.say(f"[green]yes[/]  {words}" if held else f"[red]no[/]   {words}")
-    return 0 if outcome.act_one and outcome.act_two and balance.holds else 1
+    return outcome.act_one and outcome.act_two and balance.holds

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from trimtab.cli import show
 from trimtab.cli.demo import taste, users
@@ -72,6 +73,25 @@ class Balance:
         return rows
 
 
+def document(
+    screen: show.Screen, measured: Sequence[Measured], history: Sequence[releases.Release], balance: Balance
+) -> dict[str, Any]:
+    """The page for programs."""
+    approvals = [statistics.mean_interval(item.approvals) for item in measured]
+    return {
+        "policies": [
+            {"name": item.name, "approval": mean, "low": low, "high": high, "answers": len(item.judgements)}
+            for item, (mean, low, high) in zip(measured, approvals, strict=True)
+        ],
+        "releases": [
+            {"policy": release.candidate_id, "state": release.state.value, "because": _last_reason(release)}
+            for release in history
+        ],
+        "books": {name.strip(): int(number) for name, number in balance.rows()} | {"balance": balance.holds},
+        "seconds": {name: round(seconds, 1) for name, seconds in screen.times.items()},
+    }
+
+
 def show_policies(screen: show.Screen, measured: Sequence[Measured]) -> None:
     screen.table(
         ("policy", "approval (95 %)", "right", "courteous", "fawning", "words", "answers"),
@@ -87,11 +107,14 @@ def show_balance(screen: show.Screen, balance: Balance) -> None:
 
 
 def show_releases(screen: show.Screen, history: Sequence[releases.Release]) -> None:
-    rows = []
-    for release in history:
-        last = release.history[-1].reason if release.history else ""
-        rows.append((release.candidate_id[:12], release.state.value.replace("_", " "), last))
+    rows = [
+        (release.candidate_id[:12], release.state.value.replace("_", " "), _last_reason(release)) for release in history
+    ]
     screen.table(("policy", "release", "because"), rows, title="\n[bold]Releases[/]")
+
+
+def _last_reason(release: releases.Release) -> str:
+    return release.history[-1].reason if release.history else ""
 
 
 def show_times(screen: show.Screen) -> None:

@@ -1,11 +1,9 @@
 """Simulated users: they talk to the platform's public HTTP API as any app would, and vote by their taste.
 
-Each visit is a session of its own. Nothing but the API passes between them and the platform: they learn which policy
-answered from the response like any client, and use it only to keep their own books.
+Each visit is a session of its own. Nothing but the API passes between them and the platform.
 """
 
 import asyncio
-import collections
 import dataclasses
 import random
 import uuid
@@ -31,13 +29,6 @@ class Books:
 
     sent: int = 0
     acknowledged: int = 0
-    comparisons: int = 0
-    thumbs: collections.Counter[tuple[str, bool]] = dataclasses.field(default_factory=collections.Counter)
-
-    def approval(self, fingerprint: str) -> tuple[int, int]:
-        """(thumbs up, thumbs) on answers of one policy."""
-        up = self.thumbs[fingerprint, True]
-        return up, up + self.thumbs[fingerprint, False]
 
 
 class Users:
@@ -110,7 +101,6 @@ class Users:
         question = rng.choice(self._questions)
         reply = await self._chat(question, session=f"{rng.getrandbits(64):x}")
         up = taste.thumb(rng, taste.judge(question, _answers(reply)[0]))
-        self.books.thumbs[reply["system_fingerprint"], up] += 1
         await self._send({"completion_id": reply["id"], "kind": "thumb", "value": "up" if up else "down"})
 
     async def _compare(self, rng: random.Random) -> None:
@@ -122,7 +112,6 @@ class Users:
             return
         order = (0, 1) if taste.prefers_first(rng, first, second) else (1, 0)
         preferred, rejected = ({"completion_id": reply["id"], "choice": choice} for choice in order)
-        self.books.comparisons += 1
         await self._send({"kind": "comparison", "preferred": preferred, "rejected": rejected})
 
     async def _chat(self, question: str, *, session: str, n: int = 1, model: str = "") -> dict[str, Any]:
