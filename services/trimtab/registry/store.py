@@ -17,7 +17,7 @@ import uuid
 import fsspec
 from fsspec.implementations import local
 
-from trimtab.core import errors
+from trimtab.core import errors, models, text
 from trimtab.registry import fence, kinds, manifests
 
 _CHUNK = 1 << 20
@@ -70,9 +70,22 @@ class Registry:
         found = [self.manifest(name.stem) for name in names if name.suffix == ".json" and name.stem[0] != "."]
         return sorted(found, key=lambda manifest: (manifest.created_at, manifest.id))
 
-    def address(self, model_id: str) -> str:
-        """The manifest's URL: where a process of another machine finds the model."""
-        return f"{self._url}/manifests/{model_id}.json"
+    def announcement(self, manifest: manifests.Manifest, config_digest: str = "") -> models.PublishedModel:
+        """The record that tells the other processes of a model; `uri` is where one of another machine finds it."""
+        return models.PublishedModel(
+            id=manifest.id,
+            context=text.Context(manifest.tenant, manifest.line, config_digest=config_digest),
+            kind=manifest.kind,
+            published_at=manifest.created_at,
+            parents=manifest.parents,
+            run_id=manifest.run_id,
+            datasets=manifest.datasets,
+            gates=manifest.gates,
+            passed=manifest.passed,
+            generation=manifest.generation,
+            uri=f"{self._url}/manifests/{manifest.id}.json",
+            method=manifest.method,
+        )
 
     def fetch(self, model_id: str) -> pathlib.Path:
         """A local folder with exactly the files of the manifest, each verified now.

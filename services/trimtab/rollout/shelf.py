@@ -7,7 +7,7 @@ import asyncio
 
 from trimtab import registry
 from trimtab.bus import port
-from trimtab.core import models, text
+from trimtab.core import models
 from trimtab.wire import schemas
 
 
@@ -34,20 +34,7 @@ class Shelf:
         if known is not None:
             return known
         manifest = await asyncio.to_thread(self._artifacts.manifest, model_id)
-        return models.PublishedModel(
-            id=manifest.id,
-            context=text.Context(tenant=manifest.tenant, line=manifest.line),
-            kind=manifest.kind,
-            published_at=manifest.created_at,
-            parents=manifest.parents,
-            run_id=manifest.run_id,
-            datasets=manifest.datasets,
-            gates=manifest.gates,
-            passed=manifest.passed,
-            generation=manifest.generation,
-            uri=self._artifacts.address(model_id),
-            method=manifest.method,
-        )
+        return self._artifacts.announcement(manifest)
 
     async def loaded_digest(self, model_id: str) -> str:
         """What a replica of the model has to report; NotFound or ArtifactCorrupt when there is no sound manifest."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from trimtab import registry
 from trimtab.bus import port, publish, topics
-from trimtab.core import errors, models, runs, text
+from trimtab.core import errors, models, runs
 from trimtab.trainer import known, ledger_link
 
 # What publishing waits out: nothing was lost, and trying again is safe.
@@ -95,32 +95,19 @@ class Publisher:
 
     def models_of(self, run: runs.Run) -> tuple[models.PublishedModel, ...]:
         """The models a run has published, as they were announced."""
-        return tuple(self._announcement(self._registry.manifest(model_id)) for model_id in run.model_ids)
+        return tuple(self._announcement(model_id) for model_id in run.model_ids)
 
     def _publish(self, folder: pathlib.Path, draft: registry.ManifestDraft) -> str:
         manifest = self._registry.publish(folder, draft)
         if self._known.model(manifest.id) is None:
             # a manifest that was published before a crash names the generation of then
-            model = dataclasses.replace(self._announcement(manifest), generation=draft.generation)
+            model = dataclasses.replace(self._announcement(manifest.id), generation=draft.generation)
             publish.publish(self._log, topics.MODELS, manifest.id.encode(), model).result()
             self._known.see_model(model)
         return manifest.id
 
-    def _announcement(self, manifest: registry.Manifest) -> models.PublishedModel:
-        return models.PublishedModel(
-            id=manifest.id,
-            context=text.Context(manifest.tenant, manifest.line, config_digest=self._config_digest),
-            kind=manifest.kind,
-            published_at=manifest.created_at,
-            parents=manifest.parents,
-            run_id=manifest.run_id,
-            datasets=manifest.datasets,
-            gates=manifest.gates,
-            passed=manifest.passed,
-            generation=manifest.generation,
-            uri=self._registry.address(manifest.id),
-            method=manifest.method,
-        )
+    def _announcement(self, model_id: str) -> models.PublishedModel:
+        return self._registry.announcement(self._registry.manifest(model_id), self._config_digest)
 
     def _generation(self, tenant: str, line: str) -> int:
         """Takes or renews the lease on the line. StaleGeneration when fenced off."""

@@ -28,7 +28,7 @@ def flags(settings_of: dict[str, Any], tmp_path: pathlib.Path) -> list[str]:
 
 
 def command(service: str, *flags: str) -> list[str]:
-    return [sys.executable, "-c", f"from trimtab.{service} import app; app.main()", *flags]
+    return [sys.executable, "-m", "trimtab.cli.app", service, *flags]
 
 
 @contextlib.contextmanager
@@ -73,16 +73,3 @@ def test_a_port_that_is_taken_is_one_sentence_and_exit_2(flags: list[str], tmp_p
     last = second.stderr.strip().splitlines()[-1]
     assert last.startswith(f"gateway: `http_listen` '{address}' cannot be bound")
     assert last.endswith("give a free port as host:port.")
-
-
-@pytest.mark.parametrize("service", ["gateway", "feedback"])
-def test_help_comes_without_anything_heavy(service: str) -> None:
-    listing = (
-        f"import sys; from trimtab.{service} import app\n"
-        "try:\n    app.main(['--help'])\nexcept SystemExit as end:\n    print('exit', end.code)\n"
-        "print('heavy', sorted({'torch', 'transformers'} & set(sys.modules)))"
-    )
-    ended = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, timeout=30, check=True)
-    assert "--log-url" in ended.stdout
-    assert "exit 0" in ended.stdout
-    assert "heavy []" in ended.stdout

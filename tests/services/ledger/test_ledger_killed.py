@@ -18,14 +18,14 @@ from trimtab.wire import schemas
 
 VOTES = 240
 KILLED_AT = (10, 70, 140)
-_COMMAND = "from trimtab.ledger import app; app.main()"
+_COMMAND = (sys.executable, "-m", "trimtab.cli.app", "ledger")
 
 
 @contextlib.contextmanager
 def running(settings_of: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
     """The ledger process; killed at the end, whatever it is doing."""
     flags = [part for name, value in settings_of.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    process = subprocess.Popen([sys.executable, "-c", _COMMAND, *flags], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*_COMMAND, *flags], stderr=subprocess.DEVNULL)
     try:
         yield process
         assert process.poll() is None, "the ledger ended by itself"

@@ -4,9 +4,6 @@ import asyncio
 import itertools
 import json
 import pathlib
-import resource
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -161,12 +158,3 @@ async def test_it_serves_only_once_it_knows_what_stood_in_the_log(settings_of: d
         asked = pb.CountsRequest(tenant=making.TENANT, line=making.LINE)
         counts = await stub.Counts(asked, wait_for_ready=True, timeout=30)
     assert (counts.joined, counts.waiting) == (300, 0)
-
-
-def test_help_takes_less_than_a_second() -> None:
-    """Of processor time: other tests run beside it."""
-    command = [sys.executable, "-c", "from trimtab.ledger import app; app.main(['--help'])"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 1.0
-    assert "--database" in done.stdout

@@ -135,7 +135,7 @@ class Running:
 def started(installation: Installation, **changes: object) -> Iterator[Running]:
     """The process as the console command starts it; killed at the end if it still runs."""
     place = installation.folder / f"address-{next(_numbers)}"
-    command = [sys.executable, "-c", "from trimtab.policy import app; app.main()"]
+    command = [sys.executable, "-m", "trimtab.cli.app", "policy"]
     process = subprocess.Popen(
         [*command, *installation.flags(address_file=place, **changes)],
         stderr=(installation.folder / "policy.log").open("ab"),

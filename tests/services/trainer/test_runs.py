@@ -53,10 +53,9 @@ class Trainer:
 
 
 def spawn(installation: Installation, address: pathlib.Path) -> subprocess.Popen[bytes]:
-    program = "from trimtab.trainer import app; app.main()"
     flags = [*installation.argv(), "--address-file", str(address)]
     with (installation.folder / "trainer.log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-c", program, *flags], stderr=log)
+        return subprocess.Popen([sys.executable, "-m", "trimtab.cli.app", "trainer", *flags], stderr=log)
 
 
 @contextlib.asynccontextmanager

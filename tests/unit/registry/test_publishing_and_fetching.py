@@ -98,7 +98,7 @@ def test_models_are_listed_oldest_first(store, model_folder, draft):
 
 def test_an_address_names_the_manifest(store, model_folder, draft):
     manifest = store.publish(model_folder, draft)
-    assert store.address(manifest.id).endswith(f"/registry/manifests/{manifest.id}.json")
+    assert store.announcement(manifest).uri.endswith(f"/registry/manifests/{manifest.id}.json")
 
 
 @pytest.mark.parametrize("model_id", ["0" * 64, "../secrets", "", "A" * 64])
