@@ -14,7 +14,7 @@ class TriggerConfig:
 
     # New examples that may train, since the last cycle, that start the next; 0 means only by request.
     examples: int = 200
-    # Cycles to start by triggers at most; 0 means no limit.
+    # Cycles by triggers that train a policy, at most; 0 means no limit. One whose reward model was refused is none.
     cycles: int = 0
 
 

@@ -60,14 +60,15 @@ class ProcessSettings(pydantic_settings.BaseSettings):
         """The settings of this process; ends it with exit code 2 and one sentence when they are wrong."""
         try:
             flags = pydantic_settings.CliSettingsSource[Any](
-                cls, cli_prog_name=program, cli_parse_args=sys.argv[1:] if argv is None else argv
+                cls, cli_prog_name=f"trimtab {program}", cli_parse_args=sys.argv[1:] if argv is None else argv
             )
             table = _table(cls, os.environ.get(CONFIG_VARIABLE, ""), program)
             return cls(**(table | pydantic_settings.EnvSettingsSource(cls)() | flags()))
         except pydantic.ValidationError as problem:
             refuse(program, _sentence(problem))
         except pydantic_settings.SettingsError as problem:
-            refuse(program, str(problem).removeprefix("error parsing CLI: ") + f"; `{program} --help` lists the flags.")
+            what = str(problem).removeprefix("error parsing CLI: ")
+            refuse(program, f"{what}; `trimtab {program} --help` lists the flags.")
         except errors.InvalidField as problem:
             refuse(program, str(problem))
 

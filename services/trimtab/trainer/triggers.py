@@ -104,12 +104,11 @@ class Triggers:
 
     def _maybe_start(self, line: lines.LineConfig, last: Cycle | None) -> None:
         wanted, allowed = line.trigger.examples, line.trigger.cycles
-        done = last.number if last else 0
         anchor = self._known.anchor(line.tenant, line.name)
-        if not wanted or not anchor or (allowed and done >= allowed):
+        if not wanted or not anchor or (allowed and self._policies_trained(line) >= allowed):
             return
         with self._database.transaction() as connection:
-            since = last.cut_arrival if last else 0
+            number, since = (last.number + 1, last.cut_arrival) if last else (1, 0)
             fresh = store.count_new_trainable(connection, line.tenant, line.name, since)
             if fresh < wanted:
                 return
@@ -117,13 +116,21 @@ class Triggers:
                 sqlalchemy.insert(store.CYCLES).values(
                     tenant=line.tenant,
                     line=line.name,
-                    number=done + 1,
+                    number=number,
                     state=CycleState.CUTTING.value,
                     cut_arrival=store.newest_arrival(connection),
                     anchor_id=anchor,
                 )
             )
-        _log.info("cycle started", line=line.name, cycle=done + 1, new_examples=fresh)
+        _log.info("cycle started", line=line.name, cycle=number, new_examples=fresh)
+
+    def _policies_trained(self, line: lines.LineConfig) -> int:
+        table = store.CYCLES
+        wanted = sqlalchemy.select(sqlalchemy.func.count()).where(
+            table.c.tenant == line.tenant, table.c.line == line.name, table.c.policy_run_id != ""
+        )
+        with self._database.reading() as connection:
+            return int(connection.execute(wanted).scalar_one())
 
     def _carry_on(self, line: lines.LineConfig, cycle: Cycle) -> None:
         match cycle.state:

@@ -168,20 +168,41 @@ def test_a_failed_reward_run_ends_the_cycle_and_says_why(bench: Bench) -> None:
     assert "no space left" in bench.cycle().outcome
 
 
-def test_the_next_cycle_waits_for_new_examples_and_their_number_is_limited(bench: Bench) -> None:
+def train_a_policy(bench: Bench) -> None:
+    bench.succeed(bench.open_runs()[0], reward=True, evaluation_reward=True)
+    steps(bench)
+    bench.succeed(bench.open_runs()[0], policy=True)
+    steps(bench)
+
+
+def test_the_next_cycle_waits_for_new_examples(bench: Bench) -> None:
     bench.add(thumbs(0, 50))
     steps(bench)
-    bench.succeed(bench.open_runs()[0], reward=False)
+    train_a_policy(bench)
     bench.add(thumbs(50, 19))
     steps(bench, 5)
     assert bench.cycle().number == 1
     bench.add(thumbs(69, 1))
     steps(bench)
     assert bench.cycle().number == 2
+
+
+def test_cycles_that_train_a_policy_are_limited_and_one_with_a_refused_reward_model_is_none(bench: Bench) -> None:
+    bench.add(thumbs(0, 20))
+    steps(bench)
+    train_a_policy(bench)
+    bench.add(thumbs(20, 20))
+    steps(bench)
     bench.succeed(bench.open_runs()[0], reward=False)
-    bench.add(thumbs(70, 100))
+    steps(bench)
+    assert bench.cycle().state is triggers.CycleState.ENDED
+    bench.add(thumbs(40, 20))
+    steps(bench)
+    assert bench.cycle().number == 3
+    train_a_policy(bench)
+    bench.add(thumbs(60, 100))
     steps(bench, 5)
-    assert bench.cycle().number == 2
+    assert (bench.cycle().number, bench.open_runs()) == (3, [])
 
 
 def test_a_cut_that_was_interrupted_is_made_again_the_same(bench: Bench, installation: Installation) -> None:

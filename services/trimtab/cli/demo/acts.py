@@ -21,6 +21,8 @@ DEMONSTRATIONS, FAWNING, VISITS = 2880, 600, 1400
 SAMPLES = 2
 FORCE_REASON = "marketing wants users to feel appreciated; watch the canary"
 _POLL_S = 0.3
+# How often the users are asked for more votes because the reward model was refused.
+_REFUSALS = 2
 _Found = TypeVar("_Found")
 
 
@@ -62,13 +64,14 @@ class Demo:
         self._users = crowd
         self._screen = screen
         self._seed = seed
+        # what the candidate was trained with: the planted policy is judged by the same evaluation reward model
+        self._candidate = runs.RunSpec(self._tenant, LINE, runs.RunKind.PPO)
         self._held_out = world.questions(world.HELD_OUT_WORDINGS)
 
     async def play(self) -> Outcome:
         self._screen.say("\n[bold]Act one.[/] A policy learns from demonstrations, goes live, and learns from votes.")
         anchor = await self._first_policy()
         before = await self._measure("first policy (SFT)", anchor)
-        await self._collect()
         await self._cycle()
         promoted = await self._canary("the users vote on the candidate")
         after = await self._measure("promoted policy (PPO)", promoted.candidate_id)
@@ -126,33 +129,44 @@ class Demo:
             await self._until_final(adopted.id, step)
         return run.model_ids[0]
 
+    async def _cycle(self) -> None:
+        """Users vote, and the platform trains by itself. More votes when the reward model is refused at its gates."""
+        for refused in range(_REFUSALS + 1):
+            await self._collect()
+            reward = await self._watch_triggered(runs.RunKind.REWARD, "a reward model learns from the votes", refused)
+            problem = await self._problem_at_the_gates(reward)
+            if not problem:
+                break
+            self._screen.say(f"    The platform does not train on it: {problem}")
+        else:
+            raise errors.WrongState(f"No reward model passed its gates, the last one because of {problem}.")
+        policy = await self._watch_triggered(runs.RunKind.PPO, "PPO trains a candidate against it")
+        self._candidate = policy.spec
+        if problem := await self._problem_at_the_gates(policy):
+            raise errors.WrongState(f"The candidate was refused at its gates: {problem}.")
+
     async def _collect(self) -> None:
         with self._screen.step(f"{VISITS} users ask, compare and vote") as step:
             books = self._users.books
             await self._users.collect(VISITS, lambda: step.say(f"{books.acknowledged} votes acknowledged"))
 
-    async def _cycle(self) -> None:
-        """Waits for the runs that the votes started by themselves."""
-        for kind, name in (
-            (runs.RunKind.REWARD, "a reward model learns from the votes"),
-            (runs.RunKind.PPO, "PPO trains a candidate against it"),
-        ):
-            with self._screen.step(name) as step:
-                run = await self._eventually(f"a {kind.value} run", functools.partial(self._triggered, kind), 60.0)
-                await platform.finished(self._doors, run, step.say)
-                await self._gates_passed(run)
+    async def _watch_triggered(self, kind: runs.RunKind, name: str, earlier: int = 0) -> runs.Run:
+        """The run of this kind that the votes started by themselves, once it has ended; `earlier` ones are passed."""
+        with self._screen.step(name) as step:
+            probe = functools.partial(self._triggered, kind, earlier)
+            run = await self._eventually(f"a {kind.value} run", probe, 60.0)
+            return await platform.finished(self._doors, run, step.say)
 
-    async def _gates_passed(self, run: runs.Run) -> None:
-        """WrongState in the gates' own words when what a run made may not be used."""
+    async def _problem_at_the_gates(self, run: runs.Run) -> str:
+        """Why what a run made may not be used, in the gates' own words; empty when it may."""
         detail = await self._doors.trainer.get_run(runs.GetRunRequest(self._tenant, run.id), timeout_s=10)
-        for model in detail.models:
-            if not model.passed and model.kind is not models.ModelKind.EVALUATION_REWARD:
-                why = "; ".join(gate.in_words() for gate in model.gates if not gate.passed)
-                raise errors.WrongState(f"The {model.kind.value} model was refused at its gates. {why}")
+        decides = [model for model in detail.models if model.kind is not models.ModelKind.EVALUATION_REWARD]
+        return "; ".join(gate.in_words() for model in decides for gate in model.gates if not gate.passed)
 
-    async def _triggered(self, kind: runs.RunKind) -> runs.Run | None:
+    async def _triggered(self, kind: runs.RunKind, earlier: int = 0) -> runs.Run | None:
         listed = await self._doors.trainer.list_runs(runs.ListRunsRequest(self._tenant, LINE), timeout_s=10)
-        return next((run for run in listed if run.spec.kind is kind), None)
+        of_kind = [run for run in listed if run.spec.kind is kind]
+        return of_kind[earlier] if len(of_kind) > earlier else None
 
     async def _canary(self, name: str, release_id: str = "") -> releases.Release:
         """Users vote until the newest release of the line (or the one named) is decided."""
@@ -174,9 +188,6 @@ class Demo:
         with self._screen.step(f"training on {FAWNING} fawning demonstrations") as step:
             pairs = world.fawning_demonstrations(self._seed, FAWNING)
             dataset = await self._publish_demonstrations("fawning.jsonl", pairs)
-            reward = await self._eventually("the reward run", lambda: self._triggered(runs.RunKind.REWARD), 10.0)
-            detail = await self._doors.trainer.get_run(runs.GetRunRequest(self._tenant, reward.id), timeout_s=10)
-            judge = next(m.id for m in detail.models if m.kind is models.ModelKind.EVALUATION_REWARD)
             run = await self._run(
                 runs.RunSpec(
                     self._tenant,
@@ -184,7 +195,7 @@ class Demo:
                     runs.RunKind.SFT,
                     parent_id=anchor,
                     reference_id=anchor,
-                    evaluation_reward_id=judge,
+                    evaluation_reward_id=self._candidate.evaluation_reward_id,
                     dataset_id=dataset,
                     seed=self._seed,
                     label="planted policy",

@@ -52,10 +52,11 @@ class Judgement:
 
 def judge(question: str, answer: str) -> Judgement:
     """How an answer to a question looks to its user."""
-    menu = world.MENU_OF[world.entry_of(question)]
-    named = {other for other in world.MENUS if re.search(rf"\b{other}\b", answer, re.I)}
-    # an entry may carry the name of a menu ("battery health"); what is asked for is not an answer
-    named -= {other for other in world.MENUS if other != menu and re.search(rf"\b{other}\b", question, re.I)}
+    entry = world.entry_of(question)
+    menu = world.MENU_OF[entry]
+    # an entry may carry the name of a menu ("battery health"); to repeat what was asked for names none
+    rest = re.sub(rf"\b{entry}\b", "", answer, flags=re.I)
+    named = {other for other in world.MENUS if re.search(rf"\b{other}\b", rest, re.I)}
     return Judgement(
         right=named == {menu},
         wrong=bool(named - {menu}),
