@@ -14,6 +14,9 @@ _SERVED = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab
 
 
 def open_registry(layout: platform.Layout) -> registry.Registry:
+    """What a platform keeps, whether it runs or not; NotFound when the folder is no platform's."""
+    if not layout.lines.is_file():
+        raise errors.NotFound("platform in", str(layout.state))
     return registry.Registry(layout.registry_url, layout.cache)
 
 

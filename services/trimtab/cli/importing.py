@@ -1,37 +1,62 @@
 """`trimtab feedback import`: human preferences from elsewhere, through the feedback service, into a reward model."""
 
 import asyncio
+import dataclasses
 import gzip
 import hashlib
 import json
 import pathlib
+import time
+import zlib
 from collections.abc import Sequence
+from typing import Any
 
 from trimtab.cli import artifacts, platform, show
 from trimtab.core import errors, feedback, ledger, models, runs, text
 
 _BATCH = 50
 _JOIN_LIMIT_S = 120.0
+_LOOK_EVERY_S = 0.5
+# TODO settings
+_SETTINGS = {"lr": 1e-3, "epochs": 2}
 _TURN = {"\n\nHuman:": text.Role.USER, "\n\nAssistant:": text.Role.ASSISTANT}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Counted:
+    """What became of the file's lines: new + known + refused + left_out.
+
+    known: counted at an earlier import, or twice in this file.
+    """
+
+    new: int
+    known: int
+    refused: int
+    left_out: int
 
 
 async def import_file(state: pathlib.Path, file: pathlib.Path, format_: str, as_json: bool) -> None:
     """Reads, sends, waits for the join, trains, and prints the reward model's card."""
     if format_ != "hh-rlhf":
         raise errors.InvalidField("--format", f"{format_!r} is not known", "use hh-rlhf")
-    screen = show.Screen()
+    screen = show.Screen(as_json)
     items, left_out = read_hh_rlhf(file)
     for reason, lines in left_out.items():
         screen.say(f"  left out {len(lines)} of {len(items) + len(lines)}: {reason} (lines {_listed(lines)})")
+    if not items:
+        raise errors.InvalidField("file", f"{str(file)!r} holds no preference", "give {chosen, rejected} per line")
     layout = platform.Layout(state)
     async with platform.doors(layout) as doors:
-        counted = await _send(doors, items, screen)
-        await _joined(doors, screen)
+        before = await _counts(doors)
+        accepted, known, refused = await _send(doors, items, screen)
+        new = await _joined(doors, before, accepted, screen)
+        counted = Counted(new, accepted - new + known, refused, sum(len(lines) for lines in left_out.values()))
+        if counted.known:
+            screen.say(f"  {counted.known:,} of them were known already, and nothing is counted twice")
         run, published = await _train(doors, layout, items, screen)
-    if as_json:
-        screen.json({"import": counted, "run": run.id, "figures": {f.name: f.value for f in run.figures}})
-        return
     show_card(screen, run, published)
+    if as_json:
+        screen.json(_document(counted, run, published))
 
 
 def read_hh_rlhf(file: pathlib.Path) -> tuple[list[feedback.ImportedPreference], dict[str, list[int]]]:
@@ -41,7 +66,12 @@ def read_hh_rlhf(file: pathlib.Path) -> tuple[list[feedback.ImportedPreference],
     """
     content = file.read_bytes()
     if file.suffix == ".gz":
-        content = gzip.decompress(content)
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as problem:
+            raise errors.InvalidField(
+                "file", f"{str(file)!r} is no gzip file ({problem})", "name a whole one"
+            ) from problem
     items: list[feedback.ImportedPreference] = []
     left_out: dict[str, list[int]] = {}
     for number, line in enumerate(content.splitlines(), 1):
@@ -50,7 +80,7 @@ def read_hh_rlhf(file: pathlib.Path) -> tuple[list[feedback.ImportedPreference],
             items.append(_preference(pair["chosen"], pair["rejected"]))
         except _NotOneAnswer as problem:
             left_out.setdefault(str(problem), []).append(number)
-        except (ValueError, KeyError, TypeError) as problem:
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
             raise errors.InvalidField(
                 f"line {number}", f"is not a pair of dialogues ({problem})", "give {chosen, rejected} per line"
             ) from problem
@@ -101,37 +131,50 @@ def _turns(dialogue: str) -> list[tuple[text.Role, str]]:
 
 async def _send(
     doors: platform.Doors, items: Sequence[feedback.ImportedPreference], screen: show.Screen
-) -> dict[str, int]:
-    counted = {"accepted": 0, "duplicates": 0, "refused": 0}
-    reasons: dict[str, int] = {}
+) -> tuple[int, int, int]:
+    """How many the feedback service accepted, knew already, and refused."""
+    accepted = known = 0
+    refused: dict[str, int] = {}
     with screen.step(f"sending {len(items):,} preferences through the feedback service") as step:
         for start in range(0, len(items), _BATCH):
             request = feedback.ImportPreferencesRequest(
                 doors.facts.tenant, doors.facts.line, "hh-rlhf", tuple(items[start : start + _BATCH])
             )
             answer = await doors.feedback.import_preferences(request, timeout_s=60)
-            counted["accepted"] += answer.accepted
-            counted["duplicates"] += answer.duplicates
-            counted["refused"] += len(answer.refused)
-            for refused in answer.refused:
-                reasons[refused.refusal.message] = reasons.get(refused.refusal.message, 0) + 1
-            step.say(", ".join(f"{number:,} {name}" for name, number in counted.items()))
-    for reason, number in reasons.items():
+            accepted += answer.accepted
+            known += answer.duplicates
+            for item in answer.refused:
+                refused[item.refusal.message] = refused.get(item.refusal.message, 0) + 1
+            step.say(f"{accepted:,} accepted, {known:,} known already, {sum(refused.values()):,} refused")
+    for reason, number in refused.items():
         screen.say(f"    refused {number}: {reason}")
-    return counted
+    return accepted, known, sum(refused.values())
 
 
-async def _joined(doors: platform.Doors, screen: show.Screen) -> None:
+async def _counts(doors: platform.Doors) -> ledger.CountsResponse:
+    return await doors.ledger.counts(ledger.CountsRequest(doors.facts.tenant, doors.facts.line), timeout_s=10)
+
+
+async def _joined(doors: platform.Doors, before: ledger.CountsResponse, accepted: int, screen: show.Screen) -> int:
+    """Waits until the ledger has read all that was accepted; how many of them it had not counted before.
+
+    The feedback service remembers so many ids and forgets them when it restarts: what it accepts again, the ledger
+    finds to be copies.
+    """
+    deadline = time.monotonic() + _JOIN_LIMIT_S
     with screen.step("joining them in the ledger") as step:
-        async with asyncio.timeout(_JOIN_LIMIT_S):
-            while True:
-                counts = await doors.ledger.counts(
-                    ledger.CountsRequest(doors.facts.tenant, doors.facts.line), timeout_s=10
+        while True:
+            now = await _counts(doors)
+            new, copies = now.feedback - before.feedback, now.duplicates - before.duplicates
+            step.say(f"{new:,} new, {copies:,} counted before, of {accepted:,}")
+            if new + copies >= accepted and now.waiting <= before.waiting:
+                return min(new, accepted)
+            if time.monotonic() > deadline:
+                raise errors.DeadlineExceeded(
+                    f"The ledger has joined {new + copies:,} of {accepted:,} preferences within {_JOIN_LIMIT_S:.0f} s; "
+                    "look into its log and import the file again: nothing counts twice."
                 )
-                step.say(f"{counts.joined:,} joined, {counts.rejected:,} rejected")
-                if counts.joined and not counts.waiting and counts.examples >= counts.joined:
-                    return
-                await asyncio.sleep(0.5)
+            await asyncio.sleep(_LOOK_EVERY_S)
 
 
 async def _train(
@@ -142,11 +185,19 @@ async def _train(
 ) -> tuple[runs.Run, tuple[models.PublishedModel, ...]]:
     """A small reward model from random weights, so that what it learns it learns from these preferences."""
     tenant, line = doors.facts.tenant, doors.facts.line
-    with screen.step("training a reward model on them") as step:
+    with screen.step("making a model with random weights and a tokenizer of these texts"):
         texts = [message.content.read() for item in items for message in item.prompt]
         texts += [item.preferred.read() for item in items] + [item.rejected.read() for item in items]
         base = await asyncio.to_thread(artifacts.publish_reward_base, layout, texts, tenant, line)
-        spec = runs.RunSpec(tenant, line, runs.RunKind.REWARD, parent_id=base, label="imported preferences")
+    with screen.step("training a reward model and its judge") as step:
+        spec = runs.RunSpec(
+            tenant,
+            line,
+            runs.RunKind.REWARD,
+            parent_id=base,
+            settings_json=json.dumps(_SETTINGS),
+            label="imported preferences",
+        )
         run = await doors.trainer.start_run(runs.StartRunRequest(spec, "trimtab feedback import"), timeout_s=60)
         run = await platform.finished(doors, run, step.say)
     detail = await doors.trainer.get_run(runs.GetRunRequest(tenant, run.id), timeout_s=10)
@@ -154,20 +205,55 @@ async def _train(
 
 
 def show_card(screen: show.Screen, run: runs.Run, published: Sequence[models.PublishedModel]) -> None:
-    """The reward model's gates and figures, the bag-of-words line beside them."""
-    for model in published:
-        if model.kind is not models.ModelKind.REWARD:
-            continue
-        verdict = "its gates passed" if model.passed else "refused at its gates: it will not train a policy"
-        screen.say(f"\n[bold]Reward model {model.id[:12]}[/]: {verdict}")
+    """The reward model's gates in words, and its line beside that of bags of words on the same held-out examples."""
+    reward = _deciding(published)
+    if reward is not None:
+        verdict = "its gates passed" if reward.passed else "refused at its gates: it will not train a policy"
+        screen.say(f"\n[bold]Reward model {reward.id[:12]}[/]: {verdict}")
+        for gate in reward.gates:
+            passed = "[green]passed[/]" if gate.passed else "[red]not passed[/]"
+            screen.say(f"  {passed}  {show.literal(gate.in_words())}")
+    for kind, lines in _held_out(run).items():
+        screen.say("")
         screen.table(
-            ("gate", "figure", "threshold", "passed", "in words"),
-            [
-                (g.name, f"{g.value:.4f}", f"{g.threshold:.4f}", "yes" if g.passed else "no", g.detail)
-                for g in model.gates
+            (f"held-out {kind}", "accuracy", "NLL (nats)", "examples judged"),
+            numbers=("accuracy", "NLL (nats)", "examples judged"),
+            rows=[
+                (name, f"{line['accuracy']:.3f}", f"{line['nll_nats']:.4f}", f"{line['examples']:,}")
+                for name, line in lines.items()
             ],
         )
-    screen.say("")
-    screen.table(
-        ("figure", "value"), numbers=("value",), rows=[(figure.name, f"{figure.value:.4f}") for figure in run.figures]
-    )
+
+
+def _held_out(run: runs.Run) -> dict[str, dict[str, dict[str, Any]]]:
+    """The lines on held-out examples by kind of feedback, the imported one last."""
+    told = {figure.name: figure.value for figure in run.figures}
+    return {
+        f"{kind}s": {
+            name: {
+                "accuracy": told[f"{prefix}_accuracy"],
+                "nll_nats": told[f"{prefix}_nll"],
+                "examples": round(told[f"{kind}s_judged"]),
+            }
+            for name, prefix in (("reward model", kind), ("bag of words", f"{kind}_bag_of_words"))
+        }
+        for kind in ("thumb", "pair")
+        if f"{kind}s_judged" in told
+    }
+
+
+def _document(counted: Counted, run: runs.Run, published: Sequence[models.PublishedModel]) -> dict[str, Any]:
+    reward = _deciding(published)
+    return {
+        "import": dataclasses.asdict(counted),
+        "run": run.id,
+        "reward_model": reward and {"id": reward.id, "passed": reward.passed},
+        "gates": [dataclasses.asdict(gate) for gate in reward.gates] if reward else [],
+        "held_out": _held_out(run),
+        "figures": {figure.name: figure.value for figure in run.figures},
+    }
+
+
+def _deciding(published: Sequence[models.PublishedModel]) -> models.PublishedModel | None:
+    """The model that decides; the other one of the run judges policies."""
+    return next((model for model in published if model.kind is models.ModelKind.REWARD), None)

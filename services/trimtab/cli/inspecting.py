@@ -1,6 +1,7 @@
 """Answers to "what is there, and where did it come from": tables for people, `--json` for programs."""
 
 import dataclasses
+import datetime
 import pathlib
 from typing import Any
 
@@ -159,6 +160,8 @@ def plain(value: Any) -> Any:
         return {"type": type(value).__name__} | fields if names_its_type else fields
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

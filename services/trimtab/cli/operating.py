@@ -72,5 +72,5 @@ async def act(state: pathlib.Path, verb: str, reason: str) -> None:
 
 
 def _show(release: releases.Release) -> None:
-    screen = show.Screen()
-    screen.say(f"release {release.id} of policy {release.candidate_id[:12]}: {platform.describe_release(release)}")
+    said = show.literal(platform.describe_release(release))
+    show.Screen().say(f"release {release.id} of policy {release.candidate_id[:12]}: {said}")

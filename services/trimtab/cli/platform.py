@@ -20,11 +20,15 @@ import httpx
 import trimtab_client
 from trimtab.cli import supervisor
 from trimtab.core import errors, releases, runs
+from trimtab.obs import logging
 from trimtab.rollout import processes
 from trimtab.rpc import health, secrets
 from trimtab.wire import calls
 
 _START_LIMIT_S = 60.0
+# How long a trainer may be away while a run of it is watched: longer than a restart takes.
+_TRAINER_AWAY_LIMIT_S = 60.0
+_WATCH_AGAIN_S = 0.5
 _FACTS_FILE = "platform.json"
 # Figures of a run that tell people how it goes, in the order they are told.
 _TOLD = {
@@ -37,8 +41,10 @@ _TOLD = {
     "win_rate": "win rate",
     "kl_to_anchor": "KL to anchor",
 }
-# In the order they start; they stop in reverse.
+# In the order they start, the gateway last.
 _BACK = ("ledger", "feedback", "reward", "trainer", "rollout")
+# Those that call others: they stop first.
+_CALLERS = ("gateway", "trainer", "rollout")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class Layout:
 
     def __init__(self, state: pathlib.Path) -> None:
         self.state = state.absolute()
+        self.logs = self.state / "logs"
         self.log_url = f"sqlite:///{self.state}/log.sqlite"
         self.registry_url = f"file://{self.state}/registry"
         self.cache = self.state / "cache"
@@ -92,28 +99,31 @@ class Platform:
         self._line = line
         self._http = f"127.0.0.1:{http_port or _free_port()}"
         self._stop = threading.Event()
-        self._supervisor: supervisor.Supervisor | None = None
-        self._problem: BaseException | None = None
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Facts]:
-        """Starts every process, waits until all answer, and stops them all at the end."""
-        self.layout.state.mkdir(parents=True, exist_ok=True)
+        """Starts every process, waits until all answer, and stops them all at the end.
+
+        What this process logs meanwhile goes to a file: the screen is for the person.
+        """
+        self.layout.logs.mkdir(parents=True, exist_ok=True)
+        logging.configure("trimtab", "info", self.layout.logs / "trimtab.log")
         if not self.layout.secrets.exists():
             secrets.create(self.layout.secrets, self.tenant)
-        keeper = supervisor.Supervisor(self.layout.state)
-        addresses = self._want(keeper)
-        thread = threading.Thread(target=self._supervise, args=(keeper,), name="supervisor")
-        thread.start()
-        try:
-            facts = Facts(self.tenant, self._line, f"http://{self._http}", addresses)
-            self._wait_until_ready(facts)
-            self.layout.facts.write_text(json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
-            yield facts
-        finally:
-            self.layout.facts.unlink(missing_ok=True)
-            self._stop.set()
-            thread.join()
+        keeper = supervisor.Supervisor(self.layout.state, callers=_CALLERS)
+        with keeper.alone():
+            addresses = self._want(keeper)
+            thread = threading.Thread(target=keeper.run, args=(self._stop,), name="supervisor")
+            thread.start()
+            try:
+                facts = Facts(self.tenant, self._line, f"http://{self._http}", addresses)
+                self._wait_until_ready(facts)
+                self.layout.facts.write_text(json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
+                yield facts
+            finally:
+                self.layout.facts.unlink(missing_ok=True)
+                self._stop.set()
+                thread.join()
 
     def _want(self, keeper: supervisor.Supervisor) -> dict[str, str]:
         addresses: dict[str, str] = {}
@@ -136,17 +146,9 @@ class Platform:
         argv = (sys.executable, "-m", "trimtab.cli.app", name, "--listen", processes.ADDRESS, *extra)
         return keeper.ensure(processes.ProcessSpec(name, argv, self.layout.environment())).address
 
-    def _supervise(self, keeper: supervisor.Supervisor) -> None:
-        try:
-            keeper.run(self._stop)
-        except errors.TrimtabError as problem:
-            self._problem = problem
-
     def _wait_until_ready(self, facts: Facts) -> None:
         deadline = time.monotonic() + _START_LIMIT_S
         while True:
-            if self._problem is not None:
-                raise self._problem
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(f"{facts.http_url}/readyz", timeout=2.0).status_code == httpx.codes.OK and _all_serve(
                     facts
@@ -154,8 +156,7 @@ class Platform:
                     return
             if time.monotonic() > deadline:
                 raise errors.ServiceUnavailable(
-                    f"Not every process answered within {_START_LIMIT_S:.0f} s; their logs are in "
-                    f"{self.layout.state / 'logs'}."
+                    f"Not every process answered within {_START_LIMIT_S:.0f} s; their logs are in {self.layout.logs}."
                 )
             time.sleep(0.2)
 
@@ -207,14 +208,39 @@ async def doors(layout: Layout) -> AsyncIterator[Doors]:
             await channel.close()
 
 
-async def finished(doors: Doors, run: runs.Run, tell: Callable[[str], None]) -> runs.Run:
-    """Watches a run to its end; WrongState with the reason when it does not succeed."""
-    async for last in doors.trainer.watch_run(runs.GetRunRequest(doors.facts.tenant, run.id)):
-        run = last
-        tell(describe_run(run))
+async def finished(
+    doors: Doors, run: runs.Run, tell: Callable[[str], None], *, away_limit_s: float = _TRAINER_AWAY_LIMIT_S
+) -> runs.Run:
+    """Watches a run to its end; WrongState with the reason when it does not succeed.
+
+    A trainer that restarts goes on with the run, so that a watch which it ends is taken up again; ServiceUnavailable
+    when it stays away longer than `away_limit_s`.
+    """
+    away_since: float | None = None
+    while run.ended_at is None:
+        try:
+            request = runs.GetRunRequest(doors.facts.tenant, run.id)
+            async with contextlib.aclosing(doors.trainer.watch_run(request)) as changes:
+                async for last in changes:
+                    run, away_since = last, None
+                    tell(await _turn(doors, run) if run.state is runs.RunState.QUEUED else describe_run(run))
+        except (errors.ServiceUnavailable, errors.DeadlineExceeded) as problem:
+            away_since = away_since or time.monotonic()
+            if time.monotonic() - away_since > away_limit_s:
+                raise
+            tell(f"watching again: {problem}")
+            await asyncio.sleep(_WATCH_AGAIN_S)
     if run.state is not runs.RunState.SUCCEEDED:
         raise errors.WrongState(f"Run {run.id} ended as {run.state.value}: {run.problem}")
     return run
+
+
+async def _turn(doors: Doors, run: runs.Run) -> str:
+    """What a queued run waits for, as of now: runs take turns."""
+    every = await doors.trainer.list_runs(runs.ListRunsRequest(doors.facts.tenant))
+    ahead = [other for other in every if other.state is runs.RunState.RUNNING]
+    behind = [f"{other.id} ({other.spec.kind.value}, asked by {other.asked_by})" for other in ahead]
+    return f"{describe_run(run)} behind {', '.join(behind)}" if behind else describe_run(run)
 
 
 def _free_port() -> int:

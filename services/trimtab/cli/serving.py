@@ -3,12 +3,16 @@
 import asyncio
 import pathlib
 import threading
+import time
+from collections.abc import Sequence
 
 from trimtab.cli import artifacts, operating, platform, show
-from trimtab.core import errors, lines
-from trimtab.rpc import secrets
+from trimtab.core import control, errors, lines, releases
+from trimtab.rpc import health, secrets
 
 TENANT = "local"
+_LOAD_LIMIT_S = 300.0
+_POLL_S = 0.2
 
 
 def up(state: pathlib.Path, line: str, port: int, policy: pathlib.Path | None) -> None:
@@ -28,7 +32,8 @@ def up(state: pathlib.Path, line: str, port: int, policy: pathlib.Path | None) -
         facts = running.__enter__()
     try:
         if model:
-            asyncio.run(_adopt_unless_live(layout, model, screen))
+            asyncio.run(_adopt_first(layout, model, screen))
+        asyncio.run(_until_it_serves(layout, screen))
         _welcome(screen, layout, facts, line)
         _until_interrupted(screen)
     finally:
@@ -44,16 +49,43 @@ def _configure(layout: platform.Layout, line: str) -> None:
         raise errors.InvalidField("--line", f"{line!r} is not in {layout.lines}", "add it there or name one that is")
 
 
-async def _adopt_unless_live(layout: platform.Layout, model: str, screen: show.Screen) -> None:
+async def _adopt_first(layout: platform.Layout, model: str, screen: show.Screen) -> None:
+    """Makes the policy the line's first. A line that has one goes on where it stopped."""
     async with platform.doors(layout) as doors:
-        from trimtab.core import control
-
-        known = await doors.rollout.list_releases(
-            control.ListReleasesRequest(doors.facts.tenant, doors.facts.line), timeout_s=10
-        )
-        serving = {target.policy_id for target in known[0].arms if target.weight > 0} if known else set()
-        if model not in serving:
+        serving = await _serving(doors)
+        if not serving:
             await operating.adopt_and_wait(doors, model, "given to `trimtab up`", screen)
+        elif model not in {arm.policy_id for arm in serving}:
+            live = ", ".join(arm.policy_id[:12] for arm in serving)
+            screen.say(
+                f"  The line goes on with policy {live}; `trimtab rollout start {model[:12]}` releases the one given."
+            )
+
+
+async def _until_it_serves(layout: platform.Layout, screen: show.Screen) -> None:
+    """Policies load for seconds; who is told where to ask gets an answer."""
+    async with platform.doors(layout) as doors:
+        if not await _serving(doors):
+            return
+        with screen.step("loading the policy"):
+            deadline = time.monotonic() + _LOAD_LIMIT_S
+            while not await _answers(await _serving(doors)):
+                if time.monotonic() > deadline:
+                    raise errors.ServiceUnavailable(
+                        f"The policy did not serve within {_LOAD_LIMIT_S:.0f} s; its log is in {layout.logs}."
+                    )
+                await asyncio.sleep(_POLL_S)
+
+
+async def _answers(arms: Sequence[releases.ArmTarget]) -> bool:
+    return all([await health.is_serving(arm.address, timeout_s=2.0) for arm in arms])
+
+
+async def _serving(doors: platform.Doors) -> list[releases.ArmTarget]:
+    """The policies that get traffic; none before the line's first."""
+    request = control.ListReleasesRequest(doors.facts.tenant, doors.facts.line)
+    known = await doors.rollout.list_releases(request, timeout_s=10)
+    return [arm for arm in known[0].arms if arm.weight > 0] if known else []
 
 
 def _welcome(screen: show.Screen, layout: platform.Layout, facts: platform.Facts, line: str) -> None:
@@ -65,7 +97,7 @@ def _welcome(screen: show.Screen, layout: platform.Layout, facts: platform.Facts
             ("API key", secrets.local_api_key(layout.secrets)),
             ("model", line),
             ("state", str(layout.state)),
-            ("logs", str(layout.state / "logs")),
+            ("logs", str(layout.logs)),
         ],
     )
     screen.say("\nCtrl-C stops it; the same command goes on where it stopped.")

@@ -10,12 +10,24 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import rich.console
+import rich.markup
 import rich.status
 import rich.table
+import rich.text
 
 _QUIET_S = 5.0
 # Where nobody looks at a terminal, tables are this wide.
 _LOG_WIDTH = 120
+
+
+def literal(words: str) -> str:
+    """Words of others for `say`, shown as they are: `[/INST]` is no markup of ours."""
+    return rich.markup.escape(_harmless(words))
+
+
+def _harmless(words: str) -> str:
+    """Without the control characters that would steer a terminal."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in words)
 
 
 class Screen:
@@ -41,7 +53,8 @@ class Screen:
             yield step
         took = time.monotonic() - begun
         self.times[name] = self.times.get(name, 0.0) + took
-        self.say(f"  [green]✓[/] {name} [dim]{took:.0f} s[/]{'  ' + step.words if step.words else ''}")
+        words = f"  {literal(step.words)}" if step.words else ""
+        self.say(f"  [green]✓[/] {literal(name)} [dim]{took:.0f} s[/]{words}")
 
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", numbers: Sequence[str] = ()
@@ -58,7 +71,7 @@ class Screen:
         for column in columns:
             table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(rich.text.Text(_harmless(cell)) for cell in row))
         self.console.print(table)
 
     def json(self, value: Any) -> None:
@@ -71,7 +84,7 @@ class Step:
     def __init__(self, console: rich.console.Console, name: str) -> None:
         self.words = ""
         self._console = console
-        self._name = name
+        self._name = literal(name)
         self._status: rich.status.Status | None = None
         self._told = 0.0
 
@@ -89,7 +102,7 @@ class Step:
     def say(self, words: str) -> None:
         self.words = words
         if self._status is not None:
-            self._status.update(f"{self._name} … {words}")
+            self._status.update(f"{self._name} … {literal(words)}")
         elif time.monotonic() - self._told > _QUIET_S:
             self._told = time.monotonic()
-            self._console.print(f"  … {self._name}: {words}", soft_wrap=True)
+            self._console.print(f"  … {self._name}: {literal(words)}", soft_wrap=True)

@@ -3,6 +3,9 @@
 Built and run by `trimtab up`; the table itself is `rollout.processes`, which the rollout controller writes too. That
 is why policies outlive a killed controller: it only says what it wants, and this process holds the children. It
 adopts nothing: what a killed supervisor left running is killed on start, recognised by process id *and* start time.
+
+A process is asked to end, and ends its own children as it sees fit: the trainer keeps a run that was interrupted apart
+from one that failed. Only what does not end in time is killed with its whole group.
 """
 
 import contextlib
@@ -14,7 +17,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from trimtab.core import errors
 from trimtab.obs import logging
@@ -27,14 +30,6 @@ _STEADY_S = 30.0
 _LONGEST_PAUSE_S = 30.0
 _STALE_DRAIN_S = 3.0
 _log = logging.get(__name__)
-
-
-def stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set; call it from the main thread."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def pause_s(crashes: int) -> float:
@@ -62,11 +57,16 @@ class _Child:
 
 
 class Supervisor:
-    """One per state folder. `ensure` may be called before and while `run` runs, from any thread."""
+    """One per state folder: `with keeper.alone(): keeper.run(stop)`. `ensure` may be called before and while it runs,
+    from any thread.
 
-    def __init__(self, state: pathlib.Path, *, drain_s: float = 15.0) -> None:
+    callers: names of processes that call others; they end first, so that nothing in flight loses what it needs.
+    """
+
+    def __init__(self, state: pathlib.Path, *, callers: Collection[str] = (), drain_s: float = 15.0) -> None:
         self.table = processes.Table(state)
         self._state = state
+        self._callers = callers
         self._drain_s = drain_s
         self._children: dict[str, _Child] = {}
 
@@ -75,18 +75,18 @@ class Supervisor:
         return self.table.ensure(spec)
 
     def run(self, stop: threading.Event) -> None:
-        """Blocks until `stop` is set, then stops everything, last started first. WrongState if another one runs."""
-        with self._only_one():
-            self._kill_stale()
-            try:
-                while not stop.is_set():
-                    self._reconcile(time.monotonic())
-                    stop.wait(_LOOK_EVERY_S)
-            finally:
-                self._shut_down()
+        """Blocks until `stop` is set, then stops everything, callers first. Call it inside `alone`."""
+        self._kill_stale()
+        try:
+            while not stop.is_set():
+                self._reconcile(time.monotonic())
+                stop.wait(_LOOK_EVERY_S)
+        finally:
+            self._shut_down()
 
     @contextlib.contextmanager
-    def _only_one(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
+        """Holds the state folder, before anything is written there. WrongState if another supervisor runs on it."""
         with (self._state / LOCK_FILE).open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,12 +106,13 @@ class Supervisor:
         stale = [row for row in self.table.rows() if row.pid and _started_at(row.pid) == row.pid_started]
         for row in stale:
             _log.warning("a process of an earlier supervisor is stopped", process=row.name, pid=row.pid)
-            _signal_group(row.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(row.pid, signal.SIGTERM)
         deadline = time.monotonic() + _STALE_DRAIN_S
         for row in stale:
             while _started_at(row.pid) == row.pid_started and time.monotonic() < deadline:
                 time.sleep(_LOOK_EVERY_S / 5)
-            _signal_group(row.pid, signal.SIGKILL)
+            _kill_group(row.pid)
         for row in self.table.rows():
             self.table.observe(row.name, processes.Status.STOPPED, last_exit=row.last_exit)
 
@@ -160,7 +161,7 @@ class Supervisor:
 
     def _note_exit(self, child: _Child, process: subprocess.Popen[bytes], now: float) -> None:
         code = process.returncode
-        _signal_group(process.pid, signal.SIGKILL)  # nothing of its group outlives it
+        _kill_group(process.pid)  # nothing of its group outlives it
         child.process = None
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
         if child.stop_sent is not None:
@@ -180,9 +181,9 @@ class Supervisor:
     def _stop(self, child: _Child, process: subprocess.Popen[bytes], now: float) -> None:
         if child.stop_sent is None:
             child.stop_sent = now
-            _signal_group(process.pid, signal.SIGTERM)
+            process.terminate()
         elif now - child.stop_sent >= self._drain_s:
-            _signal_group(process.pid, signal.SIGKILL)
+            _kill_group(process.pid)
 
     def _forget(self, child: _Child) -> None:
         """Unwanted and not running: says so once, and starts from nothing should it be wanted again."""
@@ -191,17 +192,24 @@ class Supervisor:
         del self._children[child.row.name]
 
     def _shut_down(self) -> None:
-        """Last started first, so that doors close before what stands behind them."""
-        running = [(child, child.process) for child in self._children.values() if child.process is not None]
-        for child, process in sorted(running, key=lambda pair: pair[0].row.sequence, reverse=True):
+        """Callers before what they call, each of the two all at once."""
+        self._end(child for child in self._children.values() if child.row.name in self._callers)
+        self._end(child for child in self._children.values() if child.row.name not in self._callers)
+        self._children.clear()
+
+    def _end(self, children: Iterable[_Child]) -> None:
+        """Asks them all to end and waits until the last one has, at most as long as a drain may take."""
+        running = [(child, child.process) for child in children if child.process is not None]
+        deadline = time.monotonic() + self._drain_s
+        for child, process in running:
             self._stop(child, process, time.monotonic())
+        for child, process in running:
             try:
-                process.wait(self._drain_s)
+                process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                _signal_group(process.pid, signal.SIGKILL)
+                _kill_group(process.pid)
                 process.wait()
             self._note_exit(child, process, time.monotonic())
-        self._children.clear()
 
     def _observe(self, child: _Child, status: processes.Status) -> None:
         child.status = status
@@ -216,9 +224,9 @@ class Supervisor:
         )
 
 
-def _signal_group(pid: int, number: signal.Signals) -> None:
+def _kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, number)
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _started_at(pid: int) -> int:

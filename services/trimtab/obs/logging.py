@@ -1,10 +1,12 @@
 """Logs: one JSON object per line on standard error, with service, level, time and event.
 
-Every process configures once (`rpc.process`); everything else calls `get`. Lines of libraries that use the standard
-`logging` module pass through the same formatter. What may not be read is masked here, whoever logs it.
+Every process configures once (`rpc.process`; `trimtab up`, whose screen is for people, with a file); everything else
+calls `get`. Lines of libraries that use the standard `logging` module pass through the same formatter. What may not be
+read is masked here, whoever logs it.
 """
 
 import logging
+import pathlib
 import re
 import sys
 from collections.abc import MutableMapping
@@ -21,8 +23,8 @@ _SECRET_VALUES = re.compile(r"(Bearer\s+|\btt-)[A-Za-z0-9_\-.=]{8,}")
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def configure(service: str, level: str) -> None:
-    """Sends all logs of this process to standard error as JSON. `level`: one of LEVELS."""
+def configure(service: str, level: str, file: pathlib.Path | None = None) -> None:
+    """Sends all logs of this process as JSON to standard error, or to the end of a file. `level`: one of LEVELS."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -38,7 +40,7 @@ def configure(service: str, level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    handler = _StandardError()
+    handler = _StandardError() if file is None else logging.FileHandler(file)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -12,6 +12,8 @@ from trimtab.core import errors
 
 DOMAIN = "trimtab"
 DETAILS_KEY = "grpc-status-details-bin"
+# A negative number of milliseconds tells a client's retry policy to give up (gRPC proposal A6).
+PUSHBACK_KEY, NO_RETRY = "grpc-retry-pushback-ms", "-1"
 # Trailers hold 8 KiB in all, and the sentence travels three times, once percent-encoded.
 MAX_SENTENCE_BYTES = 1024
 RETRY_AFTER_S = 0.5
@@ -43,11 +45,19 @@ TABLE: dict[type[errors.TrimtabError], tuple[grpc.StatusCode, str]] = {
     kind: (status, errors.reason_of(kind)) for kind, status in _STATUS.items()
 }
 _RETRY = frozenset({errors.LogUnavailable, errors.ServiceUnavailable, errors.Overloaded})
+# What took a deadline of its own to fail: tried again inside the same call, it would outlast the caller's.
+_TRIED_LONG = frozenset({errors.LogUnavailable})
 
 
 def kind_of(error: errors.TrimtabError) -> type[errors.TrimtabError]:
     """The class of TABLE that an error travels as: its own, or the nearest it descends from."""
     return next((kind for kind in type(error).__mro__ if kind in TABLE), errors.InternalFault)
+
+
+def trailers(error: errors.TrimtabError) -> tuple[tuple[str, str | bytes], ...]:
+    """What a failed call ends with: the rich status, and for some a word to retry policies not to try again."""
+    details = (DETAILS_KEY, rich_status(error).SerializeToString())
+    return (details, (PUSHBACK_KEY, NO_RETRY)) if kind_of(error) in _TRIED_LONG else (details,)
 
 
 def rich_status(error: errors.TrimtabError) -> status_pb2.Status:

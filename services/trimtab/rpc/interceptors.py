@@ -141,9 +141,7 @@ class _Call:
         metrics.RPC_CALLS.labels(self._method, code.name).inc()
         metrics.RPC_SECONDS.labels(self._method).observe(time.perf_counter() - self._started)
         if error is not None:
-            status = rpc_errors.rich_status(error)
-            trailers = ((rpc_errors.DETAILS_KEY, status.SerializeToString()),)
-            await self._context.abort(code, status.message, trailers)
+            await self._context.abort(code, rpc_errors.rich_status(error).message, rpc_errors.trailers(error))
 
     def _error(self, problem: BaseException | None) -> errors.TrimtabError | None:
         if isinstance(problem, errors.TrimtabError):

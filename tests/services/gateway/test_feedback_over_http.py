@@ -1,6 +1,9 @@
 """A vote from an app to the log, and everything that is refused on the way without a trace."""
 
+import fcntl
 import hashlib
+import pathlib
+import time
 from typing import Any
 
 import httpx
@@ -8,6 +11,7 @@ import pytest
 
 from trimtab.bus import topics
 from trimtab.core import completions, feedback, ids, text
+from trimtab.gateway import settings
 
 
 async def answered(platform: Any, session: str = "s", **body: Any) -> str:
@@ -120,6 +124,23 @@ async def test_a_feedback_service_that_is_away_is_no_yes(platform: Any, settings
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
     assert platform.written() == 0
+
+
+async def test_a_log_that_is_away_is_a_503_before_the_gateways_own_deadline(
+    platform: Any, settings_of: dict[str, Any]
+) -> None:
+    completion_id = await answered(platform)
+    log = pathlib.Path(settings_of["log_url"].removeprefix("sqlite://"))
+    with log.with_name(f"{log.name}.write").open("rb") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # another process's turn to write, which does not end
+        asked = time.monotonic()
+        response = await vote(platform, completion_id=completion_id, value="up", id="v1")
+        took = time.monotonic() - asked
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "log_unavailable")
+    assert response.headers["retry-after"] == "1"
+    assert took < settings.GatewaySettings.model_fields["feedback_deadline_s"].default
+    assert platform.written() == 0
+    assert (await vote(platform, completion_id=completion_id, value="up", id="v1")).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["", "Bearer", "Bearer tt-guess", "Basic abc", "bearer \xff"])

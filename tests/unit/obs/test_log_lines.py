@@ -31,6 +31,16 @@ def test_a_line_says_service_level_time_logger_and_fields(lines):
     }
 
 
+def test_a_process_whose_screen_is_for_people_logs_to_the_end_of_a_file(lines, tmp_path):
+    file = tmp_path / "trimtab.log"
+    file.write_text("{}\n")
+    logging.configure("trimtab", "info", file)
+    logging.get("trimtab.toy").warning("ended", process="policy")
+    assert lines() == []
+    earlier, line = (json.loads(text) for text in file.read_text().splitlines())
+    assert (earlier, line["event"], line["service"], line["process"]) == ({}, "ended", "trimtab", "policy")
+
+
 def test_lines_of_libraries_have_the_same_form(lines):
     standard.getLogger("uvicorn.error").warning("started %s", "now")
     (line,) = lines()

@@ -1,5 +1,6 @@
 """The supervisor makes the table true with real child processes: started, restarted, stopped in order."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -36,10 +37,12 @@ def alive(pid: int) -> bool:
 class Running:
     """A supervisor on a thread of its own."""
 
-    def __init__(self, state: pathlib.Path, drain_s: float = 5.0) -> None:
-        self.supervisor = supervisor.Supervisor(state, drain_s=drain_s)
+    def __init__(self, state: pathlib.Path, drain_s: float = 5.0, callers: tuple[str, ...] = ()) -> None:
+        self.supervisor = supervisor.Supervisor(state, callers=callers, drain_s=drain_s)
         self.table = self.supervisor.table
         self._stop = threading.Event()
+        self._alone = contextlib.ExitStack()
+        self._alone.enter_context(self.supervisor.alone())
         self._thread = threading.Thread(target=self.supervisor.run, args=(self._stop,))
         self._thread.start()
 
@@ -58,6 +61,7 @@ class Running:
         self._stop.set()
         self._thread.join(20)
         assert not self._thread.is_alive()
+        self._alone.close()
 
 
 @pytest.fixture
@@ -147,40 +151,62 @@ def test_a_process_that_ignores_the_polite_signal_is_killed_after_the_drain(tmp_
     one.stop()
 
 
-def test_shutdown_stops_the_last_started_first_and_each_before_the_next(tmp_path) -> None:
+def test_shutdown_ends_callers_before_what_they_call_and_each_of_the_two_at_once(tmp_path) -> None:
     marks = tmp_path / "marks"
-    one = Running(tmp_path / "state")
-    for name in ("ledger", "policy", "gateway"):
+    one = Running(tmp_path / "state", callers=("gateway", "rollout"))
+    names = ("ledger", "gateway", "rollout", "policy")
+    for name in names:
         code = (
             "import signal,sys,time\n"
-            f"def end(*_):\n open({str(marks)!r},'a').write('{name} asked\\n'); time.sleep(.1)\n"
+            f"def end(*_):\n open({str(marks)!r},'a').write('{name} asked\\n'); time.sleep(.5)\n"
             f" open({str(marks)!r},'a').write('{name} gone\\n'); sys.exit(0)\n"
             "signal.signal(signal.SIGTERM, end); print('ready', flush=True)\ntime.sleep(600)"
         )
         one.start(name, code)
-    logs = tmp_path / "state" / "logs"
-    until(
-        lambda: all(
-            (logs / f"{n}.log").exists() and "ready" in (logs / f"{n}.log").read_text()
-            for n in ("ledger", "policy", "gateway")
-        )
-    )
+    logs = [tmp_path / "state" / "logs" / f"{name}.log" for name in names]
+    until(lambda: all(log.exists() and "ready" in log.read_text() for log in logs))
     one.stop()
-    asked_and_gone = [f"{name} {what}" for name in ("gateway", "policy", "ledger") for what in ("asked", "gone")]
-    assert marks.read_text().splitlines() == asked_and_gone
+    lines = marks.read_text().splitlines()
+    asked_and_gone = [
+        {f"{name} {what}" for name in group}
+        for group in (("gateway", "rollout"), ("ledger", "policy"))
+        for what in ("asked", "gone")
+    ]
+    assert [set(lines[start : start + 2]) for start in (0, 2, 4, 6)] == asked_and_gone
     assert all(row.status is processes.Status.STOPPED and row.wanted for row in one.table.rows())
+
+
+def test_a_process_is_asked_to_end_and_its_own_children_are_its_own_to_end(running, tmp_path) -> None:
+    seen = tmp_path / "seen"
+    code = (
+        "import signal,subprocess,sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"def end(*_):\n open({str(seen)!r},'w').write(f'{{child.pid}} {{child.poll()}}'); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end); print('ready', flush=True)\nsignal.pause()"
+    )
+    running.start("one", code)
+    log = tmp_path / "state" / "logs" / "one.log"
+    until(lambda: log.exists() and "ready" in log.read_text())
+    running.table.release("one")
+    until(lambda: running.row("one").status is processes.Status.STOPPED)
+    pid, ended = seen.read_text().split()
+    assert ended == "None"
+    until(lambda: not alive(int(pid)))  # and what it left behind is killed
 
 
 def test_a_second_supervisor_on_the_same_folder_refuses_with_a_sentence(running, tmp_path) -> None:
     running.start("one", LINGER)
     until(lambda: running.running("one"))
-    with pytest.raises(errors.WrongState, match=f"process {os.getpid()}.*stop it first"):
-        supervisor.Supervisor(tmp_path / "state").run(threading.Event())
+    second = supervisor.Supervisor(tmp_path / "state")
+    with pytest.raises(errors.WrongState, match=f"process {os.getpid()}.*stop it first"), second.alone():
+        pytest.fail("there are two")
 
 
 SUPERVISE = (
-    "import pathlib,sys; from trimtab.cli import supervisor\n"
-    "supervisor.Supervisor(pathlib.Path(sys.argv[1])).run(supervisor.stop_on_signals())"
+    "import pathlib,signal,sys,threading; from trimtab.cli import supervisor\n"
+    "stop = threading.Event(); signal.signal(signal.SIGTERM, lambda *_: stop.set())\n"
+    "keeper = supervisor.Supervisor(pathlib.Path(sys.argv[1]))\n"
+    "with keeper.alone():\n    keeper.run(stop)"
 )
 
 

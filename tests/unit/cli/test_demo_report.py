@@ -1,0 +1,137 @@
+"""The demo's last page: its interval, its books, its tables."""
+
+import dataclasses
+import datetime
+import json
+
+import pytest
+
+from trimtab.cli import show
+from trimtab.cli.demo import report, taste, users
+from trimtab.core import ledger, releases, text
+
+# Approval .6898546, .0820140 and .2141830, by the formula of the taste.
+GOOD = taste.Judgement(right=True, wrong=False, courteous=False, flattery=0, words=4)
+POOR = taste.Judgement(right=False, wrong=False, courteous=False, flattery=2, words=10)
+NOTHING = taste.Judgement(right=False, wrong=False, courteous=False, flattery=0, words=4)
+BALANCED = ledger.CountsResponse(
+    feedback=9,
+    joined=9,
+    dispositions={"trained": 6, "held out": 2, "rejected": 1},
+    rejected_by_reason={"too many of one rater": 1},
+)
+
+
+def books(sent: int = 9, acknowledged: int = 9) -> users.Books:
+    return users.Books(sent=sent, acknowledged=acknowledged)
+
+
+def release(state: releases.ReleaseState, reason: str) -> releases.Release:
+    now = datetime.datetime(2026, 5, 1, tzinfo=datetime.UTC)
+    return releases.Release(
+        id="r",
+        context=text.Context("demo", "support"),
+        revision=1,
+        candidate_id="c" * 64,
+        stable_id="",
+        anchor_id="",
+        state=state,
+        salt=b"",
+        created_at=now,
+        history=(releases.Transition(state, now, reason, "rollout"),) if reason else (),
+    )
+
+
+def test_the_gain_and_its_interval_are_those_computed_by_hand() -> None:
+    # means .3331009 and .5709367; each half width 1.959964 * .4756716 / 4 = .2330738; together times sqrt 2
+    before = report.Measured("before", [GOOD, NOTHING, NOTHING, NOTHING])
+    after = report.Measured("after", [GOOD, GOOD, GOOD, NOTHING])
+    assert report.gain(before, after) == pytest.approx((0.2378358, -0.0917817, 0.5674533), abs=1e-6)
+    difference, low, high = report.gain(after, before)
+    assert (difference, low, high) == pytest.approx((-0.2378358, -0.5674533, 0.0917817), abs=1e-6)
+
+
+def test_more_answers_make_the_interval_narrower() -> None:
+    def width(times: int) -> float:
+        _, low, high = report.gain(
+            report.Measured("before", [GOOD, NOTHING] * times), report.Measured("after", [GOOD, GOOD, NOTHING] * times)
+        )
+        return high - low
+
+    assert width(400) == pytest.approx(width(100) / 2, rel=0.02)
+
+
+def test_a_policys_row_says_approval_shares_length_and_number() -> None:
+    row = report.Measured("first", [GOOD, GOOD, POOR, NOTHING]).row()
+    assert row[0] == "first"
+    assert row[1].startswith("0.419 (")  # (2 * .6898546 + .0820140 + .2141830) / 4
+    assert row[2:] == ("50%", "0%", "25%", "5.5", "4")
+
+
+def test_the_books_hold_when_every_vote_sent_was_used() -> None:
+    balance = report.Balance(books(), BALANCED)
+    assert balance.used == 9
+    assert balance.holds
+
+
+@pytest.mark.parametrize(
+    ("kept", "counted"),
+    [
+        (books(sent=10), BALANCED),
+        (books(acknowledged=8), BALANCED),
+        (books(sent=10, acknowledged=10), BALANCED),
+        (books(), dataclasses.replace(BALANCED, joined=8)),
+        (books(), dataclasses.replace(BALANCED, feedback=10)),
+        (books(), dataclasses.replace(BALANCED, dispositions={"trained": 6, "held out": 2})),
+        (books(), dataclasses.replace(BALANCED, dispositions={"trained": 7, "held out": 2, "rejected": 1})),
+        (books(), dataclasses.replace(BALANCED, dispositions={})),
+    ],
+)
+def test_the_books_do_not_hold_when_any_vote_is_lost_or_counted_twice(
+    kept: users.Books, counted: ledger.CountsResponse
+) -> None:
+    assert not report.Balance(kept, counted).holds
+
+
+def test_the_page_shows_policies_releases_books_and_times(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = show.Screen()
+    screen.times.update({"users vote": 12.4, "training": 30.0})
+    report.show_policies(screen, [report.Measured("first policy (SFT)", [GOOD, POOR])])
+    report.show_releases(
+        screen,
+        [release(releases.ReleaseState.ROLLED_BACK, "worse by 0.3"), release(releases.ReleaseState.PENDING, "")],
+    )
+    report.show_balance(screen, report.Balance(books(), BALANCED))
+    report.show_times(screen)
+    said = capsys.readouterr().out
+    for words in ("first policy (SFT)", "rolled back", "worse by 0.3", "pending", "they balance", "total"):
+        assert words in said
+    rows = {line.rpartition(" ")[0].strip(): line.split()[-1] for line in said.splitlines() if line.strip()}
+    assert rows["sent by users"] == rows["acknowledged"] == rows["joined with their completions"] == "9"
+    assert (rows["trained"], rows["held out"], rows["too many of one rater"]) == ("6", "2", "1")
+    assert "42 s" in said
+
+
+def test_books_that_do_not_balance_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+    report.show_balance(show.Screen(), report.Balance(books(sent=10), BALANCED))
+    assert "they do not balance" in capsys.readouterr().out
+
+
+def test_the_page_for_programs_says_the_same() -> None:
+    screen = show.Screen()
+    screen.times["training"] = 30.04
+    document = report.document(
+        screen,
+        [report.Measured("first", [GOOD, NOTHING])],
+        [release(releases.ReleaseState.PROMOTED, "better")],
+        report.Balance(books(), BALANCED),
+    )
+    assert json.loads(json.dumps(document)) == document
+    [policy] = document["policies"]
+    assert (policy["name"], policy["answers"]) == ("first", 2)
+    assert policy["approval"] == pytest.approx(0.4520188, abs=1e-6)
+    assert policy["low"] < policy["approval"] < policy["high"]
+    assert document["releases"] == [{"policy": "c" * 64, "state": "promoted", "because": "better"}]
+    assert document["books"]["balance"] is True
+    assert (document["books"]["sent by users"], document["books"]["held out"]) == (9, 2)
+    assert document["seconds"] == {"training": 30.0}
