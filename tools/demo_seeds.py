@@ -58,12 +58,11 @@ def play(seed: str) -> tuple[int, float, float, dict[str, Any]]:
     """One demo: exit code, seconds, peak GiB, what it printed as JSON."""
     command = [sys.executable, "-m", "trimtab.cli.app", "demo", "--json", "--seed", seed]
     begun = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
         memory = Memory(demo.pid)
         memory.start()
-        said, told = demo.communicate()
+        said, _ = demo.communicate()
         memory.ended.set()
-    sys.stderr.write(told)
     return demo.returncode, time.monotonic() - begun, memory.peak_gib, json.loads(said) if said else {}
 
 
