@@ -68,13 +68,17 @@ async def app(
         yield App(client, address, policies, votes)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[living.Up]:
     """`trimtab up` on a policy that knows one answer, and gives it again when it is asked again."""
     policy = tmp_path_factory.mktemp("policy")
     _write_policy(policy)
-    with living.up(tmp_path_factory.mktemp("up"), policy) as started:
-        yield started
+    up = living.Up(tmp_path_factory.mktemp("up"), policy)
+    try:
+        up.start()
+        yield up
+    finally:
+        up.destroy()
 
 
 def _write_policy(folder: pathlib.Path) -> None:

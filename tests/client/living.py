@@ -1,41 +1,29 @@
-"""`trimtab up` in a process of its own, as a person starts it."""
+"""A whole platform, seen by an app: where its doors are, what became of feedback, and a crash when a test wants one."""
 
-import asyncio
-import contextlib
-import dataclasses
 import os
-import pathlib
 import re
 import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
 
-from trimtab.cli import platform
+from tests.integration.loop import living
+
 from trimtab.core import errors, feedback, ledger
 from trimtab.rollout import processes
 
-LINE, TENANT = "main", "local"
-_START_S, _STOP_S = 150.0, 60.0
+LINE = living.LINE
 
 
-@dataclasses.dataclass(frozen=True)
-class Up:
-    """What it told people when it had started, and where it keeps its state."""
-
-    address: str
-    base_url: str
-    api_key: str
-    state: pathlib.Path
+class Up(living.Up):
+    def address(self) -> str:
+        """The gRPC door where people find it: on the screen."""
+        [address] = re.findall(r"^gRPC address +(\S+)", self.said(), re.M)
+        return str(address)
 
     def environment(self) -> dict[str, str]:
         """What the examples read."""
         return {
-            "TRIMTAB_ADDRESS": self.address,
-            "TRIMTAB_BASE_URL": self.base_url,
-            "TRIMTAB_API_KEY": self.api_key,
+            "TRIMTAB_ADDRESS": self.address(),
+            "TRIMTAB_BASE_URL": f"{self.url}/v1",
+            "TRIMTAB_API_KEY": self.api_key(),
         }
 
     def kill(self, name: str) -> int:
@@ -58,42 +46,11 @@ class Up:
 
         def all_joined() -> bool:
             try:
-                told[:] = asyncio.run(self._trace(identity)).feedback
+                told[:] = self.trace(identity).feedback
             except errors.NotFound:  # the ledger has yet to read it
                 return False
             return bool(told) and all(one.status is ledger.FeedbackStatus.JOINED for one in told)
 
-        until(all_joined, "joined feedback")
+        living.until(all_joined, "joined feedback")
         assert not any(one.copies for one in told)
         return {one.event.id: one.event for one in told}
-
-    async def _trace(self, identity: str) -> ledger.TraceResponse:
-        async with platform.doors(platform.Layout(self.state)) as doors:
-            return await doors.ledger.trace(ledger.TraceRequest(TENANT, identity), timeout_s=10)
-
-
-def until(holds: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    """Returns when it holds; fails when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"{what} did not come within {seconds:.0f} s"
-        threading.Event().wait(0.05)
-
-
-@contextlib.contextmanager
-def up(folder: pathlib.Path, policy: pathlib.Path) -> Iterator[Up]:
-    """Starts it and reads what it says; stops it at the end."""
-    said, state = folder / "said", folder / "state"
-    flags = ("up", "--policy", str(policy), "--state", str(state), "--port", "0")
-    with said.open("wb") as output:
-        process = subprocess.Popen(
-            (sys.executable, "-m", "trimtab.cli.app", *flags), stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        until(lambda: "Ctrl-C" in said.read_text() or process.poll() is not None, "its welcome", _START_S)
-        told = dict(re.findall(r"^(base URL|gRPC address|API key) +(\S+) *$", said.read_text(), re.M))
-        assert len(told) == 3, said.read_text()
-        yield Up(told["gRPC address"], told["base URL"], told["API key"], state)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(_STOP_S)

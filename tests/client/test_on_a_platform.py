@@ -27,7 +27,7 @@ NEEDED = ("google", "grpc", "typing_extensions.py", "trimtabapi", "trimtab_clien
 
 @pytest.fixture(scope="module")
 def trimtab(platform: living.Up) -> Iterator[trimtab_client.Trimtab]:
-    with trimtab_client.Trimtab(platform.address, api_key=platform.api_key, line=living.LINE) as client:
+    with trimtab_client.Trimtab(platform.address(), api_key=platform.api_key(), line=living.LINE) as client:
         yield client
 
 
@@ -57,7 +57,7 @@ def test_feedback_on_what_was_answered_is_joined_with_it(platform: living.Up, tr
 def test_asyncio_says_the_same_with_a_client_made_before_its_loop(
     platform: living.Up, trimtab: trimtab_client.Trimtab
 ) -> None:
-    client = trimtab_client.AsyncTrimtab(platform.address, api_key=platform.api_key, line=living.LINE)
+    client = trimtab_client.AsyncTrimtab(platform.address(), api_key=platform.api_key(), line=living.LINE)
 
     async def use() -> tuple[trimtab_client.Answer, trimtab_client.Receipt, list[trimtab_client.Piece]]:
         async with client:
