@@ -7,8 +7,26 @@ import trimtab_client
 
 
 def test_the_exported_names():
-    assert sorted(trimtab_client.__all__) == ["TrimtabError", "connect", "errors", "from_rpc"]
+    assert sorted(trimtab_client.__all__) == [
+        "Answer",
+        "AsyncTrimtab",
+        "Choice",
+        "Piece",
+        "Receipt",
+        "Trimtab",
+        "TrimtabError",
+        "connect",
+        "errors",
+        "from_rpc",
+    ]
     assert all(hasattr(trimtab_client, name) for name in trimtab_client.__all__)
+
+
+def test_both_clients_have_the_same_methods():
+    def methods(kind):
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert methods(trimtab_client.Trimtab) == methods(trimtab_client.AsyncTrimtab) == {"chat", "stream", "close"}
 
 
 def test_the_errors():

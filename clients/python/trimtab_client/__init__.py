@@ -1,13 +1,32 @@
-"""Client of the Trimtab services: channels that are safe to use, and errors with names.
+"""Client of a Trimtab platform: ask it, and tell it what people think of its answers.
 
-    channel = trimtab_client.connect("localhost:7000", token=api_key)
-    stub = policy_service_pb2_grpc.PolicyServiceStub(channel)
+    from trimtab_client import Trimtab
 
-The messages and stubs are in `trimtabapi`.
+    with Trimtab("127.0.0.1:50051", api_key=KEY, line="main") as trimtab:
+        answer = trimtab.chat("Why is the sky blue?")
+        trimtab.feedback.thumb(answer, up=True)
+
+`AsyncTrimtab` is the same for asyncio. Whatever fails is a `TrimtabError`, by its reason one of `errors`. `connect` and
+`from_rpc` are for services, which speak to each other in the generated stubs of `trimtabapi`.
 """
 
 from trimtab_client import errors
+from trimtab_client.aio import AsyncTrimtab
+from trimtab_client.answers import Answer, Choice, Piece
 from trimtab_client.channel import connect
+from trimtab_client.client import Trimtab
 from trimtab_client.errors import TrimtabError, from_rpc
+from trimtab_client.sending import Receipt
 
-__all__ = ["TrimtabError", "connect", "errors", "from_rpc"]
+__all__ = [
+    "Answer",
+    "AsyncTrimtab",
+    "Choice",
+    "Piece",
+    "Receipt",
+    "Trimtab",
+    "TrimtabError",
+    "connect",
+    "errors",
+    "from_rpc",
+]

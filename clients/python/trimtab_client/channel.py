@@ -1,11 +1,17 @@
-"""One way to open a channel: retries where they are safe, health checks, keepalive, the token on every call."""
+"""How channels are opened: retries where they are safe, health checks, keepalive, large enough messages.
+
+`connect` is for services, which call each other with the internal token; `open_sync` and `open_async` are for the SDK
+(`client`, `aio`).
+"""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import grpc
 import grpc.aio
+
+from trimtab_client import errors
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _RETRY = {
@@ -33,7 +39,7 @@ _IDEMPOTENT: dict[str, tuple[str, ...]] = {
     "trimtabapi.rollout.v1.RolloutService": ("GetRelease", "ListReleases", "WatchReleases"),
 }
 # Safe for a caller that fixes the completion id before it calls, as the gateway does.
-_IDEMPOTENT_WITH_ASSIGNMENT = (("trimtabapi.policy.v1.PolicyService", ("Complete", "StreamComplete")),)
+_ANSWERS = {"trimtabapi.policy.v1.PolicyService": ("Complete", "StreamComplete")}
 
 
 def connect(address: str, token: str = "", *, assigns_ids: bool = False) -> grpc.aio.Channel:
@@ -42,8 +48,42 @@ def connect(address: str, token: str = "", *, assigns_ids: bool = False) -> grpc
     token: an API key at the gateway, the internal token elsewhere. assigns_ids: every completion asked for over this
     channel carries its assignment, so that completions may be retried too.
     """
-    options = [
-        ("grpc.service_config", json.dumps(_service_config(assigns_ids))),
+    retried = [*_IDEMPOTENT.items(), *(_ANSWERS.items() if assigns_ids else ())]
+    interceptors = [_UnaryToken(token), _StreamToken(token)] if token else []
+    return grpc.aio.insecure_channel(address, options=_options(retried), interceptors=interceptors)
+
+
+def open_sync(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    """An app's channel to the gateway; in the clear without credentials."""
+    if credentials is None:
+        return grpc.insecure_channel(address, options=_app_options())
+    return grpc.secure_channel(address, credentials, options=_app_options())
+
+
+def open_async(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    """The same for asyncio. Open it inside the event loop."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=_app_options())
+    return grpc.aio.secure_channel(address, credentials, options=_app_options())
+
+
+def metadata(api_key: str) -> tuple[tuple[str, str], ...]:
+    """What every call of an app carries; InvalidField when that cannot be a key."""
+    if not (api_key and api_key.isascii() and api_key.isprintable()):
+        raise errors.invalid_field("api_key", "is no API key", "give the key alone, as the platform printed it")
+    return (("authorization", f"Bearer {api_key}"),)
+
+
+def _app_options() -> list[tuple[str, Any]]:
+    # an answer that was made and lost on its way has an id nobody saw: asking again counts nothing twice.
+    # Feedback is not among these: `sending` retries it longer than gRPC would
+    return _options(_ANSWERS.items())
+
+
+def _options(retried: Iterable[tuple[str, tuple[str, ...]]]) -> list[tuple[str, Any]]:
+    """`retried`: pairs of a service and its methods that are called again when the service was unavailable."""
+    return [
+        ("grpc.service_config", json.dumps(_service_config(retried))),
         ("grpc.enable_retries", 1),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -55,12 +95,9 @@ def connect(address: str, token: str = "", *, assigns_ids: bool = False) -> grpc
         # channels of one process to one address share nothing: a drained one must not poison its successor
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    interceptors = [_UnaryToken(token), _StreamToken(token)] if token else []
-    return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
 
 
-def _service_config(assigns_ids: bool) -> dict[str, Any]:
-    retried = [*_IDEMPOTENT.items(), *(_IDEMPOTENT_WITH_ASSIGNMENT if assigns_ids else ())]
+def _service_config(retried: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, Any]:
     return {
         # health checks need a policy that watches every address; pick_first ignores them
         "loadBalancingConfig": [{"round_robin": {}}],

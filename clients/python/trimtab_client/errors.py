@@ -1,11 +1,14 @@
 """What can go wrong in a call: one class per reason, read from the status a service answers with.
 
 A service says `google.rpc.ErrorInfo(reason, domain="trimtab")`; the reason picks the class. `str()` is the service's
-sentence: which field, what is wrong, what to do. Raised by nothing here: call `from_rpc` on a `grpc.aio.AioRpcError`.
+sentence: which field, what is wrong, what to do. `Trimtab` and `AsyncTrimtab` raise these; who uses the generated stubs
+over `connect` calls `from_rpc` on the `grpc.RpcError`.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import grpc
-import grpc.aio
 from google.protobuf import message
 from google.rpc import error_details_pb2, status_pb2
 
@@ -156,8 +159,18 @@ _BY_STATUS: dict[grpc.StatusCode, tuple[str, str]] = {
 _UNEXPECTED = ("INTERNAL_FAULT", "The call failed in a way that no service of Trimtab answers")
 
 
-def from_rpc(error: grpc.aio.AioRpcError) -> TrimtabError:
-    """The typed exception for a failed call."""
+def invalid_field(field: str, problem: str, remedy: str) -> InvalidField:
+    """An InvalidField that is found before anything is sent. `problem` and `remedy` are clauses without a full stop."""
+    return InvalidField(
+        f"`{field}` {problem}; {remedy}.",
+        reason="INVALID_FIELD",
+        details={"field": field},
+        status=grpc.StatusCode.INVALID_ARGUMENT,
+    )
+
+
+def from_rpc(error: grpc.RpcError) -> TrimtabError:
+    """The typed exception for a failed call, sync or async."""
     status = _rich_status(error)
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     for part in status.details:
@@ -177,9 +190,11 @@ def from_rpc(error: grpc.aio.AioRpcError) -> TrimtabError:
     )
 
 
-def _rich_status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+def _rich_status(error: grpc.RpcError) -> status_pb2.Status:
     """The google.rpc.Status in the trailers; an empty one when there is none that can be read."""
-    for key, value in error.trailing_metadata() or ():
+    # pairs, whatever the stubs say
+    trailers: Iterable[Any] = error.trailing_metadata() or ()
+    for key, value in trailers:
         if key == _DETAILS_KEY and isinstance(value, bytes):
             try:
                 return status_pb2.Status.FromString(value)

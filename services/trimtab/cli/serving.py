@@ -94,6 +94,7 @@ def _welcome(screen: show.Screen, layout: platform.Layout, facts: platform.Facts
         ("", ""),
         [
             ("base URL", f"{facts.http_url}/v1"),
+            ("gRPC address", facts.addresses["gateway"]),
             ("API key", secrets.local_api_key(layout.secrets)),
             ("model", line),
             ("state", str(layout.state)),

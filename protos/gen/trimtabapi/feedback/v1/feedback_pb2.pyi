@@ -173,7 +173,7 @@ Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
 
 @_typing.final
 class Ranking(_message.Message):
-    """Answers of one session from best to worst; ranks may tie, and answers may be left out."""
+    """Two or more answers of one session, by rank. Equal ranks tie; nothing is said of an answer that is left out."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -243,7 +243,9 @@ Global___Edit: _TypeAlias = Edit  # noqa: Y015
 
 @_typing.final
 class Demonstration(_message.Message):
-    """What the answer should have been, without an answer it corrects."""
+    """How a prompt should be answered, without an answer it corrects. `context.line` says for which line; its session is
+    its prompt's, like that of an imported preference.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -346,21 +348,31 @@ Global___Signal: _TypeAlias = Signal  # noqa: Y015
 
 @_typing.final
 class Retraction(_message.Message):
-    """Takes back what `supersedes` names."""
+    """Takes back what `supersedes` names. A completion or a prompt says where that is kept."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
+    COMPLETION_ID_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """In the rater's words; may be empty."""
+    completion_id: _builtins.str
+    """A completion that what is taken back is about; ids of feedback are unique per completion."""
+    @_builtins.property
+    def prompt(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Message]:
+        """Of a demonstration, which is about no completion: its prompt. Read, never written."""
+
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
+        completion_id: _builtins.str = ...,
+        prompt: _abc.Iterable[_common_pb2.Message] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_id", b"completion_id", "prompt", b"prompt", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
