@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
 
-from trimtab.core import errors
+from trimtab.core import errors, failpoints
 from trimtab.obs import logging
 from trimtab.rollout import processes
 
@@ -148,6 +148,7 @@ class Supervisor:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # a terminal's Ctrl-C is ours to pass on, in order
                 )
+                failpoints.reach("supervisor.start.before_noted")
         except OSError as problem:
             self._crashed(child, f"could not be started: {problem}", now)
             return

@@ -18,7 +18,7 @@ from typing import Any
 
 import apsw
 
-from trimtab.core import clock, errors
+from trimtab.core import clock, errors, failpoints
 
 FILE = "processes.sqlite"
 # In an argument of a spec: replaced by the address that the process was given.
@@ -151,7 +151,9 @@ class Table:
             except BaseException:
                 self._database.execute("ROLLBACK")
                 raise
+            failpoints.reach("processes.table.before_commit")
             self._database.execute("COMMIT")
+            failpoints.reach("processes.table.committed")
 
     def _select(self, clause: str, bindings: tuple[str, ...]) -> list[Row]:
         found = self._database.execute(f"SELECT {', '.join(_COLUMNS)} FROM processes {clause}", bindings)
