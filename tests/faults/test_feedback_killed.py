@@ -1,4 +1,4 @@
-"""A feedback service or a policy killed around an append loses nothing it acknowledged; sending again doubles nothing."""
+"""A feedback service or policy killed around an append loses nothing it acknowledged; sending again doubles nothing."""
 
 import asyncio
 import contextlib
@@ -92,7 +92,9 @@ def test_an_import_that_was_interrupted_is_the_same_when_it_is_made_again(point:
     events = written(tmp_path, topics.FEEDBACK, feedback.FeedbackEvent)
     answers = written(tmp_path, topics.COMPLETIONS, completions.Completion)
     assert len({(feedback.identity(event), feedback.body_digest(event)) for event in events}) == 6
-    assert {ref.completion_id for event in events for ref in feedback.targets(event.kind)} == {one.id for one in answers}
+    assert {ref.completion_id for event in events for ref in feedback.targets(event.kind)} == {
+        one.id for one in answers
+    }
     assert len({(one.id, one.responses) for one in answers}) == 6
 
 

@@ -1,4 +1,4 @@
-"""Killed anywhere while it publishes or fetches, the registry holds a whole artifact or none, and trying again mends it."""
+"""Killed while something is published or fetched, the registry holds all of it or nothing; trying again mends it."""
 
 import dataclasses
 import pathlib

@@ -1,4 +1,4 @@
-"""A trainer killed anywhere in a cycle ends it as one cycle: one data set, one reward run, one policy, each told once."""
+"""A trainer killed anywhere in a cycle ends it as one: one data set, one reward run, one policy, each told once."""
 
 import contextlib
 import pathlib
@@ -15,7 +15,8 @@ from trimtab import registry
 from trimtab.bus import fold, port, publish, runner, topics
 from trimtab.bus.sqlite import SqliteLog
 from trimtab.core import lines, models, runs
-from trimtab.trainer import consumer, cuts, datasets, known, publishing, runbook, runs as work, store, triggers
+from trimtab.trainer import consumer, cuts, datasets, known, publishing, runbook, store, triggers
+from trimtab.trainer import runs as work
 from trimtab.wire import schemas
 
 WALKED = [*killing.under("trainer.cut.", "trainer.publish.", "trainer.run.", "trainer.store.")]
@@ -136,3 +137,23 @@ def test_a_cycle_is_one_cycle_and_each_of_its_models_is_told_once(point: str, tm
     for run in done:
         left = {path.name for path in (tmp_path / "runs" / run.id).iterdir()}
         assert not left & {"checkpoints", "outputs"}, point
+
+
+@pytest.mark.parametrize(("deaths", "saves", "ends"), [(4, False, True), (5, False, False), (7, True, True)])
+def test_a_job_that_is_killed_is_started_again_as_long_as_it_gets_on(
+    deaths: int, saves: bool, ends: bool, tmp_path: pathlib.Path
+) -> None:
+    killing.run(begin, tmp_path)
+    (tmp_path / "deaths").write_text(str(deaths))
+    if saves:
+        (tmp_path / "saves").touch()
+    killing.run(serve, tmp_path)
+    database = store.Store(tmp_path / "trainer.db")
+    first, *others = runbook.Runbook(database).find(making.TENANT)
+    database.close()
+    assert (tmp_path / "deaths").read_text() == "0"
+    if ends:
+        assert [run.state for run in (first, *others)] == [runs.RunState.SUCCEEDED] * 2
+    else:
+        assert (first.state, others) == (runs.RunState.FAILED, [])
+        assert "was killed by SIGKILL again and again" in first.problem
