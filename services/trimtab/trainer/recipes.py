@@ -94,6 +94,8 @@ class RewardSettings(RunSettings):
     strength_margin: float = 1.0
     # Standard deviation of the surfaces' intercepts (prior).
     surface_deviation: float = 0.5
+    # Off: the input embeddings stay those of the parent, which leaves less to learn by heart from a thousand examples.
+    train_embeddings: bool = True
     # Adds one feature: the least log-probability of a token of the answer under the frozen parent, its weight learned.
     surprise: bool = False
     # A kind with fewer examples than this, in either split, could not be judged and is left out.

@@ -64,6 +64,7 @@ def fit(
 ) -> tuple[rewards.LoadedReward, reward_hub.RewardTerms]:
     """A reward model from the parent's body, trained on all of this feedback."""
     reward = rewards.from_policy(parent)
+    reward.model.get_input_embeddings().requires_grad_(settings.train_embeddings)
     terms = reward_hub.RewardTerms(feedback, settings.surface_deviation, least)
     steps = settings.epochs * -(-len(feedback) // settings.batch)
     groups = [

@@ -95,6 +95,16 @@ def test_pairs_and_thumbs_alone_fix_what_the_other_would(
     assert only_thumbs[0].reward.hub.slope == 1.0
 
 
+def test_embeddings_that_do_not_train_stay_those_of_the_parent(
+    policy: loading.LoadedPolicy, report: progress.Progress
+) -> None:
+    before = policy.model.get_input_embeddings().weight.clone()
+    made, _ = train(policy, report, making.feedback(), dataclasses.replace(QUICK, train_embeddings=False))
+    for one in made:
+        assert torch.equal(one.reward.model.get_input_embeddings().weight, before)
+        assert not torch.equal(one.reward.model.score.weight, torch.zeros_like(one.reward.model.score.weight))
+
+
 def test_the_surprise_is_learned_and_its_reference_is_kept(
     policy: loading.LoadedPolicy, report: progress.Progress
 ) -> None:
