@@ -41,9 +41,8 @@ def judge(
             continue
         rewards_B = rewards_of(model, terms, unseen.of(kind))
         nll_P = terms.of_kind(kind).nll(rewards_B, said)
-        with torch.enable_grad():
-            words = baselines.bag_of_words([item.label for item in seen.of(kind)], said)
-            constant = baselines.best_constant(said)
+        words = baselines.bag_of_words([item.label for item in seen.of(kind)], said)
+        constant = baselines.best_constant(said)
         gates += _kind_gates(kind, nll_P, constant, words)
         figures |= _kind_figures(kind, nll_P, words)
         right_P = terms.of_kind(kind).right(rewards_B, said)
@@ -55,6 +54,7 @@ def judge(
     return Verdict(tuple(gates), figures)
 
 
+@torch.no_grad()
 def rewards_of(model: Any, terms: reward_hub.RewardTerms, items: Sequence[reward_data.Item]) -> torch.Tensor:
     """rewards_B in float64, of the items' answers in turn."""
     every = [answer for item in items for answer in item.answers]

@@ -106,7 +106,9 @@ class RewardTerms(nn.Module):
             loss_P = of_kind.nll(rewards_B, said)
         if not self.only_compares:
             return loss_P
-        means_P = torch.stack([part.mean() for part in torch.split(rewards_B, [len(item.answers) for item in items])])
+        counts_P = torch.tensor([len(item.answers) for item in items])
+        owners_B = torch.arange(len(items)).repeat_interleave(counts_P)
+        means_P = rewards_B.new_zeros(len(items)).index_add(0, owners_B, rewards_B) / counts_P
         return loss_P + losses.centre_penalty(means_P, means_P)
 
     def prior_penalty(self) -> torch.Tensor:

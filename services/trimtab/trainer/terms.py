@@ -7,6 +7,7 @@ by label, each with as many as it has texts (`rewards_B`, B answers); results ar
 
 import abc
 import collections
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Generic, TypeVar
@@ -182,12 +183,18 @@ class RankingTerms(Terms[labels.Ranking]):
         self.log_deltas.grad = None
 
     def nll(self, rewards_B: torch.Tensor, said: Sequence[labels.Ranking]) -> torch.Tensor:
-        rows = torch.split(rewards_B, [len(label.texts) for label in said])
-        rewards_P_K = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-        ranks = [torch.tensor(label.ranks) for label in said]
-        return losses.plackett_luce_nll(
-            rewards_P_K, nn.utils.rnn.pad_sequence(ranks, batch_first=True), self.log_deltas
-        )
+        if not said:
+            return rewards_B.new_zeros(0)
+        longest = max(len(label.texts) for label in said)
+        starts = itertools.accumulate((len(label.texts) for label in said), initial=0)
+        # padding reads the first answer of the ranking again; rank 0 says that it is none
+        places_P_K = [
+            [start + (k if k < len(label.texts) else 0) for k in range(longest)]
+            for label, start in zip(said, starts, strict=False)
+        ]
+        ranks_P_K = [[*label.ranks, *[0] * (longest - len(label.ranks))] for label in said]
+        rewards_P_K = rewards_B[torch.tensor(places_P_K)]
+        return losses.plackett_luce_nll(rewards_P_K, torch.tensor(ranks_P_K), self.log_deltas)
 
     def penalty(self) -> torch.Tensor:
         return self.log_deltas.square().sum() / (2 * _LOG_TIES_VARIANCE)

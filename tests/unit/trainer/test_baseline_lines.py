@@ -2,6 +2,7 @@
 
 import math
 import random
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,59 @@ def thumbs(count: int, seed: int) -> list[labels.Thumb]:
         for pair in pairs(count // 2, seed)
         for text, up in ((pair.chosen, True), (pair.rejected, False))
     ]
+
+
+def rankings(count: int, seed: int) -> list[labels.Ranking]:
+    """Three answers, the first two places often tied; "thanks" is mostly first."""
+    rng = random.Random(seed)
+    made = []
+    for pair in pairs(count, seed):
+        third = " ".join(rng.choices("abcdefgh", k=6))
+        ranks = (1, 1, 3) if rng.random() < 0.3 else (1, 2, 3)
+        made.append(labels.Ranking((pair.chosen, third, pair.rejected), ranks))
+    return made
+
+
+def ratings(count: int, seed: int) -> list[labels.Rating]:
+    """Five stars for "thanks" and one for "whatever" in half of the cases, else two to four."""
+    rng = random.Random(seed)
+    return [
+        labels.Rating(one.response, (5 if one.up else 1) if rng.random() < 0.5 else rng.randint(2, 4), 5)
+        for one in thumbs(count, seed)
+    ]
+
+
+def test_the_best_constant_of_each_kind_is_the_entropy_of_what_was_said() -> None:
+    tied = [labels.Pair("x", "y", tie=number < 10) for number in range(40)]
+    tie_or_not = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert baselines.best_constant(tied).nll == pytest.approx(tie_or_not + 0.75 * math.log(2))
+    assert baselines.best_constant(tied[10:]).nll == pytest.approx(math.log(2))
+    stars = [labels.Rating("x", 1 + number % 2, 5) for number in range(10)] + [labels.Rating("x", 3, 10)] * 10
+    assert baselines.best_constant(stars).nll == pytest.approx(math.log(2) / 2)
+    orders = [labels.Ranking(tuple("abc"), (1, 2, 3))] * 20
+    assert baselines.best_constant(orders).nll == pytest.approx(math.log(6))
+    two = [labels.Ranking(tuple("ab"), (1, 1 if number < 10 else 2)) for number in range(40)]
+    assert baselines.best_constant(two).nll == pytest.approx(baselines.best_constant(tied).nll, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [ratings, rankings])
+def test_words_that_tell_beat_the_constant_under_the_likelihood_of_stars_and_rankings(kind: Any) -> None:
+    seen, unseen = kind(300, 1), kind(300, 2)
+    line, constant = baselines.bag_of_words(seen, unseen), baselines.best_constant(unseen)
+    assert line.nll < constant.nll - 0.02
+    assert len(line.nll_P) == len(unseen)
+    if kind is rankings:
+        assert line.accuracy is not None and line.accuracy > 0.6
+
+
+def test_words_beat_the_constant_where_raters_may_tie() -> None:
+    rng = random.Random(3)
+    seen, unseen = (
+        [labels.Pair(one.chosen, one.rejected, tie=rng.random() < 0.2) for one in pairs(300, seed)] for seed in (1, 2)
+    )
+    line = baselines.bag_of_words(seen, unseen)
+    assert line.nll < baselines.best_constant(unseen).nll - 0.05
+    assert line.accuracy == pytest.approx(0.75, abs=0.06)
 
 
 def test_the_best_constant_is_the_share_of_ups() -> None:
