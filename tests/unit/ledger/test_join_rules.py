@@ -1,7 +1,5 @@
 """Feedback joins its completion once, whenever either arrives, or is refused for a reason that is told."""
 
-import dataclasses
-
 import pytest
 from tests.unit.ledger import making
 
@@ -229,10 +227,7 @@ def test_every_kind_joins_is_amended_and_is_taken_back(
 
 
 def test_a_demonstration_is_of_its_own_line_and_taken_back_without_a_completion(ledger: making.Ledger) -> None:
-    shown = making.event(feedback.Demonstration(ANSWER.prompt, text.Text("so")), "shown")
-    assert shown.context is not None
-    of_line = dataclasses.replace(shown, context=dataclasses.replace(shown.context, line=making.LINE))
-    ledger.take(of_line)
+    ledger.take(making.event(feedback.Demonstration(ANSWER.prompt, text.Text("so")), "shown", line=making.LINE))
     example = only(ledger)
     assert (example.prompt, example.responses, example.context.line) == (ANSWER.prompt, (), making.LINE)
     assert (counts(ledger).joined, counts(ledger).examples) == (1, 1)
