@@ -232,12 +232,12 @@ async def finished(
 
 
 async def _turn(doors: Doors, run: runs.Run) -> str:
-    """What a queued run waits for: runs take turns."""
+    """What a queued run waits for: those that people ask for take turns, and those that feedback triggers."""
     every = await doors.trainer.list_runs(runs.ListRunsRequest(doors.facts.tenant))
     ahead = [
         f"{other.id} ({other.spec.kind.value}, asked for by {other.asked_by}: {describe_run(other)})"
         for other in every
-        if other.state is runs.RunState.RUNNING
+        if other.state is runs.RunState.RUNNING and (other.asked_by == runs.TRIGGER) == (run.asked_by == runs.TRIGGER)
     ]
     return f"{describe_run(run)} behind {', '.join(ahead)}" if ahead else describe_run(run)
 
