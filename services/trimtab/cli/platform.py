@@ -19,7 +19,7 @@ import httpx
 
 import trimtab_client
 from trimtab.cli import supervisor
-from trimtab.core import errors, releases, runs
+from trimtab.core import errors, files, releases, runs
 from trimtab.obs import logging
 from trimtab.rollout import processes
 from trimtab.rpc import health, secrets
@@ -118,7 +118,7 @@ class Platform:
             try:
                 facts = Facts(self.tenant, self._line, f"http://{self._http}", addresses)
                 self._wait_until_ready(facts)
-                self.layout.facts.write_text(json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
+                files.replace(self.layout.facts, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
                 yield facts
             finally:
                 self.layout.facts.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ crash the steps that are taken again are told once.
 
 import json
 import pathlib
-from typing import Any
 
 from trimtab.core import failpoints, files
 from trimtab.trainer import checkpoints
@@ -77,11 +76,8 @@ class Progress:
             "steps": self._steps,
             "figures": self._done.figures,
         }
-        replace_json(self._folder / PROGRESS_FILE, row)
-
-
-def replace_json(path: pathlib.Path, document: dict[str, Any]) -> None:
-    """Writes the file so that a reader sees the old or the new document, never a part."""
-    scratch = path.with_suffix(".writing")
-    scratch.write_text(json.dumps(document))
-    scratch.replace(path)
+        # replaced whole, for those who read it; not made durable, since every step would pay for it
+        path = self._folder / PROGRESS_FILE
+        scratch = path.with_suffix(".writing")
+        scratch.write_text(json.dumps(row))
+        scratch.replace(path)
