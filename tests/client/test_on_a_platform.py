@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 from tests.client import living
+from tests.integration.loop import living as loop_living
 
 import trimtab_client
+from trimtab.core import errors as core_errors
 from trimtab.core import feedback, text
 from trimtab_client import errors
 
@@ -52,6 +54,37 @@ def test_feedback_on_what_was_answered_is_joined_with_it(platform: living.Up, tr
     compared = trimtab.feedback.compare(better, (answer.id, 1), strength=0.5)
     sides = text.ResponseRef(answer.id, 0), text.ResponseRef(answer.id, 1)
     assert platform.joined(compared.id)[compared.id].kind == feedback.Comparison(*sides, strength=0.5)
+
+
+def test_every_kind_becomes_an_example_and_is_taken_back_by_its_receipt(
+    platform: living.Up, trimtab: trimtab_client.Trimtab
+) -> None:
+    answer = trimtab.chat(QUESTION, session="u-18", n=2)
+    first, second = answer.choices
+    give = trimtab.feedback
+    receipts = {
+        "ThumbExample": give.thumb(first, up=True),
+        "RatingExample": give.rate(first, stars=4),
+        "PairExample": give.compare(first, second, tie=True),
+        "RankingExample": give.rank([second, first]),
+        "EditExample": give.edit(first, "So."),
+        "DemonstrationExample": give.demonstrate(QUESTION, "So."),
+        "CritiqueExample": give.critique(first, "Long.", span=(0, 1)),
+        "SignalExample": give.signal(first, "copy"),
+    }
+
+    def examples(receipt: trimtab_client.Receipt) -> list[str]:
+        """What became of it: its kind, or "NoneType" once it was taken back."""
+        try:
+            return [type(example.kind).__name__ for example in platform.trace(receipt.id).examples]
+        except core_errors.NotFound:  # the ledger has yet to read it
+            return []
+
+    for kind, receipt in receipts.items():
+        loop_living.until(lambda kind=kind, receipt=receipt: examples(receipt) == [kind], kind)
+        give.retract(receipt)
+    for kind, receipt in receipts.items():
+        loop_living.until(lambda receipt=receipt: examples(receipt) == ["NoneType"], f"{kind} taken back")
 
 
 def test_asyncio_says_the_same_with_a_client_made_before_its_loop(

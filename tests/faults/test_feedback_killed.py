@@ -45,7 +45,7 @@ def send(folder: pathlib.Path) -> None:
 
     async def all_of_them() -> None:
         log = SqliteLog(folder / "log.db")
-        takes = intake.Intake(log, making.RING, config_digest="")
+        takes = intake.Intake(log, making.RING, b"h" * 32, config_digest="")
         for number in range(SENT):
             target = text.ResponseRef(making.completion("s", number).id, 0)
             event = feedback.FeedbackEvent(f"vote-{number}", clock.utc_now(), feedback.Thumb(target, up=True))

@@ -1,6 +1,7 @@
 """A trainer killed anywhere in a cycle ends it as one: one data set, one reward run, one policy, each told once."""
 
 import contextlib
+import functools
 import pathlib
 import sys
 import threading
@@ -81,7 +82,7 @@ def serve(folder: pathlib.Path) -> None:
         (fold.follow, (log, topics.MODELS, topics_say.apply_model, stop, topics_known.set)),
         (fold.follow, (log, topics.ROLLOUTS, topics_say.apply_release, stop, rollouts_known.set)),
         (reading.run, (stop,)),
-        (worker.run, (stop,)),
+        (functools.partial(worker.run, triggered=True), (stop,)),
     ):
         threading.Thread(target=target, args=arguments, daemon=True).start()
     assert topics_known.wait(30) and rollouts_known.wait(30)
@@ -90,7 +91,7 @@ def serve(folder: pathlib.Path) -> None:
         assert time.monotonic() < deadline
         cycles.step()
         time.sleep(0.01)
-    while book.next_open() is not None or any((folder / "runs").glob("*/outputs")):
+    while book.next_open(triggered=True) is not None or any((folder / "runs").glob("*/outputs")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

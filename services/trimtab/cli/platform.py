@@ -26,9 +26,9 @@ from trimtab.rpc import health, secrets
 from trimtab.wire import calls
 
 _START_LIMIT_S = 60.0
-# How long a trainer may be away while a run of it is watched: longer than a restart takes.
+# How long a trainer may be away while somebody waits for a run of it: longer than a restart takes.
 _TRAINER_AWAY_LIMIT_S = 60.0
-_WATCH_AGAIN_S = 0.5
+_ASK_EVERY_S = 0.5
 _FACTS_FILE = "platform.json"
 # Figures of a run that tell people how it goes, in the order they are told.
 _TOLD = {
@@ -180,7 +180,6 @@ class Doors:
     ledger: calls.LedgerCalls
     trainer: calls.TrainerCalls
     rollout: calls.RolloutCalls
-    reward: calls.RewardCalls
     feedback: calls.FeedbackCalls
 
 
@@ -191,7 +190,7 @@ async def doors(layout: Layout) -> AsyncIterator[Doors]:
     keys = secrets.load(layout.secrets)
     channels = {
         name: trimtab_client.connect(facts.addresses[name], keys.internal_token)
-        for name in ("ledger", "trainer", "rollout", "reward", "feedback")
+        for name in ("ledger", "trainer", "rollout", "feedback")
     }
     try:
         yield Doors(
@@ -200,7 +199,6 @@ async def doors(layout: Layout) -> AsyncIterator[Doors]:
             ledger=calls.LedgerCalls(channels["ledger"]),
             trainer=calls.TrainerCalls(channels["trainer"]),
             rollout=calls.RolloutCalls(channels["rollout"]),
-            reward=calls.RewardCalls(channels["reward"]),
             feedback=calls.FeedbackCalls(channels["feedback"]),
         )
     finally:
@@ -211,36 +209,37 @@ async def doors(layout: Layout) -> AsyncIterator[Doors]:
 async def finished(
     doors: Doors, run: runs.Run, tell: Callable[[str], None], *, away_limit_s: float = _TRAINER_AWAY_LIMIT_S
 ) -> runs.Run:
-    """Watches a run to its end; WrongState with the reason when it does not succeed.
+    """Tells how a run goes until it has ended; WrongState with the reason when it does not succeed.
 
-    A trainer that restarts goes on with the run, so that a watch which it ends is taken up again; ServiceUnavailable
-    when it stays away longer than `away_limit_s`.
+    Asked for again and again rather than watched: people are told that it goes on when nothing changes, and a trainer
+    that restarts is met again. ServiceUnavailable when it stays away longer than `away_limit_s`.
     """
     away_since: float | None = None
     while run.ended_at is None:
+        await asyncio.sleep(_ASK_EVERY_S)
         try:
-            request = runs.GetRunRequest(doors.facts.tenant, run.id)
-            async with contextlib.aclosing(doors.trainer.watch_run(request)) as changes:
-                async for last in changes:
-                    run, away_since = last, None
-                    tell(await _turn(doors, run) if run.state is runs.RunState.QUEUED else describe_run(run))
+            run = (await doors.trainer.get_run(runs.GetRunRequest(doors.facts.tenant, run.id))).run
+            tell(await _turn(doors, run) if run.state is runs.RunState.QUEUED else describe_run(run))
+            away_since = None
         except (errors.ServiceUnavailable, errors.DeadlineExceeded) as problem:
             away_since = away_since or time.monotonic()
             if time.monotonic() - away_since > away_limit_s:
                 raise
-            tell(f"watching again: {problem}")
-            await asyncio.sleep(_WATCH_AGAIN_S)
+            tell(f"the trainer does not answer, asking again: {problem}")
     if run.state is not runs.RunState.SUCCEEDED:
         raise errors.WrongState(f"Run {run.id} ended as {run.state.value}: {run.problem}")
     return run
 
 
 async def _turn(doors: Doors, run: runs.Run) -> str:
-    """What a queued run waits for, as of now: runs take turns."""
+    """What a queued run waits for: those that people ask for take turns, and those that feedback triggers."""
     every = await doors.trainer.list_runs(runs.ListRunsRequest(doors.facts.tenant))
-    ahead = [other for other in every if other.state is runs.RunState.RUNNING]
-    behind = [f"{other.id} ({other.spec.kind.value}, asked by {other.asked_by})" for other in ahead]
-    return f"{describe_run(run)} behind {', '.join(behind)}" if behind else describe_run(run)
+    ahead = [
+        f"{other.id} ({other.spec.kind.value}, asked for by {other.asked_by}: {describe_run(other)})"
+        for other in every
+        if other.state is runs.RunState.RUNNING and (other.asked_by == runs.TRIGGER) == (run.asked_by == runs.TRIGGER)
+    ]
+    return f"{describe_run(run)} behind {', '.join(ahead)}" if ahead else describe_run(run)
 
 
 def _free_port() -> int:

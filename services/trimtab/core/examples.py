@@ -53,6 +53,7 @@ class DemonstrationExample:
 class CritiqueExample:
     response: text.Text
     comment: text.Text
+    span: feedback.Span | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Example:
     """The record on topic `examples`, self-contained. A revision keeps the id and raises `revision`.
 
     (partition, sequence) come from the ledger's outbox: the order data sets are cut in.
-    fold: 0 to 9, of the session (imports: of the prompt). kind is None exactly when withdrawn.
+    fold: 0 to 9, of the session (imports and demonstrations: of the prompt). kind is None exactly when withdrawn.
     """
 
     id: str

@@ -64,6 +64,8 @@ class Edit:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Demonstration:
+    """Its session is its prompt's; the event's `context.line` says for which line."""
+
     prompt: tuple[text.Message, ...]
     response: text.Text
 
@@ -98,7 +100,11 @@ class Signal:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retraction:
+    """completion_id: one that what is taken back is about. prompt: of a demonstration instead; read, never written."""
+
     reason: str = ""
+    completion_id: str = ""
+    prompt: tuple[text.Message, ...] = ()
 
 
 Kind = Thumb | Rating | Comparison | Ranking | Edit | Demonstration | Critique | Signal | Retraction
@@ -195,7 +201,9 @@ def targets(kind: Kind) -> tuple[text.ResponseRef, ...]:
             return (kind.preferred, kind.rejected)
         case Ranking():
             return tuple(item.target for item in kind.items)
-        case Demonstration() | Retraction():
+        case Retraction():
+            return (text.ResponseRef(kind.completion_id),) if kind.completion_id else ()
+        case Demonstration():
             return ()
 
 
@@ -203,11 +211,30 @@ def identity(event: FeedbackEvent) -> tuple[str, str]:
     """What makes two events copies of one: the completion id (the smallest of several) and the feedback id.
 
     The smallest, so that a comparison sent again with its sides swapped meets the first one and shows as a conflict.
+    An event about no completion goes by its session.
     """
-    return min((target.completion_id for target in targets(event.kind)), default=""), event.id
+    session = event.context.session_hash.hex() if event.context else ""
+    return min((target.completion_id for target in targets(event.kind)), default=session), event.id
 
 
 def body_digest(event: FeedbackEvent) -> bytes:
     """sha256 of what the rater said. The same for every copy of an event, whoever filled in its time and context."""
-    body = (event.kind, event.rater, event.surface, event.criterion, event.supersedes)
+    line = event.context.line if event.context and not targets(event.kind) else ""
+    body = (_in_order(event.kind), event.rater, event.surface, event.criterion, event.supersedes, line)
     return hashlib.sha256(repr(body).encode()).digest()
+
+
+def _in_order(kind: Kind) -> Kind:
+    """The kind with answers whose order says nothing in an order of their own."""
+    match kind:
+        case Comparison(tie=True):
+            first, second = sorted((kind.preferred, kind.rejected), key=_place)
+            return dataclasses.replace(kind, preferred=first, rejected=second)
+        case Ranking():
+            return Ranking(tuple(sorted(kind.items, key=lambda item: (item.rank, *_place(item.target)))))
+        case _:
+            return kind
+
+
+def _place(ref: text.ResponseRef) -> tuple[str, int]:
+    return ref.completion_id, ref.choice

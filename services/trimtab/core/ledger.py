@@ -91,11 +91,13 @@ class SessionOutcome:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArmTotals:
+    """votes: thumbs and stars that count; vote_sum: their sum, each in [0, 1]."""
+
     arm: completions.Arm
     completions: int
     completion_tokens: int
     votes: int
-    votes_up: int
+    vote_sum: float
     mean_latency_s: float
 
 

@@ -8,6 +8,8 @@ from trimtab.core import models
 
 # GetRunResponse has a field named like the module, and a class body would look the annotation up among its fields.
 _PublishedModel = models.PublishedModel
+# Who asks for the runs that feedback starts by itself.
+TRIGGER = "trigger"
 
 
 class RunKind(enum.StrEnum):

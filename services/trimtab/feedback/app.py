@@ -12,7 +12,7 @@ def build(settings: feedback_settings.FeedbackSettings) -> process.Process:
     log = connect.open_log(settings.log_url)
     ring, digest = made.secrets.signing, settings.digest()
     door = servicer.FeedbackServicer(
-        intake.Intake(log, ring, config_digest=digest),
+        intake.Intake(log, ring, made.secrets.hash_key, config_digest=digest),
         imports.Importer(log, ring, made.secrets.hash_key, config_digest=digest),
     )
     made.on_close(log.close)

@@ -10,7 +10,7 @@ import hashlib
 
 from trimtab.bus import port, publish, topics
 from trimtab.core import clock, completions, errors, failpoints, feedback, ids, text
-from trimtab.feedback import acknowledged, intake, validation
+from trimtab.feedback import acknowledged, intake, placing, validation
 from trimtab.obs import metrics
 
 MAX_ITEMS = 1000
@@ -87,9 +87,10 @@ class Importer:
 
     def _made(self, request: feedback.ImportPreferencesRequest, item: feedback.ImportedPreference) -> _Import:
         prompt, preferred, rejected = _check_item(item)
-        digest = hashlib.sha256("\x1f".join((*prompt, preferred, rejected)).encode()).digest()
+        roles = (message.role.value for message in item.prompt)
+        digest = hashlib.sha256("\x1f".join((*roles, *prompt, preferred, rejected)).encode()).digest()
         answers = sorted((preferred, rejected), key=lambda answer: hashlib.sha256(answer.encode()).digest())
-        session_hash = ids.keyed_hash(self._hash_key, "import", request.tenant, *prompt)
+        session_hash = placing.prompt_session(self._hash_key, request.tenant, item.prompt)
         context = text.Context(
             request.tenant, request.line, session_hash=session_hash, config_digest=self._config_digest
         )
@@ -136,16 +137,12 @@ def _check_request(request: feedback.ImportPreferencesRequest) -> None:
         raise errors.InvalidField("items", f"has {len(request.items)} items", f"send at most {MAX_ITEMS} at once")
 
 
-def _check_item(item: feedback.ImportedPreference) -> tuple[tuple[str, ...], str, str]:
-    """(roles and contents of the prompt, preferred, rejected) of an item that is a preference."""
+def _check_item(item: feedback.ImportedPreference) -> tuple[list[str], str, str]:
+    """(texts of the prompt, preferred, rejected) of an item that is a preference."""
     validation.check_id("item", item.item)
-    if not item.prompt:
-        raise errors.InvalidField("prompt", "is empty", "send the conversation that was answered")
-    prompt: list[str] = []
-    for position, message in enumerate(item.prompt):
-        prompt += (message.role.value, validation.check_text(f"prompt[{position}].content", message.content))
+    prompt = validation.check_prompt("prompt", item.prompt)
     preferred = validation.check_text("preferred", item.preferred)
     rejected = validation.check_text("rejected", item.rejected)
     if preferred == rejected:
         raise errors.InvalidField("rejected", "is the same text as `preferred`", "send two different answers")
-    return tuple(prompt), preferred, rejected
+    return prompt, preferred, rejected

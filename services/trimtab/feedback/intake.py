@@ -1,7 +1,7 @@
 """Takes in what people think: judge, append, and only then say yes.
 
-Called by the doors (`feedback.servicer`). The rules are in `feedback.validation`; joining with the answer, and counting
-once for ever, is the ledger's.
+Called by the doors (`feedback.servicer`). The rules are in `feedback.validation` and `feedback.placing`; joining with
+the answer, and counting once for ever, is the ledger's.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from trimtab.bus import port, publish, topics
 from trimtab.core import clock, errors, failpoints, feedback, ids, text
-from trimtab.feedback import acknowledged, validation
+from trimtab.feedback import acknowledged, placing, validation
 from trimtab.obs import metrics
 
 REMEMBERED = 100_000
@@ -20,10 +20,17 @@ class Intake:
     """Promises 1 and 2: acknowledged is durable, and the same event again is acknowledged without a second record."""
 
     def __init__(
-        self, log: port.EventLog, ring: ids.KeyRing, *, config_digest: str, now: clock.Clock = clock.utc_now
+        self,
+        log: port.EventLog,
+        ring: ids.KeyRing,
+        hash_key: bytes,
+        *,
+        config_digest: str,
+        now: clock.Clock = clock.utc_now,
     ) -> None:
         self._log = log
         self._ring = ring
+        self._hash_key = hash_key
         self._config_digest = config_digest
         self._now = now
         self._acknowledged = acknowledged.Acknowledged(REMEMBERED)
@@ -76,16 +83,21 @@ class Intake:
             raise errors.InvalidField("tenant", "is missing", "send feedback through the gateway, which fills it")
         event = request.event
         validation.check_event(event, self._now())
-        session_hash, verified = validation.place(event.kind, request.tenant, self._ring)
+        session_hash, verified = placing.place(event.kind, request.tenant, self._ring, self._hash_key)
+        kind = event.kind
+        if isinstance(kind, feedback.Retraction):
+            kind = dataclasses.replace(kind, prompt=())  # it has said where the event belongs
         given = event.context or text.Context(tenant=request.tenant, line="")
         context = dataclasses.replace(
             given,
             tenant=request.tenant,
             session_hash=session_hash,
-            store=True,  # consent is the completion's, and the join knows it
+            # consent is the completion's, and the join knows it; a demonstration is sent to be kept
+            store=True,
             config_digest=self._config_digest,
         )
-        return dataclasses.replace(event, id=event.id or str(ids.uuid7()), context=context, verified=verified)
+        judged = dataclasses.replace(event, kind=kind, context=context, verified=verified)
+        return dataclasses.replace(judged, id=event.id or str(ids.uuid7()))
 
 
 def refusal_of(problem: errors.TrimtabError) -> feedback.Refusal:

@@ -62,7 +62,7 @@ def read_chat(body: fields.Fields, session_header: str) -> ChatRequest:
     user = body.text("user", MAX_SESSION)
     request = completions.CompleteRequest(
         model=body.text("model", MAX_SESSION),
-        messages=_messages(body),
+        messages=read_messages(body.items("messages"), "messages"),
         sampling=_sampling(body),
         n=1 if n is None else n,
         session_id=session_id,
@@ -162,8 +162,9 @@ def _stop(body: fields.Fields) -> tuple[str, ...]:
     return stops
 
 
-def _messages(body: fields.Fields) -> tuple[text.Message, ...]:
-    return tuple(_message(item, f"messages[{position}]") for position, item in enumerate(body.items("messages")))
+def read_messages(items: list[Any], where: str) -> tuple[text.Message, ...]:
+    """A conversation: `{"role", "content"}` each, as OpenAI spells them."""
+    return tuple(_message(item, f"{where}[{position}]") for position, item in enumerate(items))
 
 
 def _message(item: Any, where: str) -> text.Message:

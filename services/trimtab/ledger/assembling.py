@@ -23,7 +23,7 @@ class Place:
 def context_of(head: joining.Head, known: answers.Answers) -> text.Context:
     """The context of the answers; of the event itself where it is about none (a demonstration)."""
     about = _answers(head, known)
-    return about[0].context if about else head.counts.context
+    return about[0].context if about else head.about.context
 
 
 def state_of(head: joining.Head) -> bytes:
@@ -57,25 +57,23 @@ def assemble(head: joining.Head, known: answers.Answers, place: Place) -> exampl
         prompt=() if head.withdrawn else prompt,
         feedback_chain=tuple(item.event.id for item in head.chain),
         responses=tuple(
-            text.ResponseRef(known[target.uuid][head.counts.tenant].completion_id, target.choice)
-            for target in head.counts.targets
+            text.ResponseRef(answer.completion_id, target.choice)
+            for answer, target in zip(about, head.about.targets, strict=True)
         ),
         policy_ids=tuple(dict.fromkeys(answer.policy_id for answer in about if answer.policy_id)),
     )
 
 
 def arm_of(head: joining.Head, known: answers.Answers) -> tuple[answers.Answer, completions.Arm] | None:
-    """For a thumb on a completion of a release: that completion and its arm. None when it is no evidence."""
-    if not isinstance(head.counts.event.kind, feedback.Thumb):
+    """For a vote on a completion of a release: that completion and its arm. None when it is no evidence."""
+    if not isinstance(head.counts.event.kind, feedback.Thumb | feedback.Rating):
         return None
     answer = _answers(head, known)[0]
     return (answer, answer.arm) if answer.release_id and answer.arm else None
 
 
 def _answers(head: joining.Head, known: answers.Answers) -> list[answers.Answer]:
-    """The completions of the event that counts; of the event it takes back when it is a retraction."""
-    about = next((item for item in (head.counts, *head.chain) if item.targets), head.counts)
-    return [known[target.uuid][about.tenant] for target in about.targets]
+    return [known[target.uuid][head.about.tenant] for target in head.about.targets]
 
 
 def _kind(head: joining.Head, known: answers.Answers) -> examples.Kind:
@@ -94,7 +92,7 @@ def _kind(head: joining.Head, known: answers.Answers) -> examples.Kind:
         case feedback.Edit():
             return examples.EditExample(bodies[0], kind.corrected)
         case feedback.Critique():
-            return examples.CritiqueExample(bodies[0], kind.comment)
+            return examples.CritiqueExample(bodies[0], kind.comment, kind.span)
         case feedback.Signal():
             return examples.SignalExample(bodies[0], kind.signal)
         case feedback.Demonstration():

@@ -69,6 +69,8 @@ def receive(event: feedback.FeedbackEvent, *, partition: int, offset: int, key: 
         raise errors.MalformedRecord("Its `context.tenant` is empty.")
     if not received.targets and not received.context.session_hash:
         raise errors.MalformedRecord("It is about no completion and of no session.")
+    if isinstance(event.kind, feedback.Rating) and not 1 <= event.kind.stars <= event.kind.scale > 1:
+        raise errors.MalformedRecord(f"It gives {event.kind.stars} of {event.kind.scale} stars.")
     return received
 
 
@@ -86,7 +88,10 @@ def _spelled_once(kind: feedback.Kind) -> feedback.Kind:
         case feedback.Ranking():
             items = tuple(dataclasses.replace(item, target=_ref(item.target)) for item in kind.items)
             return dataclasses.replace(kind, items=items)
-        case feedback.Demonstration() | feedback.Retraction():
+        case feedback.Retraction():
+            [target] = feedback.targets(kind) or [None]
+            return dataclasses.replace(kind, completion_id=_ref(target).completion_id) if target else kind
+        case feedback.Demonstration():
             return kind
 
 

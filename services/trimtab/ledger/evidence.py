@@ -1,8 +1,9 @@
 """What a release has shown: its sessions with their outcomes, and totals per arm. Asked by the rollout controller.
 
 The unit is the session, by its first randomised exposure to the release; one that met it in an earlier stage does not
-count. Arm and propensity are those of that exposure, the outcome is the mean of the session's thumbs on the release's
-completions that were given up to the maturity window after it. Whether any of this proves a thing is the rollout's.
+count. Arm and propensity are those of that exposure; the outcome is the mean of the session's votes (a thumb is 0 or
+1, s of S stars are (s - 1) / (S - 1)) on the release's completions, given up to the maturity window after it. Other
+kinds of feedback are no votes. Whether any of this proves a thing is the rollout's.
 """
 
 import sqlalchemy as sa
@@ -35,12 +36,12 @@ def evidence(store: database.Database, request: ledger.EvidenceRequest, now: clo
 def _sessions(
     connection: sa.Connection, request: ledger.EvidenceRequest, window_us: int, mature_us: int
 ) -> tuple[ledger.SessionOutcome, ...]:
-    exposure, thumb = tables.EXPOSURES, tables.THUMBS
-    votes = sa.and_(
-        thumb.c.release_id == exposure.c.release_id,
-        thumb.c.tenant == exposure.c.tenant,
-        thumb.c.session == exposure.c.session,
-        thumb.c.occurred_us <= exposure.c.exposed_us + window_us,
+    exposure, vote = tables.EXPOSURES, tables.VOTES
+    in_time = sa.and_(
+        vote.c.release_id == exposure.c.release_id,
+        vote.c.tenant == exposure.c.tenant,
+        vote.c.session == exposure.c.session,
+        vote.c.occurred_us <= exposure.c.exposed_us + window_us,
     )
     columns = (
         exposure.c.session,
@@ -50,8 +51,8 @@ def _sessions(
         exposure.c.propensity,
     )
     query = (
-        sa.select(*columns, sa.func.count(thumb.c.example_id), sa.func.coalesce(sa.func.sum(thumb.c.up), 0))
-        .select_from(exposure.outerjoin(thumb, votes))
+        sa.select(*columns, sa.func.count(vote.c.example_id), sa.func.avg(vote.c.outcome))
+        .select_from(exposure.outerjoin(vote, in_time))
         .where(
             exposure.c.release_id == request.release_id,
             exposure.c.tenant == request.tenant,
@@ -67,17 +68,17 @@ def _sessions(
             exposed_at=rows.from_us(exposed_us),
             votes=count,
             mature=exposed_us <= mature_us,
-            outcome=ups / count if count else None,
+            outcome=mean,
         )
-        for _, exposed_us, _, arm, propensity, count, ups in connection.execute(query)
+        for _, exposed_us, _, arm, propensity, count, mean in connection.execute(query)
     )
 
 
 def _totals(connection: sa.Connection, request: ledger.EvidenceRequest) -> tuple[ledger.ArmTotals, ...]:
-    total, thumb = tables.ARM_TOTALS, tables.THUMBS
-    of_release = (thumb.c.release_id == request.release_id, thumb.c.tenant == request.tenant)
-    query = sa.select(thumb.c.arm, sa.func.count(), sa.func.sum(thumb.c.up)).where(*of_release).group_by(thumb.c.arm)
-    votes = {arm: (count, ups) for arm, count, ups in connection.execute(query)}
+    total, vote = tables.ARM_TOTALS, tables.VOTES
+    of_release = (vote.c.release_id == request.release_id, vote.c.tenant == request.tenant)
+    counted = sa.select(vote.c.arm, sa.func.count(), sa.func.sum(vote.c.outcome)).where(*of_release)
+    votes = {arm: (count, added) for arm, count, added in connection.execute(counted.group_by(vote.c.arm))}
     arms = (
         sa.select(total)
         .where(total.c.release_id == request.release_id, total.c.tenant == request.tenant)
@@ -88,8 +89,8 @@ def _totals(connection: sa.Connection, request: ledger.EvidenceRequest) -> tuple
             arm=completions.Arm(row.arm),
             completions=row.completions,
             completion_tokens=row.completion_tokens,
-            votes=votes.get(row.arm, (0, 0))[0],
-            votes_up=votes.get(row.arm, (0, 0))[1],
+            votes=votes.get(row.arm, (0, 0.0))[0],
+            vote_sum=votes.get(row.arm, (0, 0.0))[1],
             mean_latency_s=row.latency_s / row.completions,
         )
         for row in connection.execute(arms)

@@ -18,7 +18,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
-from trimtab.core import feedback, ids, ledger
+from trimtab.core import feedback, ids, ledger, text
 from trimtab.ledger import answers, events
 
 NO_COMPLETION = "completion has not arrived"
@@ -45,6 +45,12 @@ class Head:
     @property
     def withdrawn(self) -> bool:
         return isinstance(self.counts.event.kind, feedback.Retraction)
+
+    @property
+    def about(self) -> events.Received:
+        """The event whose answers the example is about: of a retraction, one that it takes back."""
+        kept = (item for item in self.chain if not isinstance(item.event.kind, feedback.Retraction))
+        return next(kept, self.counts) if self.withdrawn else self.counts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,7 +114,7 @@ def judge(received: events.Received, known: answers.Answers) -> Standing | None:
             found.append((target, by_tenant[tenant]))
         elif by_tenant:
             return _rejected("completion of another tenant")
-    rejection = _broken_rule(found)
+    rejection = _broken_rule(received.event.kind, found)
     if rejection:
         return _rejected(rejection)
     if len(found) < len(received.targets):
@@ -120,7 +126,7 @@ def _rejected(reason: str) -> Standing:
     return Standing(ledger.FeedbackStatus.REJECTED, reason)
 
 
-def _broken_rule(found: Sequence[tuple[events.Target, answers.Answer]]) -> str:
+def _broken_rule(kind: feedback.Kind, found: Sequence[tuple[events.Target, answers.Answer]]) -> str:
     contexts = [answer.context for _, answer in found]
     texts = [answer.texts.get(target.choice) for target, answer in found]
     rules = (
@@ -129,8 +135,16 @@ def _broken_rule(found: Sequence[tuple[events.Target, answers.Answer]]) -> str:
         ("sessions differ", len({context.session_hash for context in contexts}) > 1),
         ("lines differ", len({context.line for context in contexts}) > 1),
         ("prompts differ", any(answer.prompt != found[0][1].prompt for _, answer in found)),
+        ("span outside the answer", any(not _spans(kind, said) for said in texts)),
     )
     return next((reason for reason, broken in rules if broken), "")
+
+
+def _spans(kind: feedback.Kind, said: text.Text | None) -> bool:
+    """Whether a critique's span lies in the answer, as far as that can be read."""
+    if not isinstance(kind, feedback.Critique) or kind.span is None or said is None:
+        return True
+    return not isinstance(said.body, str) or kind.span.end <= len(said.body)
 
 
 def _with_superseded_at_hand(
@@ -195,8 +209,8 @@ def _example_id(root: events.Received) -> str:
 
 def _root_name(item: events.Received) -> str:
     """Votes of one rater on the same answers share a name: the later amends the earlier. Others have their identity."""
-    votes = isinstance(item.event.kind, feedback.Thumb | feedback.Rating | feedback.Comparison)
-    if not votes:
+    votes = feedback.Thumb | feedback.Rating | feedback.Comparison | feedback.Ranking
+    if not isinstance(item.event.kind, votes):
         return f"{item.subject.hex()} {item.event.id}"
     about = sorted(f"{target.uuid.hex}/{target.choice}" for target in item.targets)
     rater = item.event.rater

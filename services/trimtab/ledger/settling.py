@@ -28,14 +28,14 @@ class Batch:
 
 @dataclasses.dataclass(slots=True)
 class _Changes:
-    """What a fold asks to be written about examples. revised: those whose earlier thumbs no longer count."""
+    """What a fold asks to be written about examples. revised: those whose earlier votes no longer count."""
 
     connection: sa.Connection
     sequences: example_store.Sequences
     made: list[tuple[examples.Example, bytes | None]] = dataclasses.field(default_factory=list)
     confirmed: dict[str, bytes] = dataclasses.field(default_factory=dict)
     revised: list[str] = dataclasses.field(default_factory=list)
-    thumbs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    votes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 class Settler:
@@ -91,7 +91,7 @@ class Settler:
             _withdraw(stored[item], changes)
         example_store.write(connection, changes.made)
         example_store.confirm(connection, changes.confirmed)
-        example_store.count_thumbs(connection, changes.revised, changes.thumbs)
+        example_store.count_votes(connection, changes.revised, changes.votes)
         changes.sequences.save()
         return len(changes.made)
 
@@ -107,8 +107,8 @@ def _revise(
     if stored is not None and stored.state == state:
         return
     changes.revised += [head.example_id] if stored else []
-    thumb = _thumb(head, known)
-    changes.thumbs += [thumb] if thumb else []
+    vote = _vote(head, known)
+    changes.votes += [vote] if vote else []
     if stored is None and head.withdrawn:
         return
     if stored is not None and stored.state is None:
@@ -145,9 +145,10 @@ def _line_of(received: events.Received, known: answers.Answers, line: str) -> st
     return next((answer.context.line for answer in found if answer is not None), line)
 
 
-def _thumb(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
+def _vote(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
     exposed = assembling.arm_of(head, known)
-    if exposed is None or not isinstance(head.counts.event.kind, feedback.Thumb):
+    outcome = _outcome(head.counts.event.kind)
+    if exposed is None or outcome is None:
         return None
     answer, arm = exposed
     return {
@@ -156,6 +157,17 @@ def _thumb(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
         "tenant": answer.context.tenant,
         "session": answer.context.session_hash,
         "arm": arm.value,
-        "up": int(head.counts.event.kind.up),
+        "outcome": outcome,
         "occurred_us": rows.to_us(head.counts.event.occurred_at),
     }
+
+
+def _outcome(kind: feedback.Kind) -> float | None:
+    """A vote in [0, 1]: what of feedback is evidence."""
+    match kind:
+        case feedback.Thumb():
+            return float(kind.up)
+        case feedback.Rating():
+            return (kind.stars - 1) / (kind.scale - 1)
+        case _:
+            return None

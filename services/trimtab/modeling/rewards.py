@@ -2,8 +2,8 @@
 
 On disk a reward model is an ordinary Hugging Face folder of `AutoModelForSequenceClassification` with one label, so any
 published one drops in and ours loads elsewhere. What is ours alone lies beside it: `hub.json` (the terms around the
-reward: slope and intercepts of thumbs, the weight of the surprise) and, where the surprise is used, `reference/` (the
-frozen policy it is measured under).
+reward: slopes, intercepts, cutpoints and ties of each kind of feedback, the weight of the surprise) and, where the
+surprise is used, `reference/` (the frozen policy it is measured under).
 
 The score is read at the last real token, found by its length and never by its id: most chat models pad with the
 end-of-sequence token, and then "the last token that is no pad" is not the end of the answer. Called by the reward
@@ -39,13 +39,28 @@ class Surprise:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Stars:
+    """P(at most k stars) = sigma(cutpoints[k - 1] - slope r), for k below the scale's top."""
+
+    slope: float
+    cutpoints: list[float]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Hub:
-    """The terms around the reward r: P(thumb up) = sigma(slope r + intercept + surface's intercept)."""
+    """The terms around the reward r: P(thumb up) = sigma(slope r + intercept + surface's intercept).
+
+    ties: Davidson's nu of comparisons, None where nobody ties. ranking_ties: delta of ties of 2, 3, ... answers in a
+    ranking. stars: by scale.
+    """
 
     slope: float = 1.0
     intercept: float = 0.0
     surfaces: dict[str, float] = dataclasses.field(default_factory=dict)
     surprise: Surprise | None = None
+    ties: float | None = None
+    ranking_ties: list[float] = dataclasses.field(default_factory=list)
+    stars: dict[str, Stars] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -161,7 +176,8 @@ def _load_hub(path: pathlib.Path) -> Hub:
     try:
         document = json.loads(path.read_text())
         surprise = document.pop("surprise", None)
-        return Hub(**document, surprise=Surprise(**surprise) if surprise else None)
+        stars = {scale: Stars(**of_scale) for scale, of_scale in document.pop("stars", {}).items()}
+        return Hub(**document, surprise=Surprise(**surprise) if surprise else None, stars=stars)
     except (ValueError, TypeError, AttributeError) as problem:
         raise errors.ArtifactCorrupt(f"{path} is no description of a reward's terms: {problem}.") from problem
 

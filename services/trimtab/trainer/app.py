@@ -5,6 +5,7 @@ A control plane: it never imports torch. Training runs in child processes (`trai
 
 import contextlib
 import fcntl
+import functools
 import pathlib
 import threading
 import uuid
@@ -88,7 +89,8 @@ def build(config: settings.TrainerSettings) -> process.Process:
     trainer.add_thread("rollouts", lambda stop: fold.follow(log, topics.ROLLOUTS, apply_release, stop, rollouts_read))
     examples = runner.Runner(log, [topics.EXAMPLES], consumer.Examples(database), consumer=consumer.CONSUMER)
     trainer.add_thread("examples", examples.run)
-    trainer.add_thread("runs", worker.run)
+    trainer.add_thread("runs", functools.partial(worker.run, triggered=False))
+    trainer.add_thread("triggered runs", functools.partial(worker.run, triggered=True))
     trainer.add_thread("cycles", cycles.run)
     return trainer
 

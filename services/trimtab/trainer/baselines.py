@@ -1,76 +1,96 @@
-"""What a reward model must beat: the best constant, and logistic regression on bags of words.
+"""What a reward model must beat: the best constant, and bags of words under the likelihood of the same kind.
 
 Printed on every reward model's card, also for imported human preferences, always on the reward model's own split.
-Deterministic: the problem is convex, starts at zero and is solved by L-BFGS in float64. Features are log(1 + count) of
-each word that occurs in at least two training texts; no length, no prompt. How much the weights are decayed is chosen
-on the training texts alone, so that the line is as good as such a line can be: a weak line would flatter the model.
+Deterministic: the problem is convex, starts at zero and is solved by L-BFGS in float64. The reward of a text is w times
+log(1 + count) of each word that occurs in at least two training texts; no length, no prompt. How much w is decayed is
+chosen on the training texts alone, so that the line is as good as such a line can be: a weak line would flatter the
+model. Labels of one kind at a time; the terms around the reward are those of the reward hub (`trainer.terms`).
 """
 
 import collections
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
-from torch.nn import functional
+
+from trimtab.trainer import convex, labels, terms
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 _VOCABULARY = 20_000
-_ITERATIONS = 50
 _DECAYS = (1.0, 3.0, 10.0, 30.0)
 _FOLDS = 3
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class LabelledPair:
-    """The text of two answers to one prompt."""
-
-    chosen: str
-    rejected: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class LabelledThumb:
-    """The text of an answer, and its thumb."""
-
-    response: str
-    up: bool
+_Label = TypeVar("_Label", bound=labels.Label)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Line:
-    """How a predictor does on unseen examples: nats per example, share predicted right (ties count half).
+    """How a predictor does on unseen labels: nats per label, share predicted right (ties count half).
 
-    nll_P: the nats of each example, where they differ.
+    accuracy: None for a kind that knows no right and wrong. nll_P: the nats of each label, where they differ.
     """
 
     nll: float
-    accuracy: float
+    accuracy: float | None
     nll_P: tuple[float, ...] = ()
 
 
-# The best constant for pairs: which of two answers is named first means nothing.
+# The best constant for decided pairs: which of two answers is named first means nothing.
 COIN = Line(nll=math.log(2), accuracy=0.5)
 
 
-def best_constant(thumbs: Sequence[LabelledThumb]) -> Line:
-    """The constant probability that fits these very thumbs best: their share of ups."""
-    share = sum(thumb.up for thumb in thumbs) / len(thumbs)
-    entropy = -sum(p * math.log(p) for p in (share, 1 - share) if p)
-    return Line(nll=entropy, accuracy=max(share, 1 - share))
+def best_constant(said: Sequence[labels.Label]) -> Line:
+    """The predictor that knows no text and fits these very labels best."""
+    match said[0]:
+        case labels.Pair():
+            return _constant_of_pairs(_only(labels.Pair, said))
+        case labels.Thumb():
+            return _shares([thumb.up for thumb in _only(labels.Thumb, said)])
+        case labels.Rating():
+            return _constant_of_ratings(_only(labels.Rating, said))
+        case labels.Ranking():
+            return _constant_of_rankings(_only(labels.Ranking, said))
 
 
-def bag_of_words_pairs(train: Sequence[LabelledPair], test: Sequence[LabelledPair]) -> Line:
-    """Bradley-Terry with r = w . features: logistic regression on feature differences, without intercept."""
-    words = _Words([text for pair in train for text in (pair.chosen, pair.rejected)])
-    return _line(*(_Problem.of_pairs(words, pairs) for pairs in (train, test)))
+def bag_of_words(seen: Sequence[labels.Label], unseen: Sequence[labels.Label]) -> Line:
+    """The line of rewards that are linear in words, fitted to `seen`."""
+    words = _Words([text for label in seen for text in label.texts])
+    problem, test = _Problem(words, seen), _Problem(words, unseen)
+    folds = [problem.fold(number) for number in range(_FOLDS)]
+    cost = {
+        decay: sum(float(outside.fitted(decay).nll(inside).sum()) for outside, inside in folds) for decay in _DECAYS
+    }
+    return problem.fitted(min(_DECAYS, key=cost.__getitem__)).line(test)
 
 
-def bag_of_words_thumbs(train: Sequence[LabelledThumb], test: Sequence[LabelledThumb]) -> Line:
-    """Logistic regression of thumbs, with an intercept that is not decayed."""
-    words = _Words([thumb.response for thumb in train])
-    return _line(*(_Problem.of_thumbs(words, thumbs) for thumbs in (train, test)))
+def _shares(verdicts: Sequence[Any]) -> Line:
+    """Each verdict as probable as it is frequent."""
+    shares = [count / len(verdicts) for count in collections.Counter(verdicts).values()]
+    return Line(nll=-math.fsum(share * math.log(share) for share in shares), accuracy=max(shares))
+
+
+def _constant_of_pairs(pairs: Sequence[labels.Pair]) -> Line:
+    """Ties as frequent as they are, and a coin for the others."""
+    ties = [pair.tie for pair in pairs]
+    decided = 1 - sum(ties) / len(ties)
+    return Line(nll=_shares(ties).nll + decided * COIN.nll, accuracy=COIN.accuracy)
+
+
+def _constant_of_ratings(ratings: Sequence[labels.Rating]) -> Line:
+    """Each level of a scale as frequent as it is."""
+    of_scale = [[one.stars for one in ratings if one.scale == scale] for scale in sorted({r.scale for r in ratings})]
+    return Line(math.fsum(_shares(stars).nll * len(stars) for stars in of_scale) / len(ratings), accuracy=None)
+
+
+def _constant_of_rankings(rankings: Sequence[labels.Ranking]) -> Line:
+    """All answers alike, ties of each size as probable as fits best."""
+    model = terms.RankingTerms(rankings).double()
+    alike_B = torch.zeros(sum(len(label.texts) for label in rankings), dtype=torch.float64)
+    convex.minimise(model.parameters(), lambda: model.nll(alike_B, rankings).sum())
+    with torch.no_grad():
+        return Line(nll=float(model.nll(alike_B, rankings).mean()), accuracy=0.5)
 
 
 class _Words:
@@ -90,86 +110,82 @@ class _Words:
 
 
 class _Problem:
-    """Logistic regression: sparse rows (row, feature, value), and signs_P, +1 for yes and -1 for no.
+    """Labels with the words of their texts as sparse rows (text, word, value).
 
-    `width` features; the last one is the intercept if there is one, and `decayed` features lie before it.
+    whole: the labels that say which terms there are; a fold may lack a scale or a tie that the others have.
     """
 
-    def __init__(self, rows: Sequence[dict[int, float]], signs: Sequence[float], width: int, decayed: int) -> None:
-        self.width, self.decayed = width, decayed
-        self._rows = rows
-        self.signs_P = torch.tensor(list(signs), dtype=torch.float64)
-        entries = [(row, feature, value) for row, one in enumerate(rows) for feature, value in one.items()]
-        self._row_of = torch.tensor([row for row, _, _ in entries], dtype=torch.long)
-        self._feature_of = torch.tensor([feature for _, feature, _ in entries], dtype=torch.long)
+    def __init__(
+        self, words: _Words, said: Sequence[labels.Label], whole: Sequence[labels.Label] | None = None
+    ) -> None:
+        self._words = words
+        self.said = said
+        self._whole = said if whole is None else whole
+        features = [words.features(text) for label in said for text in label.texts]
+        entries = [(row, word, value) for row, one in enumerate(features) for word, value in one.items()]
+        self._texts = len(features)
+        self._text_of = torch.tensor([row for row, _, _ in entries], dtype=torch.long)
+        self._word_of = torch.tensor([word for _, word, _ in entries], dtype=torch.long)
         self._value_of = torch.tensor([value for _, _, value in entries], dtype=torch.float64)
 
-    @classmethod
-    def of_pairs(cls, words: _Words, pairs: Sequence[LabelledPair]) -> "_Problem":
-        rows = []
-        for pair in pairs:
-            row = collections.defaultdict(float, words.features(pair.chosen))
-            for feature, value in words.features(pair.rejected).items():
-                row[feature] -= value
-            rows.append(dict(row))
-        return cls(rows, [1.0] * len(pairs), len(words), len(words))
+    def fold(self, number: int) -> tuple["_Problem", ...]:
+        """All labels but every third one, and those."""
+        outside = [label for place, label in enumerate(self.said) if place % _FOLDS != number]
+        return tuple(_Problem(self._words, part, self.said) for part in (outside, self.said[number::_FOLDS]))
 
-    @classmethod
-    def of_thumbs(cls, words: _Words, thumbs: Sequence[LabelledThumb]) -> "_Problem":
-        rows = [words.features(thumb.response) | {len(words): 1.0} for thumb in thumbs]
-        return cls(rows, [1.0 if thumb.up else -1.0 for thumb in thumbs], len(words) + 1, len(words))
+    def rewards(self, weights: torch.Tensor) -> torch.Tensor:
+        """rewards_B: w . features of every text."""
+        values = self._value_of * weights.index_select(0, self._word_of)
+        return torch.zeros(self._texts, dtype=torch.float64).index_add(0, self._text_of, values)
 
-    def fold(self, number: int) -> tuple["_Problem", "_Problem"]:
-        """All rows but every third one, and those."""
-        inside = [i for i in range(len(self._rows)) if i % _FOLDS == number]
-        outside = [i for i in range(len(self._rows)) if i % _FOLDS != number]
-        return self._subset(outside), self._subset(inside)
-
-    def _subset(self, chosen: Sequence[int]) -> "_Problem":
-        signs = self.signs_P[chosen].tolist()
-        return _Problem([self._rows[i] for i in chosen], signs, self.width, self.decayed)
-
-    def logits(self, weights: torch.Tensor) -> torch.Tensor:
-        products = self._value_of * weights[self._feature_of]
-        return torch.bincount(self._row_of, weights=products, minlength=len(self._rows))
-
-    def nll(self, weights: torch.Tensor) -> torch.Tensor:
-        """-log sigma(sign logit) of each row."""
-        return -functional.logsigmoid(self.signs_P * self.logits(weights))
-
-    def fitted(self, decay: float) -> torch.Tensor:
-        """The weights that minimise sum of nll + decay / 2 |w|^2."""
-        weights = torch.zeros(self.width, dtype=torch.float64)
-        weights.grad = torch.zeros_like(weights)
-        solver = torch.optim.LBFGS([weights], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
-        decays = torch.full_like(weights, decay)
-        decays[self.decayed :] = 0.0
+    def fitted(self, decay: float) -> "_Fitted":
+        """The terms and weights that minimise sum of nll + prior of the terms + decay / 2 |w|^2."""
+        made = _Fitted(_terms_of(self._whole).double(), torch.zeros(len(self._words), dtype=torch.float64))
+        made.weights.requires_grad_()
 
         def objective() -> torch.Tensor:
-            margins_P = self.signs_P * self.logits(weights)
-            slopes_P = -self.signs_P * torch.sigmoid(-margins_P)
-            by_entry = self._value_of * slopes_P[self._row_of]
-            gradient = torch.bincount(self._feature_of, weights=by_entry, minlength=self.width)
-            weights.grad = gradient + decays * weights
-            return -functional.logsigmoid(margins_P).sum() + 0.5 * (decays * weights.square()).sum()
+            cost = made.terms.nll(self.rewards(made.weights), self.said).sum()
+            return cost + made.terms.penalty() + 0.5 * decay * made.weights.square().sum()
 
-        with torch.no_grad():
-            solver.step(objective)  # type: ignore[no-untyped-call]
-        return weights
+        convex.minimise([made.weights, *made.terms.parameters()], objective)
+        return made
 
 
-def _line(train: _Problem, test: _Problem) -> Line:
-    if not train.width:
-        return COIN
-    folds = [train.fold(number) for number in range(_FOLDS)]
-    unseen = {
-        decay: sum(inside.nll(outside.fitted(decay)).sum().item() for outside, inside in folds) for decay in _DECAYS
-    }
-    weights = train.fitted(min(_DECAYS, key=unseen.__getitem__))
-    logits_P = test.signs_P * test.logits(weights)
-    right_P = (logits_P > 0).double() + 0.5 * (logits_P == 0).double()
-    nll_P = test.nll(weights)
-    return Line(nll=nll_P.mean().item(), accuracy=right_P.mean().item(), nll_P=tuple(nll_P.tolist()))
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Fitted:
+    terms: terms.Terms[Any]
+    weights: torch.Tensor
+
+    @torch.no_grad()
+    def nll(self, problem: _Problem) -> torch.Tensor:
+        """nll_P of the problem's labels; none for no labels."""
+        if not problem.said:
+            return torch.zeros(0)
+        return self.terms.nll(problem.rewards(self.weights), problem.said)
+
+    @torch.no_grad()
+    def line(self, problem: _Problem) -> Line:
+        nll_P = self.nll(problem)
+        right_P = self.terms.right(problem.rewards(self.weights), problem.said)
+        accuracy = None if right_P is None else float(right_P.mean())
+        return Line(nll=float(nll_P.mean()), accuracy=accuracy, nll_P=tuple(nll_P.tolist()))
+
+
+def _terms_of(said: Sequence[labels.Label]) -> terms.Terms[Any]:
+    """The terms of the labels' kind, with nothing known of surfaces and raters and every slope 1."""
+    match said[0]:
+        case labels.Pair():
+            return terms.PairTerms(_only(labels.Pair, said))
+        case labels.Thumb():
+            return terms.ThumbTerms()
+        case labels.Rating():
+            return terms.RatingTerms(_only(labels.Rating, said))
+        case labels.Ranking():
+            return terms.RankingTerms(_only(labels.Ranking, said))
+
+
+def _only(kind: type[_Label], said: Iterable[labels.Label]) -> list[_Label]:
+    return [label for label in said if isinstance(label, kind)]
 
 
 def _split(text: str) -> list[str]:

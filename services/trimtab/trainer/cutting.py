@@ -10,18 +10,18 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-from trimtab.core import examples, ids, text
+from trimtab.core import examples, feedback, ids, text
 from trimtab.trainer import datasets
 
 PER_RATER_LIMIT = 200
-_NOT_TRAINED_YET: dict[type, str] = {
-    examples.RatingExample: "rating: not trained yet",
-    examples.RankingExample: "ranking: not trained yet",
-    examples.EditExample: "edit: not trained yet",
-    examples.DemonstrationExample: "demonstration: not trained from feedback yet",
-    examples.CritiqueExample: "critique: not trained yet",
-    examples.SignalExample: "signal: not trained yet",
-}
+_GOOD_SIGNS = frozenset({feedback.SignalKind.COPY, feedback.SignalKind.ACCEPT})
+_TRAINS_REWARD = (
+    examples.ThumbExample,
+    examples.PairExample,
+    examples.RatingExample,
+    examples.RankingExample,
+    examples.EditExample,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,14 +53,8 @@ def heads(stored: Iterable[examples.Example]) -> list[examples.Example]:
 
 
 def is_trainable(example: examples.Example) -> bool:
-    """Whether it can count towards a trigger: a thumb or a decided pair that stands."""
-    match example.kind:
-        case examples.ThumbExample():
-            return not example.withdrawn
-        case examples.PairExample(tie=tie):
-            return not example.withdrawn and not tie
-        case _:
-            return False
+    """Whether it can count towards a trigger: it stands, and a reward model learns from its kind."""
+    return not example.withdrawn and isinstance(example.kind, _TRAINS_REWARD)
 
 
 def _age(example: examples.Example) -> tuple[int, int]:
@@ -93,11 +87,11 @@ class _Selection:
         identity = _identity(row)
         if identity in self._seen:
             self._reject(example, "duplicate: this rater said the same of the same texts")
-        elif self._of_rater.get(row.rater, 0) >= self._per_rater:
+        elif row.weight and self._of_rater.get(row.rater, 0) >= self._per_rater:
             self._reject(example, f"rater limit: {self._per_rater} examples of one rater are used")
         else:
             self._seen.add(identity)
-            self._of_rater[row.rater] = self._of_rater.get(row.rater, 0) + 1
+            self._of_rater[row.rater] = self._of_rater.get(row.rater, 0) + (row.weight > 0)
             self.examples.append(row)
             disposition = datasets.HELD_OUT if row.split == "held_out" else datasets.TRAINED
             self.members.append(datasets.Member(example.id, disposition))
@@ -110,38 +104,47 @@ def _unusable(example: examples.Example) -> str:
     """Why it cannot train by itself, or nothing."""
     if example.withdrawn or example.kind is None:
         return "withdrawn"
-    if type(example.kind) in _NOT_TRAINED_YET:
-        return _NOT_TRAINED_YET[type(example.kind)]
+    if isinstance(example.kind, examples.CritiqueExample):
+        return "critique: weighs nothing, a comment has no direction"
+    if isinstance(example.kind, examples.SignalExample) and not _is_held_out(example):
+        return "signal: weighs nothing until its slope is shown to be above 0; held-out ones measure it"
     if not example.context.store:
         return "no consent to keep the text"
-    bodies = [message.content.body for message in example.prompt] + [answer.body for answer in _answers(example)]
+    answers = [answer.body for answer in _answers(example)]
+    bodies = [message.content.body for message in example.prompt] + answers
     if any(isinstance(body, text.Ciphertext) for body in bodies):
         return "sealed text"
     if not example.prompt or any(not str(body).strip() for body in bodies):
         return "empty text"
-    if isinstance(example.kind, examples.PairExample):
-        if example.kind.tie:
-            return "tie: not trained yet"
-        if example.kind.chosen == example.kind.rejected:
-            return "identical answers"
+    if len(answers) > 1 and len(set(answers)) == 1:
+        is_edit = isinstance(example.kind, examples.EditExample)
+        return "edit that changes nothing" if is_edit else "identical answers"
     return ""
+
+
+def _is_held_out(example: examples.Example) -> bool:
+    return example.fold in ids.HELD_OUT_FOLDS
 
 
 def _answers(example: examples.Example) -> tuple[text.Text, ...]:
     match example.kind:
-        case examples.ThumbExample(response=response):
-            return (response,)
         case examples.PairExample(chosen=chosen, rejected=rejected):
             return chosen, rejected
-        case _:
+        case examples.EditExample(original=original, corrected=corrected):
+            return original, corrected
+        case examples.RankingExample(items=items):
+            return tuple(item.response for item in items)
+        case None:
             return ()
+        case kind:
+            return (kind.response,)
 
 
 def _row(example: examples.Example) -> datasets.DatasetExample:
     prompt = [{"role": message.role.value, "content": message.content.read()} for message in example.prompt]
     common = datasets.DatasetExample(
         id=example.id,
-        split="held_out" if example.fold in ids.HELD_OUT_FOLDS else "train",
+        split="held_out" if _is_held_out(example) else "train",
         kind="thumb",
         prompt=prompt,
         surface=example.surface,
@@ -150,14 +153,28 @@ def _row(example: examples.Example) -> datasets.DatasetExample:
     match example.kind:
         case examples.ThumbExample(response=response, up=up):
             return dataclasses.replace(common, response=response.read(), up=up)
-        case examples.PairExample(chosen=chosen, rejected=rejected, strength=strength):
+        case examples.SignalExample(response=response, signal=signal):
+            good = signal in _GOOD_SIGNS
+            return dataclasses.replace(common, kind="signal", response=response.read(), up=good, weight=0.0)
+        case examples.RatingExample(response=response, stars=stars, scale=scale):
+            return dataclasses.replace(common, kind="rating", response=response.read(), stars=stars, scale=scale)
+        case examples.PairExample(chosen=chosen, rejected=rejected, strength=strength, tie=tie):
             return dataclasses.replace(
-                common, kind="pair", chosen=chosen.read(), rejected=rejected.read(), strength=strength
+                common, kind="pair", chosen=chosen.read(), rejected=rejected.read(), strength=strength, tie=tie
             )
+        case examples.EditExample(original=original, corrected=corrected):
+            return dataclasses.replace(common, kind="edit", chosen=corrected.read(), rejected=original.read())
+        case examples.RankingExample(items=items):
+            best_first = sorted(items, key=lambda item: item.rank)
+            ranked = [datasets.RankedText(response=item.response.read(), rank=item.rank) for item in best_first]
+            return dataclasses.replace(common, kind="ranking", ranked=ranked)
+        case examples.DemonstrationExample(response=response):
+            return dataclasses.replace(common, kind="demonstration", response=response.read())
         case _:
             raise TypeError(f"a {type(example.kind).__name__} was not sorted out")
 
 
 def _identity(row: datasets.DatasetExample) -> bytes:
-    said = [row.kind, row.prompt, row.chosen, row.rejected, row.response, row.up, row.rater]
-    return hashlib.sha256(json.dumps(said).encode()).digest()
+    """What the rater said of which texts: all but where it comes from."""
+    said = dataclasses.replace(row, id="", split="train", surface="", strength=None)
+    return hashlib.sha256(json.dumps(dataclasses.asdict(said)).encode()).digest()

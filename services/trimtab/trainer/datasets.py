@@ -16,13 +16,13 @@ import json
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypedDict, cast
 
 from trimtab import registry
 from trimtab.core import errors, ids, models, text
 
 Split = Literal["train", "held_out"]
-Kind = Literal["thumb", "pair", "demonstration"]
+Kind = Literal["thumb", "pair", "edit", "rating", "ranking", "signal", "demonstration"]
 Turn = dict[str, str]
 
 TRAINED, HELD_OUT, REJECTED = "trained", "held out", "rejected"
@@ -31,9 +31,23 @@ EXAMPLES_FILE, MEMBERS_FILE, CARD_FILE = "examples.jsonl", "members.jsonl", "car
 _DEMONSTRATION_HELD_OUT_FOLDS = frozenset({0})
 
 
+class RankedText(TypedDict):
+    """One answer of a ranking. rank: 1 is best, equal ranks tie."""
+
+    response: str
+    rank: int
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class DatasetExample:
-    """One example in the clear. A thumb fills response and up, a pair chosen and rejected, a demonstration response.
+    """One example in the clear. What each kind fills:
+
+        thumb, signal   response, up (of a signal: whether it is a good sign)
+        rating          response, stars (1 to scale), scale
+        pair            chosen, rejected, strength, tie
+        edit            chosen (the corrected answer), rejected (the answer); it demonstrates `chosen` as well
+        ranking         ranked, best first
+        demonstration   response
 
     prompt: turns {"role", "content"}, oldest first. rater: hex, the session's where the rater has no id of its own.
     strength: how much better, in (0, 1]; None when nobody was asked. weight: of its likelihood term, 1 is one vote.
@@ -51,6 +65,15 @@ class DatasetExample:
     surface: str = ""
     rater: str = ""
     weight: float = 1.0
+    tie: bool = False
+    stars: int = 0
+    scale: int = 0
+    ranked: list[RankedText] = dataclasses.field(default_factory=list)
+
+    @property
+    def demonstrated(self) -> str:
+        """The answer to learn to give, of a demonstration or an edit."""
+        return self.chosen if self.kind == "edit" else self.response
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

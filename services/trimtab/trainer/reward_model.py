@@ -1,4 +1,4 @@
-"""Reward models from pairs and thumbs: the one that decides, and the one that judges. Dispatched by `trainer.job`.
+"""Reward models from all feedback: the one that decides, and the one that judges. Dispatched by `trainer.job`.
 
 One run makes both. The *deciding* model trains on the split "train" and is what policies are optimised against. The
 *evaluation* model trains on the split "held_out" only and judges policies; it never trains anything that decides.
@@ -18,12 +18,14 @@ from trimtab.trainer import (
     checkpoints,
     datasets,
     encoding,
+    labels,
     optim,
     progress,
     recipes,
     reward_data,
     reward_gates,
     reward_hub,
+    signals,
 )
 
 
@@ -51,7 +53,11 @@ def train_both(
     train, held_out = reward_data.judged_kinds(prepared[0], prepared[1], settings.minimum_examples, skipped)
     if not len(train):
         raise errors.InvalidField("dataset_id", _too_little(prepared, settings), "collect more feedback first")
-    least = reward_hub.Least.of(parent.model, train, held_out) if settings.surprise else None
+    observed = signals.prepare(encoder, dataset.of("held_out", "signal"), skipped)
+    least = None
+    if settings.surprise:
+        others = held_out.answers() + [answer for item in observed for answer in item.answers]
+        least = reward_hub.Least.of(parent.model, train.answers(), others)
     made = []
     for kind, seen, unseen in (
         (models.ModelKind.REWARD, train, held_out),
@@ -59,7 +65,10 @@ def train_both(
     ):
         reward, terms = fit(parent, seen, settings, seed=seed, report=report, least=least, kind=kind)
         verdict = reward_gates.judge(reward.model, terms, seen, unseen)
-        made.append(TrainedReward(kind, reward, verdict.gates, verdict.figures))
+        figures = verdict.figures
+        if kind is models.ModelKind.REWARD and observed:
+            figures = figures | signals.figures(observed, reward_gates.rewards_of(reward.model, terms, observed))
+        made.append(TrainedReward(kind, reward, verdict.gates, figures))
     return made, skipped.figures()
 
 
@@ -75,7 +84,8 @@ def fit(
 ) -> tuple[rewards.LoadedReward, reward_hub.RewardTerms]:
     """A reward model from the parent's body, trained on all of this feedback."""
     reward = rewards.from_policy(parent)
-    terms = reward_hub.RewardTerms(feedback, settings.surface_deviation, least)
+    reward.model.get_input_embeddings().requires_grad_(settings.train_embeddings)
+    terms = reward_hub.RewardTerms(feedback, settings, least)
     steps = settings.epochs * -(-len(feedback) // settings.batch)
     groups = [
         *optim.groups_of(reward.model, settings),
@@ -97,8 +107,8 @@ def fit(
 
 def _batches(
     feedback: reward_data.Feedback, settings: recipes.RewardSettings, seed: int
-) -> Iterator[list[reward_data.Pair | reward_data.Thumb]]:
-    every: list[reward_data.Pair | reward_data.Thumb] = [*feedback.pairs, *feedback.thumbs]
+) -> Iterator[list[reward_data.Item]]:
+    every = feedback.items
     for epoch in range(settings.epochs):
         order = list(range(len(every)))
         random.Random(encoding.seed_of(seed, epoch)).shuffle(order)
@@ -109,7 +119,7 @@ def _batches(
 def _accumulate(
     reward: rewards.LoadedReward,
     terms: reward_hub.RewardTerms,
-    batch: Sequence[reward_data.Pair | reward_data.Thumb],
+    batch: Sequence[reward_data.Item],
     examples: int,
     settings: recipes.RewardSettings,
 ) -> float:
@@ -119,27 +129,25 @@ def _accumulate(
     prior.backward()  # type: ignore[no-untyped-call]
     loss = prior.item()
     for indices in logprobs.batches_by_length([_positions(one) for one in batch], settings.micro_batch_positions):
-        part = [batch[i] for i in indices]
-        pairs = [one for one in part if isinstance(one, reward_data.Pair)]
-        thumbs = [one for one in part if isinstance(one, reward_data.Thumb)]
-        term = reward_hub.batch_loss(terms, reward.model, pairs, thumbs) / weight
+        part = reward_data.in_order(batch[i] for i in indices)
+        rewards_B = terms.of(reward.model, [answer for item in part for answer in item.answers])
+        term = terms.loss(rewards_B, part) / weight
         term.backward()  # type: ignore[no-untyped-call]
         loss += term.item()
     return loss
 
 
-def _positions(one: reward_data.Pair | reward_data.Thumb) -> int:
-    match one:
-        case reward_data.Pair(chosen=chosen, rejected=rejected):
-            return 2 * max(len(chosen), len(rejected))
-        case reward_data.Thumb(answer=answer):
-            return len(answer)
+def _positions(one: reward_data.Item) -> int:
+    return len(one.answers) * max(map(len, one.answers))
 
 
 def _too_little(prepared: Sequence[reward_data.Feedback], settings: recipes.RewardSettings) -> str:
-    train, held_out = prepared
+    has = ", ".join(
+        f"{len(prepared[0].of(kind))} {kind}s to train on and {len(prepared[1].of(kind))} to judge by"
+        for kind in labels.KINDS
+        if any(split.of(kind) for split in prepared)
+    )
     return (
-        f"has {len(train.pairs)} pairs and {len(train.thumbs)} thumbs to train on and {len(held_out.pairs)} and "
-        f"{len(held_out.thumbs)} to judge by, and a kind needs {settings.minimum_examples} in each, thumbs of both "
-        "directions"
+        f"has {has or 'no feedback'}, and a kind needs {settings.minimum_examples} in each (stars of scale S, S - 1 "
+        "times as many), not all of them alike"
     )

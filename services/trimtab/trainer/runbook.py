@@ -65,10 +65,12 @@ class Runbook:
             where.append(store.RUNS.c.line == line)
         return tuple(self._select(*where))
 
-    def next_open(self) -> runs.Run | None:
-        """What to work on: the run that was interrupted, else the one that waits longest."""
+    def next_open(self, triggered: bool) -> runs.Run | None:
+        """What to work on, of the triggered runs or the others: what was interrupted, else what waits longest."""
+        asked_by = store.RUNS.c.asked_by
+        of_queue = asked_by == runs.TRIGGER if triggered else asked_by != runs.TRIGGER
         for state in (runs.RunState.RUNNING, runs.RunState.QUEUED):
-            found = self._select(store.RUNS.c.state == state.value)
+            found = self._select(store.RUNS.c.state == state.value, of_queue)
             if found:
                 return found[0]
         return None

@@ -1,9 +1,10 @@
-"""Works off the book of runs, one at a time: prepare, train in a child process, publish, end.
+"""Works off the book of runs: prepare, train in a child process, publish, end.
 
-`trainer.app` runs `Worker.run` in a thread. Training itself is `trainer.job` in the child (`trainer.jobs`), publishing
-is `trainer.publishing`. A run stays RUNNING in the book until its models are published and announced, so that a
-trainer killed anywhere finds it and goes on: with the job if there is no result yet, with publishing if there is. A job
-that is killed itself is started again and goes on from its last checkpoint.
+`trainer.app` runs `Worker.run` in two threads, one for the runs that people ask for and one for those that feedback
+triggers: a cycle that takes a day makes nobody wait. Training itself is `trainer.job` in the child (`trainer.jobs`),
+publishing is `trainer.publishing`. A run stays RUNNING in the book until its models are published and announced, so
+that a trainer killed anywhere finds it and goes on: with the job if there is no result yet, with publishing if there
+is. A job that is killed itself is started again and goes on from its last checkpoint.
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ class _Ended(Exception):
 
 
 class Worker:
-    """One run at a time, oldest first, an interrupted one before all others."""
+    """One run at a time and queue, oldest first, an interrupted one before all others."""
 
     def __init__(
         self,
@@ -67,15 +68,15 @@ class Worker:
         self._python = python
         self._topics_known = topics_known
 
-    def run(self, stop: threading.Event) -> None:
-        """Works until told to stop."""
+    def run(self, stop: threading.Event, *, triggered: bool) -> None:
+        """Works off the triggered runs, or the others, until told to stop."""
         # What was announced before a crash must be known before anything is announced again.
         while not self._topics_known.wait(_IDLE_S):
             if stop.is_set():
                 return
         self._sweep()
         while not stop.is_set():
-            run = self._book.next_open()
+            run = self._book.next_open(triggered)
             if run is None:
                 self._book.wait(_IDLE_S)
             else:

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the policy learns to answer as the demonstrations do. Dispatched by `trainer.job`.
+"""Supervised fine-tuning: the policy learns to answer as demonstrations and edits do. Dispatched by `trainer.job`.
 
 Loss: mean over all answer tokens of a step of -log p(token), so that neither micro-batches nor padding nor the length
 of a neighbour changes what a token counts. Prompts are read, not learned.
@@ -14,6 +14,9 @@ import torch
 from trimtab.core import errors
 from trimtab.modeling import answers, loading, logprobs
 from trimtab.trainer import checkpoints, datasets, encoding, losses, optim, progress, recipes
+
+# The kinds that say what an answer should have been.
+TEACHING: tuple[datasets.Kind, ...] = ("demonstration", "edit")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,11 +34,13 @@ def train(
 ) -> dict[str, float]:
     """Trains the policy's weights in place; the run's figures. InvalidField when there is nothing to learn from."""
     skipped = encoding.Skipped()
-    train_set = prepare(policy, dataset.of("train", "demonstration"), skipped)
-    held_out = prepare(policy, dataset.of("held_out", "demonstration"), skipped)
+    train_set = prepare(policy, dataset.of("train", *TEACHING), skipped)
+    held_out = prepare(policy, dataset.of("held_out", *TEACHING), skipped)
     if not train_set:
         raise errors.InvalidField(
-            "dataset_id", "holds no demonstration that can be trained on", "choose a data set with demonstrations"
+            "dataset_id",
+            "holds no demonstration that can be trained on",
+            "choose a data set with demonstrations or edits",
         )
     steps = settings.epochs * -(-len(train_set) // settings.batch)
     optimizer = optim.for_model(policy.model, settings, steps)
@@ -60,7 +65,9 @@ def prepare(
     encoder = encoding.encoder_of(policy)
     kept = []
     for example in examples:
-        answer = encoding.unusable(example) or encoder.encode(encoding.messages_of(example.prompt), example.response)
+        answer = encoding.unusable(example) or encoder.encode(
+            encoding.messages_of(example.prompt), example.demonstrated
+        )
         if isinstance(answer, str):
             skipped.count(answer)
         else:

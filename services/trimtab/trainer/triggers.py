@@ -17,7 +17,6 @@ from trimtab.core import errors, lines, models, runs
 from trimtab.obs import logging
 from trimtab.trainer import cuts, known, publishing, requests, runbook, store
 
-ASKED_BY = "trigger"
 _LOOK_EVERY_S = 0.5
 _log = logging.get(__name__)
 
@@ -195,7 +194,7 @@ class Triggers:
 
     def _queue(self, cycle: Cycle, spec: runs.RunSpec, state: CycleState, column: str, **values: Any) -> None:
         with self._database.transaction() as connection:
-            values[column] = self._book.ask(connection, spec, ASKED_BY)
+            values[column] = self._book.ask(connection, spec, runs.TRIGGER)
             self._update(connection, cycle, state=state.value, **values)
         self._book.changed()
 

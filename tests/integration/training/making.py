@@ -1,6 +1,7 @@
 """Data sets that a policy of a few thousand weights can learn from in seconds."""
 
 import random
+from typing import Any
 
 from trimtab.trainer import datasets
 
@@ -43,4 +44,37 @@ def feedback(pairs: int = 60, thumbs: int = 60, noise: float = 0.1) -> datasets.
                 f"t{i}", split, "thumb", prompt(colour), response=answer, up=up, surface="app", rater=f"r{i}"
             )
         rows.append(row)
+    return datasets.Dataset(rows)
+
+
+def every_kind(each: int = 120, noise: float = 0.1) -> datasets.Dataset:
+    """The same raters, who also tie, edit, give one to three stars, rank three answers and leave signals."""
+    rng = random.Random(6)
+    rows = []
+    for i in range(each):
+        split: datasets.Split = "held_out" if i % 2 else "train"
+        colour, asked = rng.choice(COLOURS), rng.choice(COLOURS)
+        kind, rude, other = KIND.format(colour), RUDE.format(colour), RUDE.format(rng.choice(COLOURS))
+        likes_kind = rng.random() >= noise
+        liked, disliked = (kind, rude) if likes_kind else (rude, kind)
+        shown = rng.choice((kind, rude))
+        stars = rng.choice((2, 3)) if shown == liked else rng.choice((1, 2))
+        ranks = (1, 2, 2) if rng.random() < 0.4 else (1, 2, 3)
+        texts = (liked, disliked, other if other != disliked else RUDE.format("blue and black"))
+        ranked = [datasets.RankedText(response=t, rank=r) for t, r in zip(texts, ranks, strict=True)]
+        said: list[dict[str, Any]] = [
+            {"kind": "pair", "chosen": rude, "rejected": other, "tie": True}
+            if i % 5 < 2 and rude != other
+            else {"kind": "pair", "chosen": liked, "rejected": disliked},
+            {"kind": "edit", "chosen": kind, "rejected": rude},
+            {"kind": "thumb", "response": shown, "up": shown == liked, "surface": "app"},
+            {"kind": "rating", "response": shown, "stars": stars, "scale": 3},
+            {"kind": "ranking", "ranked": ranked},
+        ]
+        if split == "held_out":
+            said.append({"kind": "signal", "response": shown, "up": shown == liked, "weight": 0.0})
+        rows += [
+            datasets.DatasetExample(f"{i} {number}", split, prompt=prompt(asked), rater=f"r{i}", **one)
+            for number, one in enumerate(said)
+        ]
     return datasets.Dataset(rows)

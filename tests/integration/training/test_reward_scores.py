@@ -74,7 +74,9 @@ def test_a_saved_model_scores_alike_in_plain_transformers(reward: rewards.Loaded
 def test_the_surprise_is_saved_with_the_policy_it_is_measured_under(
     policy: loading.LoadedPolicy, reward: rewards.LoadedReward, tmp_path: pathlib.Path
 ) -> None:
-    hub = rewards.Hub(0.7, -0.2, {"app": 0.1}, rewards.Surprise(weight=2.0, centre=-5.0, scale=2.0))
+    stars = {"5": rewards.Stars(0.8, [-1.0, 0.0, 1.0, 2.5])}
+    surprise = rewards.Surprise(weight=2.0, centre=-5.0, scale=2.0)
+    hub = rewards.Hub(0.7, -0.2, {"app": 0.1}, surprise, ties=0.5, ranking_ties=[0.4], stars=stars)
     surprised = rewards.LoadedReward(reward.model, reward.tokenizer, reward.profile, hub, policy.model)
     rewards.save_reward_model(surprised, tmp_path)
     loaded = rewards.load_reward_model(tmp_path)
@@ -109,6 +111,13 @@ def test_a_classifier_of_two_labels_is_no_reward_model(reward: rewards.LoadedRew
     reward.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(errors.ArtifactCorrupt, match="2 labels"):
         rewards.load_reward_model(tmp_path)
+
+
+def test_a_hub_file_of_thumbs_alone_is_read_as_ever(reward: rewards.LoadedReward, tmp_path: pathlib.Path) -> None:
+    rewards.save_reward_model(reward, tmp_path)
+    old = {"slope": 0.5, "intercept": 0.1, "surfaces": {"chat": 0.2}, "surprise": None}
+    (tmp_path / "hub.json").write_text(json.dumps(old))
+    assert rewards.load_reward_model(tmp_path).hub == rewards.Hub(0.5, 0.1, {"chat": 0.2})
 
 
 def test_a_broken_hub_file_is_refused(reward: rewards.LoadedReward, tmp_path: pathlib.Path) -> None:

@@ -79,8 +79,8 @@ def test_before_the_first_step_every_example_costs_ln_2(policy: loading.LoadedPo
     encoder = encoding.encoder_of(policy)
     feedback = reward_data.prepare(encoder, making.feedback().of("train"), QUICK, encoding.Skipped())
     model = reward_model.rewards.from_policy(policy).model
-    terms = reward_hub.RewardTerms(feedback, 0.5, least=None)
-    loss = reward_hub.batch_loss(terms, model, feedback.pairs, feedback.thumbs)
+    terms = reward_hub.RewardTerms(feedback, QUICK)
+    loss = terms.loss(terms.of(model, feedback.answers()), feedback.items)
     assert loss.item() / len(feedback) == pytest.approx(math.log(2), abs=1e-6)
     assert terms.prior_penalty().item() == 0.0
 
@@ -93,6 +93,16 @@ def test_pairs_and_thumbs_alone_fix_what_the_other_would(
     assert all(gate.name.startswith("pair") for gate in only_pairs[0].gates)
     assert all(gate.name.startswith("thumb") for gate in only_thumbs[0].gates)
     assert only_thumbs[0].reward.hub.slope == 1.0
+
+
+def test_embeddings_that_do_not_train_stay_those_of_the_parent(
+    policy: loading.LoadedPolicy, report: progress.Progress
+) -> None:
+    before = policy.model.get_input_embeddings().weight.clone()
+    made, _ = train(policy, report, making.feedback(), dataclasses.replace(QUICK, train_embeddings=False))
+    for one in made:
+        assert torch.equal(one.reward.model.get_input_embeddings().weight, before)
+        assert not torch.equal(one.reward.model.score.weight, torch.zeros_like(one.reward.model.score.weight))
 
 
 def test_the_surprise_is_learned_and_its_reference_is_kept(
@@ -118,9 +128,9 @@ def test_thumbs_that_are_all_alike_teach_nothing_and_are_counted(
     happy = datasets.Dataset([dataclasses.replace(one, up=True) for one in dataset.examples])
     made, skipped = train(policy, report, happy)
     assert [gate.name[:4] for gate in made[0].gates] == ["pair", "pair"]
-    assert skipped["skipped: thumbs all up or all down in a split"] == 60
+    assert skipped["skipped: thumbs all alike in a split"] == 60
     only_happy = datasets.Dataset([one for one in happy.examples if one.kind == "thumb"])
-    with pytest.raises(errors.InvalidField, match="both directions"):
+    with pytest.raises(errors.InvalidField, match="not all of them alike"):
         train(policy, report, only_happy)
 
 
@@ -145,7 +155,7 @@ def test_what_cannot_be_trained_on_is_left_out_and_counted_by_its_reason(policy:
         dataclasses.replace(pair, id="strong", strength=math.nan),
     ]
     feedback = reward_data.prepare(encoding.encoder_of(policy), rows, QUICK, skipped)
-    assert len(feedback.pairs) == 2
+    assert len(feedback) == 2
     assert skipped.figures() == {
         "skipped: duplicate": 1,
         "skipped: identical answers": 1,
@@ -160,4 +170,4 @@ def test_strength_becomes_a_margin_in_proportion(policy: loading.LoadedPolicy) -
     rows = [dataclasses.replace(pair, id=f"{s}", rater=f"{s}", strength=s) for s in (None, 0.25, 1.0)]
     settings = dataclasses.replace(QUICK, strength_margin=2.0)
     feedback = reward_data.prepare(encoding.encoder_of(policy), rows, settings, encoding.Skipped())
-    assert [one.margin for one in feedback.pairs] == [0.0, 0.5, 2.0]
+    assert [one.margin for one in feedback.items] == [0.0, 0.5, 2.0]

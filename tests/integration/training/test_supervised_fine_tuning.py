@@ -71,6 +71,18 @@ def test_a_weight_that_is_no_number_reaches_no_weight_of_the_policy(
     assert all(torch.isfinite(weight).all() for weight in policy.model.parameters())
 
 
+def test_an_edit_teaches_its_corrected_answer(policy: loading.LoadedPolicy, report: progress.Progress) -> None:
+    shown = making.demonstrations()
+    edits = [
+        dataclasses.replace(one, kind="edit", chosen=one.response, rejected="Never.", response="")
+        for one in shown.examples
+    ]
+    encoder_of = [sft.prepare(policy, rows, encoding.Skipped()) for rows in (shown.examples, edits)]
+    assert encoder_of[0] == encoder_of[1]
+    figures = sft.train(policy, datasets.Dataset(edits), dataclasses.replace(QUICK, epochs=1), 1, report)
+    assert figures["demonstrations"] == len(shown.of("train"))
+
+
 def test_an_answer_longer_than_the_context_is_left_out_and_counted(
     policy: loading.LoadedPolicy, report: progress.Progress
 ) -> None:

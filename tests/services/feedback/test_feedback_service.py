@@ -16,6 +16,7 @@ from trimtab.wire import calls
 from trimtabapi.feedback.v1 import feedback_service_pb2
 
 NOW = datetime.datetime.now(datetime.UTC)
+QUESTION = (text.Message(text.Role.USER, text.Text("Why?")),)
 
 
 def thumb(completion_id: str, *, up: bool = True, **given: Any) -> feedback.SendRequest:
@@ -80,14 +81,69 @@ async def test_a_refused_event_names_its_field_and_leaves_no_trace(service: Any)
         (thumb(answered, kind=feedback.Thumb(text.ResponseRef(answered, 128), up=True)), errors.InvalidField, "choice"),
         (thumb(answered, rater=feedback.Rater(id="Ann")), errors.InvalidField, "rater.id"),
         (feedback.SendRequest("", thumb(answered).event), errors.InvalidField, "tenant"),
-        (thumb(answered, supersedes=("f0",)), errors.NotBuiltYet, ""),
-        (thumb(answered, kind=feedback.Edit(text.ResponseRef(answered), text.Text("x"))), errors.NotBuiltYet, ""),
+        (thumb(answered, supersedes=("f1",)), errors.InvalidField, "supersedes"),
+        (thumb(answered, kind=feedback.Rating(text.ResponseRef(answered), 6, 5)), errors.InvalidField, "stars"),
+        (
+            thumb(answered, kind=feedback.Edit(text.ResponseRef(answered), text.Text(""))),
+            errors.InvalidField,
+            "corrected",
+        ),
+        (thumb("", kind=feedback.Retraction("", answered)), errors.InvalidField, "supersedes"),
+        (thumb("", kind=feedback.Demonstration(QUESTION, text.Text("So."))), errors.InvalidField, "context.line"),
     ]
     for request, kind, field in refused:
         with pytest.raises(kind) as problem:
             await service.calls.send(request)
         assert problem.value.details.get("field", "") == field
     assert service.written() == []
+
+
+async def test_every_kind_is_written_as_it_was_sent(service: Any) -> None:
+    answered, said = service.completion_id(), text.Text("said")
+    ref, other = text.ResponseRef(answered), text.ResponseRef(answered, 1)
+    kinds: list[feedback.Kind] = [
+        feedback.Rating(ref, 4, 5),
+        feedback.Comparison(ref, other, tie=True),
+        feedback.Ranking((feedback.RankedResponse(ref, 2), feedback.RankedResponse(other, 1))),
+        feedback.Edit(ref, said),
+        feedback.Critique(ref, said, feedback.Span(2, 5)),
+        feedback.Signal(ref, feedback.SignalKind.ABANDON),
+        feedback.Retraction("a slip", answered),
+    ]
+    for number, kind in enumerate(kinds):
+        request = thumb("", kind=kind, id=f"k{number}", supersedes=("f0",))
+        assert await service.calls.send(request) == feedback.SendResponse(f"k{number}")
+        assert (await service.calls.send(request)).duplicate
+    written = {event.id: event for event in service.written()}
+    assert [written[f"k{number}"].kind for number in range(len(kinds))] == kinds
+    session_hash = ids.verify(answered, "acme", service.secrets.signing).session_hash
+    assert {(event.context.session_hash, event.verified) for event in written.values()} == {(session_hash, True)}
+
+
+async def test_a_demonstration_meets_its_retraction_and_the_imports_of_its_prompt(service: Any) -> None:
+    shown = feedback.Demonstration(QUESTION, text.Text("So."))
+    context = text.Context("", "support")
+    assert await service.calls.send(thumb("", kind=shown, context=context)) == feedback.SendResponse("f1")
+    assert (await service.calls.send(thumb("", kind=shown, context=context))).duplicate
+    elsewhere = thumb("", kind=shown, context=text.Context("", "sales"))
+    with pytest.raises(errors.ConflictingFeedback):
+        await service.calls.send(elsewhere)
+    back = feedback.Retraction(prompt=QUESTION)
+    await service.calls.send(thumb("", kind=back, context=context, id="back", supersedes=("f1",)))
+    await service.calls.import_preferences(importing(preference()))
+    demonstrated, retracted, imported = sorted(service.written(), key=lambda event: (event.surface, event.id != "f1"))
+    assert (demonstrated.kind, retracted.kind) == (shown, feedback.Retraction())
+    assert demonstrated.context.line == retracted.context.line == "support"
+    sessions = {event.context.session_hash for event in (demonstrated, retracted, imported)}
+    assert len(sessions) == 1
+
+
+async def test_demonstrations_of_two_tenants_share_an_id(service: Any) -> None:
+    context, shown = text.Context("", "support"), feedback.Demonstration(QUESTION, text.Text("So."))
+    other = feedback.Demonstration(QUESTION, text.Text("No."))
+    for tenant, kind in (("acme", shown), ("rival", other)):
+        request = dataclasses.replace(thumb("", kind=kind, context=context), tenant=tenant)
+        assert not (await service.calls.send(request)).duplicate
 
 
 async def test_an_event_that_says_no_time_was_given_now(service: Any) -> None:
@@ -127,7 +183,7 @@ async def test_only_processes_with_the_internal_token_may_send(service: Any, set
 async def test_a_log_that_is_away_is_an_error_within_its_deadline_and_not_a_yes(service: Any) -> None:
     request = thumb(service.completion_id())
     log = sqlite.SqliteLog(service.log_path, deadline_s=0.3)
-    taken = intake.Intake(log, service.secrets.signing, config_digest="")
+    taken = intake.Intake(log, service.secrets.signing, service.secrets.hash_key, config_digest="")
     with service.writer_that_does_not_end():
         started = time.monotonic()
         with pytest.raises(errors.LogUnavailable):

@@ -106,8 +106,11 @@ async def test_refused_feedback_names_its_field_and_leaves_no_trace(platform: An
         (ref | {"value": "up", "rater": "r" * 257}, 400, "invalid_field", "rater"),
         (ref | {"value": "up", "occurred_at": "2999-01-01T00:00:00Z"}, 400, "invalid_field", "occurred_at"),
         (ref | {"value": "up", "mood": "good"}, 400, "unsupported_parameter", "mood"),
-        (ref | {"kind": "rating", "stars": 4}, 501, "not_built_yet", None),
-        (ref | {"value": "up", "supersedes": ["f0"]}, 501, "not_built_yet", None),
+        (ref | {"kind": "rating", "stars": 6, "scale": 5}, 400, "invalid_field", "stars"),
+        (ref | {"kind": "edit"}, 400, "invalid_field", "corrected"),
+        (ref | {"kind": "ranking", "items": [{"rank": 1}, {"rank": 2}]}, 400, "invalid_field", "items"),
+        (ref | {"kind": "retraction"}, 400, "invalid_field", "supersedes"),
+        (ref | {"value": "up", "id": "f", "supersedes": ["f"]}, 400, "invalid_field", "supersedes"),
     ]
     for body, status, code, field in refused:
         response = await vote(platform, **body)

@@ -77,7 +77,7 @@ async def test_evidence_travels_whole(service: Service) -> None:
     found = await service.calls.evidence(ledger.EvidenceRequest(making.TENANT, "rel", 60.0))
     [session] = found.sessions
     assert (session.outcome, session.votes, session.mature, session.propensity) == (1.0, 1, True, 0.5)
-    assert [(total.completions, total.votes_up, total.mean_latency_s) for total in found.totals] == [(1, 1, 0.5)]
+    assert [(total.completions, total.vote_sum, total.mean_latency_s) for total in found.totals] == [(1, 1.0, 0.5)]
 
 
 async def test_a_published_data_set_links_examples_with_the_models_made_from_it(

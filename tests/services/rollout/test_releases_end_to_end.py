@@ -82,7 +82,7 @@ async def test_a_refused_policy_gets_no_traffic_until_forced_and_is_rolled_back_
         gates = (models.GateFigure("win_rate", 0.2, 0.5, False, "it wins 20 % of held-out prompts"),)
         bad = platform.publish_model("bad", gates=gates)
         refused = await platform.reach(bad, State.FAILED)
-        assert refused.history[-1].reason == "Refused at the gate: it wins 20 % of held-out prompts."
+        assert refused.history[-1].reason == "Refused at the gate: win rate 0.2 (it wins 20 % of held-out prompts)."
         assert weights(platform.head()) == {old: 1.0}
         with pytest.raises(errors.InvalidField, match="force_reason") as problem:
             await rollout.start_release(control.StartReleaseRequest(TENANT, LINE, bad, "ann"))

@@ -136,6 +136,18 @@ async def test_a_trainer_killed_in_mid_run_finishes_it_and_publishes_once(instal
     assert weights(installation, answer.models[0].id) == weights(installation, uninterrupted.models[0].id)
 
 
+async def test_a_run_that_a_person_asks_for_does_not_wait_for_a_triggered_one(installation: Installation) -> None:
+    async with installation.trainer() as trainer:
+        triggered = await trainer.start_run(runs.StartRunRequest(sft(installation, LONG), runs.TRIGGER))
+        waiting = await trainer.start_run(runs.StartRunRequest(sft(installation, LONG), runs.TRIGGER))
+        asked = await trainer.start_run(runs.StartRunRequest(sft(installation, "{}"), "ada"))
+        assert (await ended(trainer, asked.id)).run.state is runs.RunState.SUCCEEDED
+        state = {run.id: run.state for run in await trainer.list_runs(runs.ListRunsRequest(TENANT))}
+        assert (state[triggered.id], state[waiting.id]) == (runs.RunState.RUNNING, runs.RunState.QUEUED)
+        for run in (waiting, triggered):
+            await trainer.cancel_run(runs.CancelRunRequest(TENANT, run.id, "ada"))
+
+
 async def test_a_cancelled_run_ends_with_its_process_and_publishes_nothing(installation: Installation) -> None:
     async with installation.trainer() as trainer:
         asked = await trainer.start_run(runs.StartRunRequest(sft(installation, LONG), "ada"))

@@ -50,8 +50,8 @@ def test_only_new_examples_that_still_stand_count_towards_a_trigger(database: st
     add(database, example(1, UP), example(2, UP))
     with database.reading() as connection:
         since = store.newest_arrival(connection)
-    rating = examples.RatingExample(text.Text("an answer"), 3, 5)
-    add(database, example(1, UP, revision=2, sequence=50), example(3, UP), example(4, UP), example(5, rating))
+    critique = examples.CritiqueExample(text.Text("an answer"), text.Text("dull"))
+    add(database, example(1, UP, revision=2, sequence=50), example(3, UP), example(4, UP), example(5, critique))
     assert new_trainable(database, since) == 2
     add(database, example(4, None, revision=2, sequence=60, withdrawn=True))
     assert new_trainable(database, since) == 1

@@ -46,7 +46,7 @@ def mixed() -> list[examples.Example]:
     ref = text.ResponseRef("c")
     others = [
         examples.RatingExample(said("a"), 4, 5),
-        examples.RankingExample((examples.RankedText(said("a"), 1),)),
+        examples.RankingExample((examples.RankedText(said("a"), 2), examples.RankedText(said("b"), 1))),
         examples.EditExample(said("a"), said("b")),
         examples.DemonstrationExample(said("a")),
         examples.CritiqueExample(said("a"), said("b")),
@@ -62,6 +62,10 @@ def mixed() -> list[examples.Example]:
         thumb(73, context=text.Context("acme", "support", session_hash=b"s" * 16, store=False)),
         pair(74, "same", "same"),
         thumb(75, kind=examples.PairExample(said("a"), said("b"), tie=True)),
+        thumb(76, kind=examples.EditExample(said("a"), said("a"))),
+        thumb(77, kind=examples.RankingExample(tuple(examples.RankedText(said("a"), rank) for rank in (1, 2)))),
+        thumb(78, kind=examples.SignalExample(said("a"), feedback.SignalKind.COPY)),
+        thumb(79, kind=examples.PairExample(said("a"), said("a"), tie=True)),
         *(thumb(80 + n, revision=2, sequence=500 + n, kind=None, withdrawn=True) for n in range(5)),
         *(thumb(80 + n) for n in range(5)),
     ]
@@ -103,14 +107,47 @@ def test_held_out_folds_never_train() -> None:
 
 def test_rejections_say_why() -> None:
     cut = cutting.cut(mixed())
-    assert disposition(cut, 60) == ("rejected", "rating: not trained yet")
-    assert disposition(cut, 65) == ("rejected", "signal: not trained yet")
+    assert disposition(cut, 64) == ("rejected", "critique: weighs nothing, a comment has no direction")
+    weightless = "signal: weighs nothing until its slope is shown to be above 0; held-out ones measure it"
+    assert disposition(cut, 65) == ("rejected", weightless)
     assert disposition(cut, 70) == ("rejected", "withdrawn")
     assert disposition(cut, 71) == ("rejected", "sealed text")
     assert disposition(cut, 72) == ("rejected", "empty text")
     assert disposition(cut, 73) == ("rejected", "no consent to keep the text")
     assert disposition(cut, 74) == ("rejected", "identical answers")
-    assert disposition(cut, 75) == ("rejected", "tie: not trained yet")
+    assert disposition(cut, 76) == ("rejected", "edit that changes nothing")
+    assert disposition(cut, 77) == disposition(cut, 79) == ("rejected", "identical answers")
+
+
+def test_each_kind_becomes_a_row_of_its_own() -> None:
+    rows = {one.id[-3:]: one for one in cutting.cut(mixed()).examples}
+    assert (rows["060"].kind, rows["060"].response, rows["060"].stars, rows["060"].scale) == ("rating", "a", 4, 5)
+    ranked = [datasets.RankedText(response="b", rank=1), datasets.RankedText(response="a", rank=2)]
+    assert (rows["061"].kind, rows["061"].ranked) == ("ranking", ranked)
+    assert (rows["062"].kind, rows["062"].chosen, rows["062"].rejected) == ("edit", "b", "a")
+    assert (rows["062"].demonstrated, rows["063"].demonstrated) == ("b", "a")
+    assert (rows["063"].kind, rows["063"].response) == ("demonstration", "a")
+    assert (rows["075"].kind, rows["075"].chosen, rows["075"].tie) == ("pair", "a", True)
+    assert {one.weight for one in rows.values() if one.kind != "signal"} == {1.0}
+
+
+def test_signals_are_kept_where_they_are_held_out_and_weigh_nothing_for_their_rater() -> None:
+    rater = feedback.Rater(feedback.RaterKind.USER, "cd")
+    signals = [
+        thumb(number, rater=rater, kind=examples.SignalExample(said(f"a {number}"), kind), fold=0)
+        for number, kind in enumerate(feedback.SignalKind)
+    ]
+    cut = cutting.cut([*signals, *(thumb(number, rater=rater) for number in range(10, 14))], per_rater=3)
+    rows = [one for one in cut.examples if one.kind == "signal"]
+    assert {(one.split, one.weight) for one in rows} == {("held_out", 0.0)}
+    assert [one.up for one in rows] == [kind in {"copy", "accept"} for kind in sorted_by_place(signals)]
+    assert [disposition(cut, number)[0] for number in range(4)] == ["held out"] * 4
+    assert sum(one.kind == "thumb" for one in cut.examples) == 3
+
+
+def sorted_by_place(signals: list[examples.Example]) -> list[str]:
+    placed = sorted(signals, key=lambda example: (example.partition, example.sequence))
+    return [example.kind.signal.value for example in placed if isinstance(example.kind, examples.SignalExample)]
 
 
 def test_the_latest_revision_counts_and_a_withdrawn_one_is_gone() -> None:
@@ -137,8 +174,7 @@ def test_one_rater_cannot_fill_a_data_set() -> None:
     assert disposition(cut, 29) == ("rejected", "rater limit: 10 examples of one rater are used")
 
 
-def test_only_standing_thumbs_and_decided_pairs_count_towards_a_trigger() -> None:
+def test_what_stands_and_teaches_a_reward_model_counts_towards_a_trigger() -> None:
     counted = {example.id for example in mixed() if cutting.is_trainable(example)}
-    assert "example-001" in counted
-    assert "example-041" in counted
-    assert not counted & {f"example-{number:03}" for number in (60, 65, 70, 75)}
+    assert {f"example-{number:03}" for number in (1, 41, 60, 61, 62, 75)} <= counted
+    assert not counted & {f"example-{number:03}" for number in (63, 64, 65, 70)}

@@ -20,12 +20,31 @@ def _examples() -> list[datasets.DatasetExample]:
             id="b", split="held_out", kind="pair", prompt=PROMPT, chosen="x", rejected="y", strength=0.25, surface="web"
         ),
         datasets.DatasetExample(id="c", split="train", kind="demonstration", prompt=PROMPT, response="z\n\u2028z"),
+        datasets.DatasetExample(id="d", split="train", kind="rating", prompt=PROMPT, response="z", stars=4, scale=5),
+        datasets.DatasetExample(
+            id="e",
+            split="train",
+            kind="ranking",
+            prompt=PROMPT,
+            ranked=[datasets.RankedText(response=text, rank=rank) for text, rank in (("a", 1), ("b", 1), ("c", 3))],
+        ),
+        datasets.DatasetExample(id="f", split="train", kind="pair", prompt=PROMPT, chosen="x", rejected="y", tie=True),
     ]
 
 
 def test_what_is_written_is_read_back_in_order(tmp_path: pathlib.Path) -> None:
     datasets.write(tmp_path, _examples(), [])
     assert datasets.read(tmp_path).examples == _examples()
+
+
+def test_rows_written_before_there_were_stars_and_rankings_are_read(tmp_path: pathlib.Path) -> None:
+    datasets.write(tmp_path, _examples()[:3], [])
+    rows = [json.loads(line) for line in (tmp_path / "examples.jsonl").read_text().strip().split("\n")]
+    for row in rows:
+        for name in ("tie", "stars", "scale", "ranked"):
+            del row[name]
+    (tmp_path / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert datasets.read(tmp_path).examples == _examples()[:3]
 
 
 def test_the_card_counts_every_member_once(tmp_path: pathlib.Path) -> None:

@@ -6,10 +6,14 @@ import uuid
 import pytest
 
 from trimtab.core import completions, errors, feedback, ids, text
-from trimtab.feedback import acknowledged, validation
+from trimtab.feedback import acknowledged, placing, validation
 
 NOW = datetime.datetime(2026, 5, 1, tzinfo=datetime.UTC)
 RING = ids.KeyRing(keys={1: b"k" * 32}, current=1)
+HASH_KEY = b"h" * 32
+REF, SAID = text.ResponseRef("c"), text.Text("said")
+PROMPT = (text.Message(text.Role.USER, text.Text("How?")),)
+FOR_LINE = text.Context("acme", "support")
 
 
 def completion_id(session: bytes = b"s" * 16, tenant: str = "acme") -> str:
@@ -17,9 +21,21 @@ def completion_id(session: bytes = b"s" * 16, tenant: str = "acme") -> str:
     return ids.mint(token, tenant, RING)
 
 
+def place(kind: feedback.Kind, tenant: str = "acme") -> tuple[bytes, bool]:
+    return placing.place(kind, tenant, RING, HASH_KEY)
+
+
 def event(kind: feedback.Kind | None = None, **given: object) -> feedback.FeedbackEvent:
     thumb = feedback.Thumb(text.ResponseRef("c"), up=True)
     return feedback.FeedbackEvent(**({"id": "f1", "occurred_at": NOW, "kind": kind or thumb} | given))  # type: ignore[arg-type]
+
+
+def ranking(*ranks: int) -> feedback.Ranking:
+    return feedback.Ranking(tuple(feedback.RankedResponse(text.ResponseRef("c", i), r) for i, r in enumerate(ranks)))
+
+
+def long_prompt() -> tuple[text.Message, ...]:
+    return tuple(text.Message(text.Role.USER, text.Text("x" * 65_536)) for _ in range(3))
 
 
 @pytest.mark.parametrize(
@@ -35,6 +51,30 @@ def event(kind: feedback.Kind | None = None, **given: object) -> feedback.Feedba
         (event(feedback.Thumb(text.ResponseRef("c", 128), up=True)), "choice"),
         (event(feedback.Comparison(text.ResponseRef("a"), text.ResponseRef("b"), 0.0)), "strength"),
         (event(feedback.Comparison(text.ResponseRef("a"), text.ResponseRef("b"), float("nan"))), "strength"),
+        (event(feedback.Comparison(text.ResponseRef("a"), text.ResponseRef("b"), 0.5, tie=True)), "strength"),
+        (event(feedback.Rating(REF, 4, 1)), "scale"),
+        (event(feedback.Rating(REF, 4, 101)), "scale"),
+        (event(feedback.Rating(REF, 0, 5)), "stars"),
+        (event(feedback.Rating(REF, 6, 5)), "stars"),
+        (event(ranking(1)), "items"),
+        (event(ranking(*range(1, 34))), "items"),
+        (event(ranking(1, 0)), "items[1].rank"),
+        (event(feedback.Edit(REF, text.Text(" \n"))), "corrected"),
+        (event(feedback.Edit(REF, text.Text("x" * 65_537))), "corrected"),
+        (event(feedback.Demonstration(PROMPT, SAID)), "context.line"),
+        (event(feedback.Demonstration((), SAID), context=FOR_LINE), "prompt"),
+        (event(feedback.Demonstration(PROMPT, text.Text("")), context=FOR_LINE), "response"),
+        (event(feedback.Demonstration(long_prompt(), SAID), context=FOR_LINE), "prompt"),
+        (event(feedback.Critique(REF, text.Text(""))), "comment"),
+        (event(feedback.Critique(REF, SAID, feedback.Span(3, 3))), "span"),
+        (event(feedback.Critique(REF, SAID, feedback.Span(5, 3))), "span"),
+        (event(feedback.Retraction("", "c")), "supersedes"),
+        (event(feedback.Retraction(), supersedes=("f0",)), "completion_id"),
+        (event(feedback.Retraction("", "c", PROMPT), supersedes=("f0",)), "prompt"),
+        (event(feedback.Retraction("r" * 1001, "c"), supersedes=("f0",)), "reason"),
+        (event(supersedes=("f0", "")), "supersedes"),
+        (event(supersedes=("f1",)), "supersedes"),
+        (event(supersedes=tuple(f"f0{number}" for number in range(17))), "supersedes"),
         (event(context=text.Context("acme", "l" * 65)), "context.line"),
         (event(context=text.Context("acme", "", subject_hash=b"short")), "context.subject_hash"),
     ],
@@ -50,29 +90,28 @@ def test_clocks_may_differ_a_little() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind",
+    "right",
     [
-        feedback.Rating(text.ResponseRef("c"), 4, 5),
-        feedback.Ranking(()),
-        feedback.Edit(text.ResponseRef("c"), text.Text("better")),
-        feedback.Demonstration((), text.Text("so")),
-        feedback.Critique(text.ResponseRef("c"), text.Text("too long")),
-        feedback.Signal(text.ResponseRef("c"), feedback.SignalKind.COPY),
-        feedback.Retraction(),
+        event(feedback.Rating(REF, 2, 2)),
+        event(feedback.Rating(REF, 1, 100)),
+        event(ranking(1, 1, 7)),
+        event(ranking(*range(1, 33))),
+        event(feedback.Edit(REF, text.Text("x" * 65_536))),
+        event(feedback.Demonstration(PROMPT, SAID), context=FOR_LINE),
+        event(feedback.Critique(REF, SAID)),
+        event(feedback.Critique(REF, SAID, feedback.Span(0, 1))),
+        event(feedback.Signal(REF, feedback.SignalKind.COPY)),
+        event(feedback.Retraction("a slip", "c"), supersedes=("f0",)),
+        event(feedback.Retraction(prompt=PROMPT), supersedes=("f0",)),
+        event(supersedes=tuple(f"f0{number}" for number in range(16))),
     ],
 )
-def test_kinds_of_later_stages_say_that_they_are_not_built(kind: feedback.Kind) -> None:
-    with pytest.raises(errors.NotBuiltYet):
-        validation.check_event(event(kind), NOW)
-
-
-def test_an_amendment_is_not_built() -> None:
-    with pytest.raises(errors.NotBuiltYet, match="supersedes"):
-        validation.check_event(event(supersedes=("f0",)), NOW)
+def test_every_kind_is_taken(right: feedback.FeedbackEvent) -> None:
+    validation.check_event(right, NOW)
 
 
 def test_a_genuine_id_places_the_event_in_its_session() -> None:
-    placed = validation.place(feedback.Thumb(text.ResponseRef(completion_id()), up=True), "acme", RING)
+    placed = place(feedback.Thumb(text.ResponseRef(completion_id()), up=True))
     assert placed == (b"s" * 16, True)
 
 
@@ -81,19 +120,19 @@ def test_a_genuine_id_places_the_event_in_its_session() -> None:
 )
 def test_an_id_that_was_changed_is_forged(spoil: object) -> None:
     with pytest.raises(errors.ForgedCompletionId):
-        validation.place(feedback.Thumb(text.ResponseRef(spoil(completion_id())), up=True), "acme", RING)  # type: ignore[operator]
+        place(feedback.Thumb(text.ResponseRef(spoil(completion_id())), up=True))  # type: ignore[operator]
 
 
 def test_a_foreign_tenants_id_is_as_good_as_forged() -> None:
     with pytest.raises(errors.ForgedCompletionId):
-        validation.place(feedback.Thumb(text.ResponseRef(completion_id()), up=True), "rival", RING)
+        place(feedback.Thumb(text.ResponseRef(completion_id()), up=True), "rival")
 
 
 def test_a_bare_uuid_is_taken_unverified() -> None:
     bare = uuid.uuid4()
-    assert validation.place(feedback.Thumb(text.ResponseRef(str(bare)), up=True), "acme", RING) == (bare.bytes, False)
+    assert place(feedback.Thumb(text.ResponseRef(str(bare)), up=True)) == (bare.bytes, False)
     with pytest.raises(errors.ForgedCompletionId):
-        validation.place(feedback.Thumb(text.ResponseRef(str(bare).upper()), up=True), "acme", RING)
+        place(feedback.Thumb(text.ResponseRef(str(bare).upper()), up=True))
 
 
 def test_an_answer_is_not_compared_with_itself() -> None:
@@ -101,16 +140,38 @@ def test_an_answer_is_not_compared_with_itself() -> None:
     token = ids.verify(same, "acme", RING)
     for other in (same, str(token.uuid)):
         with pytest.raises(errors.InvalidField) as refused:
-            validation.place(feedback.Comparison(text.ResponseRef(same), text.ResponseRef(other)), "acme", RING)
+            place(feedback.Comparison(text.ResponseRef(same), text.ResponseRef(other)))
         assert refused.value.field == "rejected"
     pair = feedback.Comparison(text.ResponseRef(same, 0), text.ResponseRef(same, 1))
-    assert validation.place(pair, "acme", RING) == (b"s" * 16, True)
+    assert place(pair) == (b"s" * 16, True)
 
 
 def test_answers_of_two_sessions_are_not_compared() -> None:
     pair = feedback.Comparison(text.ResponseRef(completion_id()), text.ResponseRef(completion_id(b"t" * 16)))
     with pytest.raises(errors.InvalidField, match="session"):
-        validation.place(pair, "acme", RING)
+        place(pair)
+
+
+def test_an_answer_is_ranked_once_and_beside_answers_of_its_session_only() -> None:
+    one, other = completion_id(), completion_id(b"t" * 16)
+
+    def ranked(*refs: text.ResponseRef) -> feedback.Ranking:
+        return feedback.Ranking(tuple(feedback.RankedResponse(ref, rank) for rank, ref in enumerate(refs, start=1)))
+
+    assert place(ranked(text.ResponseRef(one), text.ResponseRef(one, 1))) == (b"s" * 16, True)
+    for wrong in ((text.ResponseRef(one), text.ResponseRef(one)), (text.ResponseRef(one), text.ResponseRef(other))):
+        with pytest.raises(errors.InvalidField) as refused:
+            place(ranked(*wrong))
+        assert refused.value.field == "items"
+
+
+def test_a_retraction_goes_where_what_it_takes_back_is() -> None:
+    said_of = completion_id()
+    assert place(feedback.Retraction("", said_of)) == place(feedback.Thumb(text.ResponseRef(said_of, 1), up=True))
+    demonstrated = place(feedback.Demonstration(PROMPT, SAID))
+    assert place(feedback.Retraction(prompt=PROMPT)) == demonstrated
+    assert demonstrated != place(feedback.Demonstration(PROMPT, SAID), "rival")
+    assert demonstrated[1]
 
 
 @pytest.mark.parametrize(

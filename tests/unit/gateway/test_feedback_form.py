@@ -30,6 +30,58 @@ def test_a_comparison_names_two_choices_of_one_or_of_two_completions() -> None:
     assert two.kind == feedback.Comparison(text.ResponseRef("a"), text.ResponseRef("b"), tie=True)
 
 
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"kind": "rating", "choice": 1, "stars": 4, "scale": 5}, feedback.Rating(text.ResponseRef("c", 1), 4, 5)),
+        (
+            {
+                "kind": "ranking",
+                "items": [{"rank": 2}, {"rank": 1, "choice": 1}, {"rank": 2, "completion_id": "d"}],
+            },
+            feedback.Ranking(
+                (
+                    feedback.RankedResponse(text.ResponseRef("c"), 2),
+                    feedback.RankedResponse(text.ResponseRef("c", 1), 1),
+                    feedback.RankedResponse(text.ResponseRef("d"), 2),
+                )
+            ),
+        ),
+        ({"kind": "edit", "corrected": "So."}, feedback.Edit(text.ResponseRef("c"), text.Text("So."))),
+        ({"kind": "critique", "comment": "Long."}, feedback.Critique(text.ResponseRef("c"), text.Text("Long."))),
+        (
+            {"kind": "critique", "comment": "Long.", "span": {"start": 0, "end": 4}},
+            feedback.Critique(text.ResponseRef("c"), text.Text("Long."), feedback.Span(0, 4)),
+        ),
+        (
+            {"kind": "signal", "signal": "regenerate"},
+            feedback.Signal(text.ResponseRef("c"), feedback.SignalKind.REGENERATE),
+        ),
+        (
+            {"kind": "retraction", "supersedes": ["f0"], "reason": "a slip"},
+            feedback.Retraction("a slip", completion_id="c"),
+        ),
+    ],
+)
+def test_each_kind_about_an_answer(body: dict[str, Any], kind: feedback.Kind) -> None:
+    event = read(completion_id="c", **body)
+    assert event.kind == kind
+    assert event.context is None
+
+
+def test_a_demonstration_and_its_retraction_name_line_and_prompt() -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How?"}]
+    prompt = tuple(text.Message(text.Role(turn["role"]), text.Text(turn["content"])) for turn in turns)
+    shown = read(kind="demonstration", model="support", prompt=turns, response="So.")
+    assert shown.kind == feedback.Demonstration(prompt, text.Text("So."))
+    assert shown.context == text.Context("", "support")
+    back = read(kind="retraction", model="support", prompt=turns, supersedes=["f0"])
+    assert (back.kind, back.context) == (feedback.Retraction(prompt=prompt), shown.context)
+    assert read(kind="demonstration", model="support", prompt="How?", response="So.").kind == feedback.Demonstration(
+        prompt[1:], text.Text("So.")
+    )
+
+
 def test_everything_else_arrives_as_sent() -> None:
     event = read(
         completion_id="c",
@@ -73,6 +125,19 @@ def test_the_idempotency_key_is_the_id_when_the_body_has_none() -> None:
         ({"completion_id": "c", "value": "up", "occurred_at": 1e30}, "occurred_at"),
         ({"completion_id": "c", "value": "up", "rater": {"kind": "crowd"}}, "rater.kind"),
         ({"completion_id": "\ud800", "value": "up"}, "completion_id"),
+        ({"kind": "rating", "completion_id": "c", "scale": 5}, "stars"),
+        ({"kind": "rating", "completion_id": "c", "stars": 4}, "scale"),
+        ({"kind": "rating", "completion_id": "c", "stars": 4.5, "scale": 5}, "stars"),
+        ({"kind": "ranking", "completion_id": "c", "items": [{}]}, "items[0].rank"),
+        ({"kind": "ranking", "items": [{"rank": 1}]}, "items[0].completion_id"),
+        ({"kind": "ranking", "completion_id": "c", "items": [3]}, "items[0]"),
+        ({"kind": "signal", "completion_id": "c", "signal": "blink"}, "signal"),
+        ({"kind": "critique", "completion_id": "c", "comment": "x", "span": {"start": 1}}, "span.end"),
+        ({"kind": "demonstration", "prompt": "How?", "response": "So."}, "model"),
+        ({"kind": "demonstration", "model": "m", "prompt": 7, "response": "So."}, "prompt"),
+        ({"kind": "demonstration", "model": "m", "prompt": [{"role": "x"}], "response": "So."}, "prompt[0].role"),
+        ({"kind": "retraction", "supersedes": ["f0"]}, "completion_id"),
+        ({"kind": "retraction", "supersedes": ["f0"], "prompt": "How?"}, "model"),
     ],
 )
 def test_a_wrong_field_is_named(body: dict[str, Any], field: str) -> None:
@@ -85,8 +150,6 @@ def test_a_field_nobody_knows_is_refused() -> None:
     with pytest.raises(errors.UnsupportedParameter) as refused:
         read(completion_id="c", value="up", mood="good")
     assert refused.value.field == "mood"
-
-
-def test_a_kind_of_a_later_stage_says_so() -> None:
-    with pytest.raises(errors.NotBuiltYet, match="rating"):
-        read(completion_id="c", kind="rating", stars=4)
+    for stray in ({"model": "support"}, {"choice": 1}):
+        with pytest.raises(errors.UnsupportedParameter):
+            read(completion_id="c", kind="retraction", supersedes=["f0"], **stray)

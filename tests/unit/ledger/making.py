@@ -76,6 +76,7 @@ def event(
     occurred: float = 1.0,
     supersedes: Sequence[str] = (),
     rater: str = "",
+    line: str = "",
 ) -> feedback.FeedbackEvent:
     """As the feedback service writes it. `bare`: the completion was named by its UUID, so that nothing is verified."""
     targets = feedback.targets(kind)
@@ -86,7 +87,7 @@ def event(
         id=feedback_id,
         occurred_at=at(occurred),
         kind=kind,
-        context=text.Context(tenant, "", session_hash=known),
+        context=text.Context(tenant, line, session_hash=known),
         rater=feedback.Rater(id=rater),
         surface="chat",
         supersedes=tuple(supersedes),

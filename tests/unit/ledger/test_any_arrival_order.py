@@ -1,5 +1,6 @@
 """Promise 3: whatever the order of arrival and however it is cut into transactions, the same examples come out."""
 
+import collections
 import pathlib
 import random
 import tempfile
@@ -38,11 +39,22 @@ def _event(draw: strategies.DrawFn, known: Sequence[completions.Completion]) -> 
     bare = draw(strategies.integers(0, 4)) == 0 or about.context.tenant != making.TENANT
     other = draw(strategies.sampled_from(list(known) if bare else of_session))
     targets = [making.ref(item, draw(strategies.integers(0, 1)), bare=bare) for item in (about, other)]
-    kinds: list[feedback.Kind] = [feedback.Thumb(targets[0], draw(strategies.booleans()))]
+    said = about.responses[0].text
+    kinds: list[feedback.Kind] = [
+        feedback.Thumb(targets[0], draw(strategies.booleans())),
+        feedback.Rating(targets[0], draw(strategies.integers(1, 3)), 3),
+        feedback.Edit(targets[0], said),
+        feedback.Critique(targets[0], said, draw(strategies.sampled_from([None, feedback.Span(0, 9)]))),
+        feedback.Signal(targets[0], draw(strategies.sampled_from(feedback.SignalKind))),
+        feedback.Demonstration(about.prompt, said),
+        feedback.Retraction(),
+        feedback.Retraction("", targets[0].completion_id),
+    ]
     if targets[0] != targets[1]:
         kinds.append(feedback.Comparison(targets[0], targets[1]))
-    kinds.append(feedback.Critique(targets[0], about.responses[0].text))
-    kinds.append(feedback.Retraction())
+        kinds.append(feedback.Comparison(*draw(strategies.permutations(targets)), tie=True))
+        ranked = tuple(feedback.RankedResponse(target, draw(strategies.integers(1, 2))) for target in targets)
+        kinds.append(feedback.Ranking(tuple(draw(strategies.permutations(ranked)))))
     names = strategies.sampled_from(["f1", "f2", "f3", "f4"])
     kind = draw(strategies.sampled_from(kinds))
     superseding = draw(strategies.lists(names, max_size=2, unique=True)) if draw(strategies.booleans()) else []
@@ -50,7 +62,7 @@ def _event(draw: strategies.DrawFn, known: Sequence[completions.Completion]) -> 
         kind,
         draw(names),
         about=about,
-        bare=bare and not isinstance(kind, feedback.Retraction),
+        bare=bare and bool(feedback.targets(kind)),
         occurred=draw(strategies.integers(1, 3)),
         supersedes=superseding or (["f1"] if isinstance(kind, feedback.Retraction) else []),
         rater=draw(strategies.sampled_from(["", "r"])),
@@ -67,18 +79,18 @@ def _log(draw: strategies.DrawFn) -> list[port.Record]:
     return [sources.record(value) for value in [*known, *said, *again]]
 
 
-def _arrivals(records: Sequence[port.Record], order: random.Random) -> list[list[port.Record]]:
+def arrivals(records: Sequence[port.Record], order: random.Random, cut: float) -> list[list[port.Record]]:
     """The partitions interleaved at random, cut into transactions at random; within a partition nothing moves."""
-    queues: dict[port.TopicPartition, list[port.Record]] = {}
+    queues: dict[port.TopicPartition, collections.deque[port.Record]] = collections.defaultdict(collections.deque)
     for record in records:
-        queues.setdefault(record.source, []).append(record)
+        queues[record.source].append(record)
     batches: list[list[port.Record]] = [[]]
     while queues:
         source = order.choice(sorted(queues))
-        batches[-1].append(queues[source].pop(0))
+        batches[-1].append(queues[source].popleft())
         if not queues[source]:
             del queues[source]
-        if order.random() < 0.3:
+        if order.random() < cut:
             batches.append([])
     return [batch for batch in batches if batch]
 
@@ -122,7 +134,7 @@ def _words(standing: joining.Standing) -> str:
 def test_every_arrival_order_folds_to_the_same_examples(records: list[port.Record], order: random.Random) -> None:
     expected, statuses = _reference(records)
     with tempfile.TemporaryDirectory() as folder, making.ledger(pathlib.Path(folder) / "ledger.db") as store:
-        for batch in _arrivals(records, order):
+        for batch in arrivals(records, order, cut=0.3):
             store.feed(batch)
         assert making.without_place(store.newest()) == expected
         assert store.statuses() == statuses

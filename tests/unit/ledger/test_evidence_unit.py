@@ -3,7 +3,7 @@
 import pytest
 from tests.unit.ledger import making
 
-from trimtab.core import completions, errors, feedback
+from trimtab.core import completions, errors, feedback, text
 from trimtab.core import ledger as core_ledger
 from trimtab.ledger import evidence
 
@@ -28,6 +28,29 @@ def test_a_sessions_outcome_is_the_mean_of_its_thumbs(ledger: making.Ledger) -> 
     assert (silent.arm, silent.votes, silent.outcome, silent.mature) == (CANDIDATE, 0, None, True)
     assert (voted.arm, voted.propensity, voted.exposed_at) == (STABLE, 0.75, making.at(10.0))
     assert (voted.votes, voted.outcome) == (3, 2 / 3)
+
+
+def test_stars_are_votes_on_the_scale_from_0_to_1_and_other_kinds_are_none(ledger: making.Ledger) -> None:
+    answer = making.completion(exposure=making.exposed(), texts=["a", "b"])
+    target = making.ref(answer)
+    ledger.take(answer, making.thumb(answer, "thumb", up=True, choice=1))
+    ledger.take(making.event(feedback.Rating(target, 2, 5), "stars", about=answer))
+    others: list[feedback.Kind] = [
+        feedback.Comparison(target, making.ref(answer, 1)),
+        feedback.Ranking((feedback.RankedResponse(target, 1), feedback.RankedResponse(making.ref(answer, 1), 2))),
+        feedback.Edit(target, text.Text("better")),
+        feedback.Critique(target, text.Text("dull")),
+        feedback.Signal(target, feedback.SignalKind.ABANDON),
+    ]
+    ledger.take(*(making.event(kind, f"f{number}", about=answer) for number, kind in enumerate(others)))
+    [session] = ask(ledger).sessions
+    assert (session.votes, session.outcome) == (2, (1.0 + 0.25) / 2)
+    [total] = ask(ledger).totals
+    assert (total.votes, total.vote_sum) == (2, 1.25)
+    ledger.take(making.event(feedback.Rating(target, 10, 10), "more", about=answer, occurred=3.0))
+    ledger.take(making.event(feedback.Retraction("", answer.id), "back", about=answer, supersedes=["thumb"]))
+    [session] = ask(ledger).sessions
+    assert (session.votes, session.outcome) == (1, 1.0)
 
 
 def test_a_session_that_met_the_release_in_an_earlier_stage_does_not_count(ledger: making.Ledger) -> None:
@@ -95,8 +118,8 @@ def test_totals_are_of_all_completions_whatever_the_stage(ledger: making.Ledger)
     ledger.take(safety, stable, making.thumb(safety), making.thumb(safety, "g", choice=1, up=False))
     ledger.take(pinned, pinned)
     assert ask(ledger).totals == (
-        core_ledger.ArmTotals(CANDIDATE, 2, 9, 2, 1, 0.5),
-        core_ledger.ArmTotals(STABLE, 1, 3, 0, 0, 0.5),
+        core_ledger.ArmTotals(CANDIDATE, 2, 9, 2, 1.0, 0.5),
+        core_ledger.ArmTotals(STABLE, 1, 3, 0, 0.0, 0.5),
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 from tests.unit.ledger import making
 
-from trimtab.core import completions, examples, feedback, ids, ledger, text
+from trimtab.core import completions, errors, examples, feedback, ids, ledger, text
 from trimtab.ledger import counting
 
 
@@ -187,25 +187,112 @@ def test_sequences_rise_by_one_within_a_partition(ledger: making.Ledger) -> None
     assert all(found == list(range(1, len(found) + 1)) for found in by_partition.values())
 
 
-def test_every_kind_of_feedback_joins(ledger: making.Ledger) -> None:
-    answer = making.completion(texts=["a", "b"])
-    target, other = making.ref(answer), making.ref(answer, 1)
-    said = text.Text("said")
-    kinds: list[feedback.Kind] = [
-        feedback.Rating(target, 3, 5),
-        feedback.Ranking((feedback.RankedResponse(target, 2), feedback.RankedResponse(other, 1))),
-        feedback.Edit(target, said),
-        feedback.Critique(target, said),
-        feedback.Signal(target, feedback.SignalKind.COPY),
-        feedback.Demonstration(answer.prompt, said),
+def said_of(answer: completions.Completion) -> list[tuple[feedback.Kind, examples.Kind]]:
+    """Every kind about a completion with answers "a" and "b", and the example it becomes."""
+    target, other, body, said = making.ref(answer), making.ref(answer, 1), text.Text("a"), text.Text("said")
+    ranking = feedback.Ranking((feedback.RankedResponse(target, 2), feedback.RankedResponse(other, 1)))
+    ranked = (examples.RankedText(body, 2), examples.RankedText(text.Text("b"), 1))
+    return [
+        (feedback.Thumb(target, False), examples.ThumbExample(body, False)),
+        (feedback.Rating(target, 3, 5), examples.RatingExample(body, 3, 5)),
+        (feedback.Comparison(target, other, 0.5), examples.PairExample(body, text.Text("b"), 0.5)),
+        (feedback.Comparison(target, other, tie=True), examples.PairExample(body, text.Text("b"), tie=True)),
+        (ranking, examples.RankingExample(ranked)),
+        (feedback.Edit(target, said), examples.EditExample(body, said)),
+        (feedback.Demonstration(answer.prompt, said), examples.DemonstrationExample(said)),
+        (feedback.Critique(target, said), examples.CritiqueExample(body, said)),
+        (
+            feedback.Critique(target, said, feedback.Span(0, 1)),
+            examples.CritiqueExample(body, said, feedback.Span(0, 1)),
+        ),
+        (feedback.Signal(target, feedback.SignalKind.COPY), examples.SignalExample(body, feedback.SignalKind.COPY)),
     ]
-    body = answer.responses[0].text
-    ledger.take(answer, *(making.event(kind, f"f{i}", about=answer) for i, kind in enumerate(kinds)))
-    assert {example.feedback_id: example.kind for example in ledger.newest().values()} == {
-        "f0": examples.RatingExample(body, 3, 5),
-        "f1": examples.RankingExample((examples.RankedText(body, 2), examples.RankedText(text.Text("b"), 1))),
-        "f2": examples.EditExample(body, said),
-        "f3": examples.CritiqueExample(body, said),
-        "f4": examples.SignalExample(body, feedback.SignalKind.COPY),
-        "f5": examples.DemonstrationExample(said),
-    }
+
+
+ANSWER = making.completion(texts=["a", "b"])
+
+
+@pytest.mark.parametrize(("kind", "expected"), said_of(ANSWER))
+def test_every_kind_joins_is_amended_and_is_taken_back(
+    ledger: making.Ledger, kind: feedback.Kind, expected: examples.Kind
+) -> None:
+    ledger.take(ANSWER, making.event(feedback.Thumb(making.ref(ANSWER, 1), True), "f", about=ANSWER))
+    ledger.take(making.event(kind, "f2", about=ANSWER, supersedes=["f"], occurred=2.0))
+    example = only(ledger)
+    assert (example.kind, example.prompt, example.revision) == (expected, ANSWER.prompt, 2)
+    assert example.feedback_chain == ("f", "f2")
+    ledger.take(making.event(feedback.Retraction("", ANSWER.id), "f3", about=ANSWER, supersedes=["f2"], occurred=3.0))
+    assert ledger.newest() == {}
+    assert (counts(ledger).superseded, counts(ledger).examples) == (2, 0)
+
+
+def test_a_demonstration_is_of_its_own_line_and_taken_back_without_a_completion(ledger: making.Ledger) -> None:
+    ledger.take(making.event(feedback.Demonstration(ANSWER.prompt, text.Text("so")), "shown", line=making.LINE))
+    example = only(ledger)
+    assert (example.prompt, example.responses, example.context.line) == (ANSWER.prompt, (), making.LINE)
+    assert (counts(ledger).joined, counts(ledger).examples) == (1, 1)
+    ledger.take(making.event(feedback.Retraction(), "back", supersedes=["shown"]))
+    assert (counts(ledger).superseded, counts(ledger).examples) == (1, 0)
+    [_, withdrawn] = ledger.emitted()
+    assert (withdrawn.withdrawn, withdrawn.prompt, withdrawn.context.line) == (True, (), making.LINE)
+
+
+def test_a_retraction_takes_back_what_is_about_its_completion_and_no_other_of_that_name(ledger: making.Ledger) -> None:
+    one, two = making.completion(number=1), making.completion(number=2)
+    ledger.take(one, two, making.thumb(one), making.thumb(two))
+    ledger.take(making.event(feedback.Retraction("", one.id), "back", about=one, supersedes=["f"]))
+    assert [example.responses[0].completion_id for example in ledger.newest().values()] == [two.id]
+    [withdrawn] = [example for example in ledger.emitted() if example.withdrawn]
+    assert withdrawn.responses == (text.ResponseRef(one.id),)
+
+
+def test_a_retraction_by_bare_uuid_takes_back_what_was_sent_by_signed_id(ledger: making.Ledger) -> None:
+    answer = making.completion()
+    back = feedback.Retraction("", str(ids.uuid_of(answer.id)))
+    ledger.take(making.event(back, "back", about=answer, bare=True, supersedes=["f"]), making.thumb(answer))
+    ledger.take(answer)
+    assert (counts(ledger).joined, counts(ledger).superseded, ledger.newest()) == (1, 1, {})
+
+
+def test_after_a_retraction_a_vote_counts_that_names_it(ledger: making.Ledger) -> None:
+    answer = making.completion()
+    ledger.take(answer, making.thumb(answer, "one"))
+    ledger.take(making.event(feedback.Retraction("", answer.id), "two", about=answer, supersedes=["one"]))
+    ledger.take(making.thumb(answer, "three", occurred=5.0))
+    assert ledger.newest() == {}
+    ledger.take(making.thumb(answer, "four", up=False, occurred=6.0, supersedes=["two", "three"]))
+    assert only(ledger).feedback_id == "four"
+
+
+def test_a_raters_second_ranking_of_the_same_answers_amends_the_first(ledger: making.Ledger) -> None:
+    def ranking(*ranks: int) -> feedback.Ranking:
+        refs = [making.ref(ANSWER, choice) for choice in range(2)]
+        return feedback.Ranking(tuple(map(feedback.RankedResponse, refs, ranks)))
+
+    ledger.take(ANSWER, making.event(ranking(1, 2), "one", about=ANSWER))
+    ledger.take(making.event(ranking(2, 1), "two", about=ANSWER, occurred=2.0))
+    assert (only(ledger).feedback_id, only(ledger).revision) == ("two", 2)
+
+
+def test_what_says_the_same_in_another_order_is_a_copy(ledger: making.Ledger) -> None:
+    one, other = making.ref(ANSWER), making.ref(ANSWER, 1)
+    ranked = (feedback.RankedResponse(one, 1), feedback.RankedResponse(other, 2))
+    ledger.take(ANSWER)
+    for name, first, again in (
+        ("tie", feedback.Comparison(one, other, tie=True), feedback.Comparison(other, one, tie=True)),
+        ("ranking", feedback.Ranking(ranked), feedback.Ranking(ranked[::-1])),
+    ):
+        ledger.take(making.event(first, name, about=ANSWER), making.event(again, name, about=ANSWER))
+    assert (counts(ledger).joined, counts(ledger).duplicates, counts(ledger).conflicts) == (2, 2, 0)
+
+
+def test_a_critique_of_a_piece_that_the_answer_does_not_have_is_rejected(ledger: making.Ledger) -> None:
+    critique = feedback.Critique(making.ref(ANSWER), text.Text("dull"), feedback.Span(0, 2))
+    ledger.take(ANSWER, making.event(critique, about=ANSWER))
+    assert counts(ledger).rejected_by_reason == {"span outside the answer": 1}
+
+
+def test_stars_that_no_scale_has_are_malformed(ledger: making.Ledger) -> None:
+    for stars, scale in ((0, 5), (6, 5), (1, 1)):
+        with pytest.raises(errors.MalformedRecord):
+            ledger.take(making.event(feedback.Rating(making.ref(ANSWER), stars, scale), about=ANSWER))

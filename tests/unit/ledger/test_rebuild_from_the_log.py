@@ -10,7 +10,7 @@ from tests.unit.ledger import making
 
 from trimtab.bus import port, publish, topics
 from trimtab.bus.sqlite import log as sqlite_log
-from trimtab.core import completions, examples, feedback, ledger
+from trimtab.core import completions, examples, feedback, ledger, text
 from trimtab.ledger import consumer, counting, evidence, outbox
 from trimtab.ledger.store import database
 from trimtab.wire import schemas
@@ -65,7 +65,7 @@ def sequences(records: list[port.Record]) -> dict[int, list[int]]:
 
 
 def live(log: port.EventLog, path: pathlib.Path) -> None:
-    """Votes before and after their answers, amended and retracted, consumed a few records at a time."""
+    """Votes before and after their answers, amended and taken back, stars and a demonstration; a few at a time."""
     for number in range(12):
         answer = making.completion(f"s{number}", exposure=making.exposed())
         first = making.thumb(answer, "first")
@@ -78,6 +78,10 @@ def live(log: port.EventLog, path: pathlib.Path) -> None:
             write(log, making.thumb(answer, "second", up=False, supersedes=["first"], rater="r"))
         if number % 4 == 2:
             write(log, making.event(feedback.Retraction(), "back", about=answer, supersedes=["first"]))
+        if number % 4 == 3:
+            write(log, making.event(feedback.Rating(making.ref(answer), 2, 5), "stars", about=answer))
+            shown = feedback.Demonstration(answer.prompt, text.Text("so"))
+            write(log, making.event(shown, "shown", about=answer, line=making.LINE))
     catch_up(log, path)
 
 
@@ -86,7 +90,9 @@ def test_a_rebuild_says_the_same_and_publishes_nothing(log: sqlite_log.SqliteLog
     before, records = catch_up(log, tmp_path / "ledger.db"), published(log)
     assert catch_up(log, tmp_path / "rebuilt.db") == before
     assert published(log) == records
-    assert before[0].examples == 9
+    assert before[0].examples == 9 + 3 * 2
+    assert sorted(session.outcome or 0.0 for session in before[1].sessions)[-3:] == [1.0, 1.0, 1.0]
+    assert sum(session.outcome == (1.0 + 0.25) / 2 for session in before[1].sessions) == 3
 
 
 def test_after_a_rebuild_sequences_go_on_where_they_were(log: sqlite_log.SqliteLog, tmp_path: pathlib.Path) -> None:

@@ -19,6 +19,11 @@ tenant = "demo"
 examples = 1250
 cycles = 1
 
+[lines.support.training.reward]
+lr = 1e-3
+train_embeddings = false
+surprise = true
+
 [lines.support.release]
 maturity_s = 2.0
 safety_completions = 20

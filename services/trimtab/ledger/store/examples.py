@@ -1,4 +1,4 @@
-"""Examples: which revision of each is the newest, the outbox they leave by, and the thumbs that count as evidence.
+"""Examples: which revision of each is the newest, the outbox they leave by, and the votes that count as evidence.
 
 Called by `settling` (writes), `outbox` (publishes), `restoring` (takes back what the topic has) and `tracing` (reads).
 """
@@ -143,13 +143,13 @@ def mark_published(connection: sa.Connection, upto: Mapping[int, int]) -> None:
         connection.execute(sa.update(table).where(*mine).values(published=True))
 
 
-def count_thumbs(connection: sa.Connection, revised: Sequence[str], thumbs: Sequence[dict[str, Any]]) -> None:
-    """These thumbs count as evidence; of the examples that were there before, no others."""
-    table = tables.THUMBS
+def count_votes(connection: sa.Connection, revised: Sequence[str], votes: Sequence[dict[str, Any]]) -> None:
+    """These votes count as evidence; of the examples that were there before, no others."""
+    table = tables.VOTES
     if revised:
         column = table.c.example_id
         connection.execute(sa.delete(table).where(column == sa.bindparam("old")), [{"old": item} for item in revised])
-    rows.insert(connection, table, thumbs)
+    rows.insert(connection, table, votes)
 
 
 def _newest(example: examples.Example, state: bytes | None) -> dict[str, Any]:

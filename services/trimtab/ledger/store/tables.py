@@ -140,18 +140,18 @@ ARM_TOTALS = sa.Table(
     sa.Column("latency_s", sa.Float, nullable=False),
 )
 
-# The thumbs that count, one an example, on completions of a release.
-THUMBS = sa.Table(
-    "thumbs",
+# The votes that count, one an example, on completions of a release. outcome: in [0, 1].
+VOTES = sa.Table(
+    "votes",
     METADATA,
     sa.Column("example_id", sa.String, primary_key=True),
     sa.Column("release_id", sa.String, nullable=False),
     sa.Column("tenant", sa.String, nullable=False),
     sa.Column("session", sa.LargeBinary, nullable=False),
     sa.Column("arm", sa.String, nullable=False),
-    sa.Column("up", sa.Integer, nullable=False),
+    sa.Column("outcome", sa.Float, nullable=False),
     sa.Column("occurred_us", sa.BigInteger, nullable=False),
-    sa.Index("thumbs_by_session", "release_id", "tenant", "session", "occurred_us", "up"),
+    sa.Index("votes_by_session", "release_id", "tenant", "session", "occurred_us", "outcome"),
 )
 
 MODELS = sa.Table(

@@ -195,21 +195,29 @@ class CritiqueExample(_message.Message):
 
     RESPONSE_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
+    SPAN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def response(self) -> _common_pb2.Text: ...
     @_builtins.property
     def comment(self) -> _common_pb2.Text: ...
+    @_builtins.property
+    def span(self) -> _feedback_pb2.Span:
+        """Characters of the answer the comment is about, end exclusive; absent means all of it."""
+
     def __init__(
         self,
         *,
         response: _common_pb2.Text | None = ...,
         comment: _common_pb2.Text | None = ...,
+        span: _feedback_pb2.Span | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "response", b"response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_span", b"_span", "comment", b"comment", "response", b"response", "span", b"span"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_span", b"_span", "comment", b"comment", "response", b"response", "span", b"span"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__span: _TypeAlias = _typing.Literal["span"]  # noqa: Y015
+    _WhichOneofArgType__span: _TypeAlias = _typing.Literal["_span", b"_span"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__span) -> _WhichOneofReturnType__span | None: ...
 
 Global___CritiqueExample: _TypeAlias = CritiqueExample  # noqa: Y015
 
@@ -278,7 +286,7 @@ class Example(_message.Message):
     withdrawn: _builtins.bool
     """Retracted or erased: what was there before no longer counts, and there is no kind."""
     fold: _builtins.int
-    """The fold of the session (imports: of the prompt), 0 to 9."""
+    """The fold of the session (imports and demonstrations: of the prompt), 0 to 9."""
     surface: _builtins.str
     criterion: _builtins.str
     propensity: _builtins.float

@@ -282,7 +282,7 @@ class SessionOutcome(_message.Message):
     arm: _completion_pb2.Arm.ValueType
     propensity: _builtins.float
     outcome: _builtins.float
-    """Mean of its votes in [0, 1]; absent when it cast none."""
+    """Mean of its votes in [0, 1]: a thumb is 0 or 1, s of S stars are (s - 1) / (S - 1). Absent when it cast none."""
     votes: _builtins.int
     mature: _builtins.bool
     """False while younger than the maturity window."""
@@ -316,13 +316,15 @@ class ArmTotals(_message.Message):
     COMPLETIONS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     VOTES_FIELD_NUMBER: _builtins.int
-    VOTES_UP_FIELD_NUMBER: _builtins.int
+    VOTE_SUM_FIELD_NUMBER: _builtins.int
     MEAN_LATENCY_S_FIELD_NUMBER: _builtins.int
     arm: _completion_pb2.Arm.ValueType
     completions: _builtins.int
     completion_tokens: _builtins.int
     votes: _builtins.int
-    votes_up: _builtins.int
+    """Thumbs and stars that count."""
+    vote_sum: _builtins.float
+    """Their sum: a thumb is 0 or 1, s of S stars are (s - 1) / (S - 1)."""
     mean_latency_s: _builtins.float
     def __init__(
         self,
@@ -331,12 +333,12 @@ class ArmTotals(_message.Message):
         completions: _builtins.int = ...,
         completion_tokens: _builtins.int = ...,
         votes: _builtins.int = ...,
-        votes_up: _builtins.int = ...,
+        vote_sum: _builtins.float = ...,
         mean_latency_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "completion_tokens", b"completion_tokens", "completions", b"completions", "mean_latency_s", b"mean_latency_s", "votes", b"votes", "votes_up", b"votes_up"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "completion_tokens", b"completion_tokens", "completions", b"completions", "mean_latency_s", b"mean_latency_s", "vote_sum", b"vote_sum", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

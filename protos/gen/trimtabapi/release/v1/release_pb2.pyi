@@ -128,7 +128,7 @@ class ArmEvidence(_message.Message):
     sessions: _builtins.int
     """Sessions first exposed in the evidence stage."""
     voted: _builtins.int
-    """Of those, mature and with at least one thumb."""
+    """Of those, mature and with at least one vote: a thumb, or stars."""
     approval: _builtins.float
     """Mean outcome of the sessions that voted, 0 to 1."""
     completions: _builtins.int

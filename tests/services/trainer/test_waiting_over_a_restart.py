@@ -25,13 +25,13 @@ async def trainer_at(installation: Installation, address: str) -> AsyncIterator[
 async def doors_to(installation: Installation, address: str) -> AsyncIterator[platform.Doors]:
     """The doors of an operator; only the trainer's leads anywhere."""
     async with trimtab_client.connect(address, installation.token) as channel:
+        await asyncio.wait_for(channel.channel_ready(), 30)
         yield platform.Doors(
             facts=platform.Facts(TENANT, LINE, "", {"trainer": address}),
             api_key="",
             ledger=calls.LedgerCalls(channel),
             trainer=calls.TrainerCalls(channel),
             rollout=calls.RolloutCalls(channel),
-            reward=calls.RewardCalls(channel),
             feedback=calls.FeedbackCalls(channel),
         )
 
@@ -43,7 +43,7 @@ async def ask(doors: platform.Doors, installation: Installation) -> runs.Run:
         kind=runs.RunKind.SFT,
         parent_id=installation.policy_id,
         dataset_id=installation.demonstrations_id,
-        settings_json='{"epochs": 200, "batch": 4}',
+        settings_json='{"epochs": 60, "batch": 4}',
     )
     return await doors.trainer.start_run(runs.StartRunRequest(spec, "ada"), timeout_s=30)
 
@@ -63,26 +63,28 @@ async def test_a_run_is_followed_over_a_restart_and_a_queued_one_says_what_it_wa
 ) -> None:
     address = f"127.0.0.1:{unused_tcp_port}"
     first, second = list[str](), list[str]()
-    async with doors_to(installation, address) as doors:
+    async with contextlib.AsyncExitStack() as stack:
         async with trainer_at(installation, address):
+            doors = await stack.enter_async_context(doors_to(installation, address))
             asked = [await ask(doors, installation) for _ in range(2)]
             watching = [
                 asyncio.create_task(platform.finished(doors, run, words.append))
                 for run, words in zip(asked, (first, second), strict=True)
             ]
             await heard(first, "step ")
-        await heard(first, "watching again")
+        await heard(first, "asking again")
         async with trainer_at(installation, address):
             ended = await asyncio.gather(*watching)
     assert [run.state for run in ended] == [runs.RunState.SUCCEEDED] * 2
     assert [run.id for run in ended] == [run.id for run in asked]
-    assert any(f"behind {asked[0].id} (sft, asked by ada)" in line for line in second)
+    assert any(f"waits for its turn behind {asked[0].id} (sft, asked for by ada: " in line for line in second)
 
 
 async def test_a_trainer_that_stays_away_is_given_up(installation: Installation, unused_tcp_port: int) -> None:
     address, words = f"127.0.0.1:{unused_tcp_port}", list[str]()
-    async with doors_to(installation, address) as doors:
+    async with contextlib.AsyncExitStack() as stack:
         async with trainer_at(installation, address):
+            doors = await stack.enter_async_context(doors_to(installation, address))
             run = await ask(doors, installation)
             watching = asyncio.create_task(platform.finished(doors, run, words.append, away_limit_s=1.0))
             await heard(words, "loading")
