@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 SOURCES := services clients/python tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format protos constraints clean
+.PHONY: help setup demo test faults check lint format protos constraints clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -25,6 +25,9 @@ demo: $(READY) ## The whole loop on this machine: two acts, a table, about five 
 
 test: $(READY) ## Every test
 	@$(BIN)/python -m pytest
+
+faults: $(READY) ## Kill processes at random while the platform works; SHORT=1 takes three minutes
+	@$(BIN)/python -m tests.faults.storm.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY) ## Style, types, layers, generated code
 	@$(BIN)/ruff check $(SOURCES)

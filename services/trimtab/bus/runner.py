@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from trimtab.bus import deadletter, port, topics
-from trimtab.core import clock, errors
+from trimtab.core import clock, errors, failpoints
 from trimtab.obs import logging, metrics
 
 _log = logging.get(__name__)
@@ -165,6 +165,7 @@ class Runner:
                 if isinstance(refused.problem, NotNow):
                     raise refused.problem from None
                 self._letters.bury(records[0], str(refused.problem))
+                failpoints.reach("bus.deadletter.buried")
                 self._skip(records[0])
                 records = records[1:]
                 size = len(records)

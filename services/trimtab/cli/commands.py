@@ -162,6 +162,21 @@ def train_runs(state: State = _STATE, json: Json = False) -> None:
     _await(inspecting.runs(state, json))
 
 
+@train_app.command("reproduce")
+def train_reproduce(
+    run: Annotated[str, typer.Argument(help="The run's id, or the beginning of it.")],
+    state: State = _STATE,
+    json: Json = False,
+) -> None:
+    """Run a published run again, from the registry alone, and compare every file it makes.
+
+    Exit code 0 when all are equal, byte by byte. Needs no running platform.
+    """
+    from trimtab.cli import reproducing
+
+    sys.exit(reproducing.reproduce(state, run, json))
+
+
 @rollout_app.command("status")
 def rollout_status(state: State = _STATE, json: Json = False) -> None:
     """Every release, newest last, and what is live now."""

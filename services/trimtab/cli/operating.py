@@ -46,12 +46,12 @@ async def adopt_and_wait(
     """Adopts a policy and waits until it serves; WrongState with the reason when it cannot."""
     request = control.AdoptRequest(doors.facts.tenant, line or doors.facts.line, model_id, operator(), reason)
     with screen.step(f"adopting policy {model_id[:12]}") as step:
-        release = await doors.rollout.adopt(request, timeout_s=30)
+        release = await platform.patiently(lambda: doors.rollout.adopt(request, timeout_s=30))
+        wanted = control.GetReleaseRequest(doors.facts.tenant, release.id)
         while release.state not in releases.FINAL_STATES:
             step.say(platform.describe_release(release))
             await asyncio.sleep(_POLL_S)
-            wanted = control.GetReleaseRequest(doors.facts.tenant, release.id)
-            release = await doors.rollout.get_release(wanted, timeout_s=10)
+            release = await platform.patiently(lambda: doors.rollout.get_release(wanted, timeout_s=10))
         step.say(platform.describe_release(release))
     if release.state is not releases.ReleaseState.PROMOTED:
         raise errors.WrongState(f"Policy {model_id[:12]} does not serve: {platform.describe_release(release)}")

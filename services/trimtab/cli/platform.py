@@ -13,23 +13,25 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TypeVar
 
 import httpx
 
 import trimtab_client
 from trimtab.cli import supervisor
-from trimtab.core import errors, releases, runs
+from trimtab.core import errors, files, releases, runs
 from trimtab.obs import logging
 from trimtab.rollout import processes
 from trimtab.rpc import health, secrets
 from trimtab.wire import calls
 
 _START_LIMIT_S = 60.0
-# How long a trainer may be away while somebody waits for a run of it: longer than a restart takes.
-_TRAINER_AWAY_LIMIT_S = 60.0
+# How long a process may be away while somebody waits for its answer: longer than a restart takes.
+_AWAY_LIMIT_S = 60.0
 _ASK_EVERY_S = 0.5
 _FACTS_FILE = "platform.json"
+_Answer = TypeVar("_Answer")
 # Figures of a run that tell people how it goes, in the order they are told.
 _TOLD = {
     "loss_nats_per_token": "loss",
@@ -118,7 +120,7 @@ class Platform:
             try:
                 facts = Facts(self.tenant, self._line, f"http://{self._http}", addresses)
                 self._wait_until_ready(facts)
-                self.layout.facts.write_text(json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
+                files.replace(self.layout.facts, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
                 yield facts
             finally:
                 self.layout.facts.unlink(missing_ok=True)
@@ -206,8 +208,20 @@ async def doors(layout: Layout) -> AsyncIterator[Doors]:
             await channel.close()
 
 
+async def patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    """The answer to what may be asked twice: asked again while the process behind the door restarts."""
+    deadline = time.monotonic() + _AWAY_LIMIT_S
+    while True:
+        try:
+            return await ask()
+        except (errors.ServiceUnavailable, errors.DeadlineExceeded):
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_ASK_EVERY_S)
+
+
 async def finished(
-    doors: Doors, run: runs.Run, tell: Callable[[str], None], *, away_limit_s: float = _TRAINER_AWAY_LIMIT_S
+    doors: Doors, run: runs.Run, tell: Callable[[str], None], *, away_limit_s: float = _AWAY_LIMIT_S
 ) -> runs.Run:
     """Tells how a run goes until it has ended; WrongState with the reason when it does not succeed.
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from trimtab.cli import artifacts, operating, platform, show
-from trimtab.core import control, errors, lines, releases
+from trimtab.core import control, errors, files, lines, releases
 from trimtab.rpc import health, secrets
 
 TENANT = "local"
@@ -44,7 +44,7 @@ def up(state: pathlib.Path, line: str, port: int, policy: pathlib.Path | None) -
 def _configure(layout: platform.Layout, line: str) -> None:
     """A new state folder gets a line with defaults; one that is there keeps what its owner wrote."""
     if not layout.lines.exists():
-        layout.lines.write_text(f'[lines.{line}]\ntenant = "{TENANT}"\n')
+        files.replace(layout.lines, f'[lines.{line}]\ntenant = "{TENANT}"\n')
     if line not in lines.load_lines(layout.lines):
         raise errors.InvalidField("--line", f"{line!r} is not in {layout.lines}", "add it there or name one that is")
 
@@ -84,7 +84,7 @@ async def _answers(arms: Sequence[releases.ArmTarget]) -> bool:
 async def _serving(doors: platform.Doors) -> list[releases.ArmTarget]:
     """The policies that get traffic; none before the line's first."""
     request = control.ListReleasesRequest(doors.facts.tenant, doors.facts.line)
-    known = await doors.rollout.list_releases(request, timeout_s=10)
+    known = await platform.patiently(lambda: doors.rollout.list_releases(request, timeout_s=10))
     return [arm for arm in known[0].arms if arm.weight > 0] if known else []
 
 

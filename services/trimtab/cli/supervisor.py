@@ -2,7 +2,7 @@
 
 Built and run by `trimtab up`; the table itself is `rollout.processes`, which the rollout controller writes too. That
 is why policies outlive a killed controller: it only says what it wants, and this process holds the children. It
-adopts nothing: what a killed supervisor left running is killed on start, recognised by process id *and* start time.
+adopts nothing: what a killed supervisor left running is killed on start, recognised by a mark in its environment.
 
 A process is asked to end, and ends its own children as it sees fit: the trainer keeps a run that was interrupted apart
 from one that failed. Only what does not end in time is killed with its whole group.
@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
 
-from trimtab.core import errors
+from trimtab.core import errors, failpoints
 from trimtab.obs import logging
 from trimtab.rollout import processes
 
@@ -29,6 +29,8 @@ _LOOK_EVERY_S = 0.1
 _STEADY_S = 30.0
 _LONGEST_PAUSE_S = 30.0
 _STALE_DRAIN_S = 3.0
+# In the environment of all that is started: a successor finds also what was not noted down any more.
+_MARK = "TRIMTAB_SUPERVISED_IN"
 _log = logging.get(__name__)
 
 
@@ -103,16 +105,16 @@ class Supervisor:
 
     def _kill_stale(self) -> None:
         """What an earlier supervisor left: first a chance to end, then the end."""
-        stale = [row for row in self.table.rows() if row.pid and _started_at(row.pid) == row.pid_started]
-        for row in stale:
-            _log.warning("a process of an earlier supervisor is stopped", process=row.name, pid=row.pid)
+        stale = _left_running(self._state)
+        for pid in stale:
+            _log.warning("a process of an earlier supervisor is stopped", pid=pid)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(row.pid, signal.SIGTERM)
+                os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _STALE_DRAIN_S
-        for row in stale:
-            while _started_at(row.pid) == row.pid_started and time.monotonic() < deadline:
-                time.sleep(_LOOK_EVERY_S / 5)
-            _kill_group(row.pid)
+        while _left_running(self._state) and time.monotonic() < deadline:
+            time.sleep(_LOOK_EVERY_S / 5)
+        for pid in stale:
+            _kill_group(pid)
         for row in self.table.rows():
             self.table.observe(row.name, processes.Status.STOPPED, last_exit=row.last_exit)
 
@@ -142,12 +144,13 @@ class Supervisor:
             with (logs / f"{child.row.name}.log").open("ab") as output:
                 child.process = subprocess.Popen(
                     child.row.argv,
-                    env=os.environ | child.row.env,
+                    env=os.environ | child.row.env | {_MARK: str(self._state.resolve())},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # a terminal's Ctrl-C is ours to pass on, in order
                 )
+                failpoints.reach("supervisor.start.before_noted")
         except OSError as problem:
             self._crashed(child, f"could not be started: {problem}", now)
             return
@@ -218,7 +221,6 @@ class Supervisor:
             child.row.name,
             status,
             pid=pid,
-            pid_started=_started_at(pid) if pid else 0,
             restarts=child.restarts,
             last_exit=child.last_exit,
         )
@@ -229,12 +231,12 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _started_at(pid: int) -> int:
-    """Start time in clock ticks since boot (field 22 of /proc/PID/stat); 0 when there is no such process."""
-    try:
-        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    # The second field is the command in brackets and may hold anything, also spaces.
-    fields = stat[stat.rindex(")") + 2 :].split()
-    return 0 if fields[0] == "Z" else int(fields[19])
+def _left_running(state: pathlib.Path) -> set[int]:
+    """Process groups of what supervisors of this folder have started and what has not ended."""
+    mark = f"{_MARK}={state.resolve()}".encode()
+    groups = set()
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                groups.add(os.getpgid(int(folder.name)))
+    return groups - {os.getpgrp()}

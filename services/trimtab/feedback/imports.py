@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 
 from trimtab.bus import port, publish, topics
-from trimtab.core import clock, completions, errors, feedback, ids, text
+from trimtab.core import clock, completions, errors, failpoints, feedback, ids, text
 from trimtab.feedback import acknowledged, intake, placing, validation
 from trimtab.obs import metrics
 
@@ -79,7 +79,9 @@ class Importer:
             appended.append(publish.new_record(topics.COMPLETIONS, key, item.completion))
             appended.append(publish.new_record(topics.FEEDBACK, key, item.event))
         if appended:
+            failpoints.reach("feedback.import.before_append")
             await asyncio.wrap_future(self._log.append(appended))
+            failpoints.reach("feedback.import.appended")
         for item in items:
             self._acknowledged.add(feedback.identity(item.event), item.digest)
 

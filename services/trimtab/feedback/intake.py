@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from trimtab.bus import port, publish, topics
-from trimtab.core import clock, errors, feedback, ids, text
+from trimtab.core import clock, errors, failpoints, feedback, ids, text
 from trimtab.feedback import acknowledged, placing, validation
 from trimtab.obs import metrics
 
@@ -69,9 +69,11 @@ class Intake:
                 raise errors.ConflictingFeedback(event.id)
         if event.context is None:
             raise TypeError("a judged event has its context")
+        failpoints.reach("feedback.intake.before_append")
         append = publish.publish(self._log, topics.FEEDBACK, event.context.session_hash, event)
         # within the log's own deadline: stored, or LogUnavailable
         await asyncio.wrap_future(append)
+        failpoints.reach("feedback.intake.appended")
         self._acknowledged.add(identity, digest)
         return feedback.SendResponse(event.id)
 

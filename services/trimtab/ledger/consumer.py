@@ -16,7 +16,7 @@ from typing import Protocol
 import sqlalchemy as sa
 
 from trimtab.bus import port, runner, topics
-from trimtab.core import completions, errors, feedback, models, releases
+from trimtab.core import completions, errors, failpoints, feedback, models, releases
 from trimtab.ledger import answers, events, restoring, settling
 from trimtab.ledger.store import completions as completion_store
 from trimtab.ledger.store import database, lineage, offsets
@@ -92,6 +92,8 @@ class Consumer:
             undo.callback(self._settler.forget)
             with self._store.write() as connection:
                 emitted = self._commit(connection, pending)
+                failpoints.reach("ledger.consume.before_commit")
+            failpoints.reach("ledger.consume.committed")
             undo.pop_all()
         self._positions.update(pending.positions)
         if emitted:

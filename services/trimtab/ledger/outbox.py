@@ -7,7 +7,7 @@ what they have seen by (partition, sequence).
 import threading
 
 from trimtab.bus import port
-from trimtab.core import errors
+from trimtab.core import errors, failpoints
 from trimtab.ledger.store import database, offsets
 from trimtab.ledger.store import examples as example_store
 from trimtab.obs import logging
@@ -53,7 +53,9 @@ class Publisher:
             batch = example_store.unpublished(connection, BATCH)
         if not batch:
             return False
+        failpoints.reach("ledger.outbox.before_append")
         positions = self._log.append([item.record for item in batch]).result()
+        failpoints.reach("ledger.outbox.appended")
         upto = {item.partition: item.sequence for item in batch}
         ends: dict[port.TopicPartition, int] = {}
         for position in positions:
@@ -62,4 +64,6 @@ class Publisher:
         with self._store.write() as connection:
             example_store.mark_published(connection, upto)
             offsets.save(connection, ends)
+            failpoints.reach("ledger.outbox.before_mark")
+        failpoints.reach("ledger.outbox.marked")
         return True

@@ -12,7 +12,7 @@ import contextlib
 import sqlalchemy as sa
 
 from trimtab.bus import port, topics
-from trimtab.core import examples
+from trimtab.core import examples, failpoints
 from trimtab.ledger import joining, settling
 from trimtab.ledger.store import database, offsets, rows, tables
 from trimtab.ledger.store import examples as example_store
@@ -45,6 +45,7 @@ def take_back(log: port.EventLog, store: database.Database) -> None:
             with store.write() as connection:
                 _store(connection, records)
                 offsets.save(connection, positions)
+            failpoints.reach("ledger.restore.taken_back")
             start |= positions
             behind = {source: end for source, end in behind.items() if start[source] < end}
 
@@ -61,6 +62,7 @@ def settle_all(store: database.Database, settler: settling.Settler) -> int:
                 return emitted
             emitted += settler.settle(connection, set(scopes))
             last = scopes[-1]
+        failpoints.reach("ledger.restore.settled")
 
 
 def _store(connection: sa.Connection, records: list[port.Record]) -> None:

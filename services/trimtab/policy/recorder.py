@@ -8,7 +8,7 @@ import asyncio
 import dataclasses
 
 from trimtab.bus import port, publish, topics
-from trimtab.core import completions, errors, text
+from trimtab.core import completions, errors, failpoints, text
 from trimtab.obs import logging, metrics
 
 _FIRST_PAUSE_S = 0.1
@@ -56,8 +56,10 @@ class Recorder:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
+                failpoints.reach("policy.recorder.before_append")
                 appended = publish.publish(self._log, topics.COMPLETIONS, completion.context.session_hash, completion)
                 await asyncio.wrap_future(appended)
+                failpoints.reach("policy.recorder.appended")
                 return
             except (errors.LogUnavailable, errors.Overloaded) as problem:
                 _log.warning("the log did not take a completion yet", completion=completion.id, problem=str(problem))

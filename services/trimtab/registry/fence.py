@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import fsspec
 from fsspec.implementations import local
 
-from trimtab.core import errors
+from trimtab.core import errors, files
 
 
 class Fence:
@@ -54,9 +54,7 @@ class Fence:
         if not isinstance(self._files, local.LocalFileSystem):
             self._files.pipe_file(path, str(generation).encode())
             return
-        temporary = pathlib.Path(f"{path}.new")
-        temporary.write_text(str(generation))
-        temporary.replace(path)
+        files.replace(pathlib.Path(path), str(generation))
 
 
 def _name(field: str, text: str) -> str:

@@ -9,7 +9,6 @@ Publishing writes blobs first and the manifest last, by rename: a reader sees a 
 """
 
 import hashlib
-import os
 import pathlib
 import shutil
 import uuid
@@ -17,7 +16,7 @@ import uuid
 import fsspec
 from fsspec.implementations import local
 
-from trimtab.core import errors, models, text
+from trimtab.core import errors, failpoints, files, models, text
 from trimtab.registry import fence, kinds, manifests
 
 _CHUNK = 1 << 20
@@ -44,7 +43,9 @@ class Registry:
             files = [_entry(folder / name, name) for name in paths]
             manifest = manifests.complete(draft, files)
             for file in files:
+                failpoints.reach("registry.publish.before_blob")
                 self._put_blob(folder / file.path, file)
+            failpoints.reach("registry.publish.before_manifest")
             path = self._manifest_path(manifest.id)
             if self._files.exists(path):
                 return self.manifest(manifest.id)
@@ -110,7 +111,10 @@ class Registry:
                 target = temporary / file.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._get_blob(file, target, manifest.id)
+                failpoints.reach("registry.fetch.file_copied")
+            failpoints.reach("registry.fetch.before_rename")
             temporary.rename(folder)
+            failpoints.reach("registry.fetch.renamed")
         except OSError:
             if not folder.exists():  # otherwise another process was faster
                 raise
@@ -135,10 +139,11 @@ class Registry:
             return
         temporary = pathlib.Path(f"{self._blobs}/.{uuid.uuid4().hex}")
         shutil.copyfile(source, temporary)
+        failpoints.reach("registry.publish.blob_copied")
         if _entry(temporary, file.path) != file:
             temporary.unlink()
             raise errors.ArtifactCorrupt(f"{file.path!r} changed while it was being published; publish it again.")
-        _settle(temporary, pathlib.Path(path))
+        files.settle(temporary, pathlib.Path(path))
 
     def _write(self, path: str, data: bytes) -> None:
         if not isinstance(self._files, local.LocalFileSystem):
@@ -147,7 +152,7 @@ class Registry:
         final = pathlib.Path(path)
         temporary = final.with_name(f".{uuid.uuid4().hex}")
         temporary.write_bytes(data)
-        _settle(temporary, final)
+        files.settle(temporary, final)
 
     def _digest(self, path: str) -> str:
         digest = hashlib.sha256()
@@ -186,15 +191,3 @@ def _difference(folder: pathlib.Path, manifest: manifests.Manifest) -> str:
         if _entry(folder / name, name) != file:
             return f"the bytes of {name!r} are not those that were published"
     return ""
-
-
-def _settle(temporary: pathlib.Path, final: pathlib.Path) -> None:
-    """Makes a file durable under its final name."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(final)
-    folder = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from trimtab.bus import port, publish, topics
-from trimtab.core import errors, releases
+from trimtab.core import errors, failpoints, releases
 from trimtab.obs import logging
 from trimtab.rollout import line
 from trimtab.wire import schemas
@@ -64,6 +64,7 @@ class Book:
             stamped.append(dataclasses.replace(record, context=context, revision=revision, generation=generation))
         new = [publish.new_record(topics.ROLLOUTS, release.id.encode(), release) for release in stamped]
         self._log.append(new).result()
+        failpoints.reach("rollout.book.appended")
         self.refresh()
 
     def find(self, tenant: str, release_id: str) -> releases.Release:

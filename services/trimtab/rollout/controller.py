@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
-from trimtab.core import completions, errors, ledger, lines, models, releases
+from trimtab.core import completions, errors, failpoints, ledger, lines, models, releases
 from trimtab.obs import logging
 from trimtab.rollout import backend, desk, intake, line, steps
 
@@ -156,6 +156,7 @@ class Controller:
         memory = self._memory_of(release)
         memory.released.discard(policy_id)
         status = await asyncio.to_thread(self._processes.ensure, policy_id, release.context.line)
+        failpoints.reach("rollout.controller.process_wanted")
         looked_at = f"{release.id}/{policy_id}"
         if memory.release_id != looked_at:
             memory.release_id, memory.restarts_before, memory.silent_since = looked_at, status.restarts, None
@@ -225,6 +226,7 @@ class Controller:
                 since = memory.unwanted_since.setdefault(policy_id, now)
                 if now - since >= steps.SETTLE_S:
                     await asyncio.to_thread(self._processes.release, policy_id)
+                    failpoints.reach("rollout.controller.process_released")
                     memory.released.add(policy_id)
 
     def _memory_of(self, release: releases.Release) -> _Memory:

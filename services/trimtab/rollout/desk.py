@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from trimtab.bus import port, publish, topics
-from trimtab.core import audit, clock, errors, ids, ledger, releases, text
+from trimtab.core import audit, clock, errors, failpoints, ids, ledger, releases, text
 from trimtab.obs import logging, metrics
 from trimtab.rollout import book, line
 
@@ -131,8 +131,10 @@ class Desk:
 
     async def write(self, *records: releases.Release) -> None:
         """Appends records of one line. Call inside `deciding()`."""
+        failpoints.reach("rollout.desk.before_write")
         before = {release.id: release for one in self.lines.values() for release in one.by_id.values()}
         await asyncio.to_thread(self._book.append, records, self.lease.generation)
+        failpoints.reach("rollout.desk.written")
         for record in records:
             if record.id not in before or before[record.id].state is not record.state:
                 _tell(record)

@@ -18,7 +18,7 @@ from typing import Any
 
 import apsw
 
-from trimtab.core import clock, errors
+from trimtab.core import clock, errors, failpoints
 
 FILE = "processes.sqlite"
 # In an argument of a spec: replaced by the address that the process was given.
@@ -35,7 +35,6 @@ CREATE TABLE IF NOT EXISTS processes (
   address TEXT NOT NULL,
   status TEXT NOT NULL,
   pid INTEGER NOT NULL DEFAULT 0,
-  pid_started INTEGER NOT NULL DEFAULT 0,
   restarts INTEGER NOT NULL DEFAULT 0,
   last_exit TEXT NOT NULL DEFAULT '',
   updated_at TEXT NOT NULL
@@ -61,7 +60,7 @@ class ProcessSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """One process. `argv` has its address filled in; `pid_started` is its start in clock ticks since boot (/proc)."""
+    """One process. `argv` has its address filled in."""
 
     sequence: int
     name: str
@@ -71,7 +70,6 @@ class Row:
     address: str
     status: Status
     pid: int
-    pid_started: int
     restarts: int
     last_exit: str
     updated_at: datetime.datetime
@@ -117,15 +115,12 @@ class Table:
                 "UPDATE processes SET wanted = 0, updated_at = ? WHERE name = ? AND wanted = 1", (_now(), name)
             )
 
-    def observe(
-        self, name: str, status: Status, *, pid: int = 0, pid_started: int = 0, restarts: int = 0, last_exit: str = ""
-    ) -> None:
+    def observe(self, name: str, status: Status, *, pid: int = 0, restarts: int = 0, last_exit: str = "") -> None:
         """What the supervisor found; it alone calls this."""
         with self._transaction():
             self._database.execute(
-                "UPDATE processes SET status = ?, pid = ?, pid_started = ?, restarts = ?, last_exit = ?, "
-                "updated_at = ? WHERE name = ?",
-                (status, pid, pid_started, restarts, last_exit, _now(), name),
+                "UPDATE processes SET status = ?, pid = ?, restarts = ?, last_exit = ?, updated_at = ? WHERE name = ?",
+                (status, pid, restarts, last_exit, _now(), name),
             )
 
     def rows(self) -> list[Row]:
@@ -151,7 +146,9 @@ class Table:
             except BaseException:
                 self._database.execute("ROLLBACK")
                 raise
+            failpoints.reach("processes.table.before_commit")
             self._database.execute("COMMIT")
+            failpoints.reach("processes.table.committed")
 
     def _select(self, clause: str, bindings: tuple[str, ...]) -> list[Row]:
         found = self._database.execute(f"SELECT {', '.join(_COLUMNS)} FROM processes {clause}", bindings)

@@ -10,10 +10,11 @@ import json
 import os
 import pathlib
 import secrets
+import tempfile
 import tomllib
 from typing import Any
 
-from trimtab.core import errors, ids
+from trimtab.core import errors, failpoints, files, ids
 
 API_KEY_PREFIX = "tt-"
 
@@ -90,9 +91,16 @@ def create(path: pathlib.Path, tenant: str) -> str:
         "",
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write("\n".join(lines))
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write("\n".join(lines))
+        failpoints.reach("secrets.create.before_name")
+        files.sync(pathlib.Path(scratch))
+        os.link(scratch, path)  # unlike a rename, it refuses a name that is taken
+    finally:
+        pathlib.Path(scratch).unlink()
+    files.sync(path.parent)
     return api_key
 
 

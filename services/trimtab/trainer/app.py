@@ -12,7 +12,7 @@ import uuid
 
 from trimtab import registry
 from trimtab.bus import connect, fold, runner, topics
-from trimtab.core import errors, lines
+from trimtab.core import errors, files, lines
 from trimtab.rpc import process
 from trimtab.trainer import (
     consumer,
@@ -111,5 +111,5 @@ def _own(state: pathlib.Path, trainer: process.Process) -> str:
     with contextlib.suppress(FileNotFoundError):
         return path.read_text().strip()
     holder = f"trainer-{uuid.uuid4().hex}"
-    path.write_text(holder)
+    files.replace(path, holder)
     return holder

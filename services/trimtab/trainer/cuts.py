@@ -7,7 +7,7 @@ goes in and why is `trainer.cutting`; the folder's form is `trainer.datasets`.
 import pathlib
 import tempfile
 
-from trimtab.core import errors
+from trimtab.core import errors, failpoints
 from trimtab.trainer import cutting, datasets, ledger_link, publishing, store
 
 
@@ -32,7 +32,10 @@ class Cutter:
         with tempfile.TemporaryDirectory() as scratch:
             folder = pathlib.Path(scratch)
             card = datasets.write(folder, cut.examples, cut.members, cut.watermarks)
-            return self._publisher.publish_dataset(tenant, line, folder, card)
+            failpoints.reach("trainer.cut.written")
+            dataset_id = self._publisher.publish_dataset(tenant, line, folder, card)
+            failpoints.reach("trainer.cut.published")
+            return dataset_id
 
     def check_complete(self, tenant: str, line: str) -> None:
         """NotYet while an example that the ledger has made has not arrived here."""

@@ -1,12 +1,14 @@
 """One training run: `python -m trimtab.trainer.job RUN_FOLDER`. A launcher: the methods are in modules of their own.
 
 Reads `started.json`, which is all a run depends on: the same record gives the same bytes of weights on the same kind
-of CPU, thread count and library versions. Leaves `progress.json` and `metrics.jsonl` while it works, `result.json` and
-`outputs/` at the end (exit 0), or `problem.txt` with a sentence when the run cannot succeed (exit 2). Anything else is
-a defect and ends with a traceback. SIGTERM ends it at once: what counts is written last. The other side of the folder
-is `trainer.jobs`.
+of CPU, thread count and library versions. Leaves `progress.json`, `metrics.jsonl` and `checkpoints/` while it works,
+`result.json` and `outputs/` at the end (exit 0), or `problem.txt` with a sentence when the run cannot succeed (exit 2).
+Anything else is a defect and ends with a traceback. SIGTERM and SIGKILL end it at once: what counts is written last,
+and started again in the same folder it goes on from its last checkpoint. The other side of the folder is
+`trainer.jobs`.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -17,7 +19,8 @@ import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from trimtab.core import errors, lines, models, runs
+from trimtab.core import errors, failpoints, files, lines, models, runs
+from trimtab.obs import logging
 from trimtab.trainer import recipes
 
 if TYPE_CHECKING:
@@ -71,6 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     if len(arguments) != 1:
         sys.exit("usage: python -m trimtab.trainer.job RUN_FOLDER")
     folder = pathlib.Path(arguments[0])
+    logging.configure("job", "info")
     for stale in (RESULT, PROBLEM):
         (folder / stale).unlink(missing_ok=True)
     shutil.rmtree(folder / OUTPUTS, ignore_errors=True)
@@ -87,9 +91,10 @@ def run(folder: pathlib.Path) -> None:
     settings = recipes.parse(started.kind, started.settings_json)
     # torch is imported only now: a refused record costs nothing
     make_deterministic(settings.threads, started.seed)
-    from trimtab.trainer import progress
+    from trimtab.trainer import checkpoints, progress
 
-    report = progress.Progress(folder)
+    known = versions()
+    report = progress.Progress(folder, checkpoints.Checkpoints(folder, (folder / STARTED).read_bytes(), known))
     match settings:
         case recipes.SFTSettings():
             result = _sft(started, settings, folder, report)
@@ -101,9 +106,13 @@ def run(folder: pathlib.Path) -> None:
         "outputs": [{**dataclasses.asdict(one), "passed": one.passed} for one in result.outputs],
         "figures": result.figures,
         "settings": dataclasses.asdict(settings),
-        "versions": versions(),
+        "versions": known,
     }
-    progress.replace_json(folder / RESULT, document)
+    for path in (folder / OUTPUTS).rglob("*"):
+        files.sync(path)
+    failpoints.reach("trainer.job.before_result")
+    files.replace(folder / RESULT, json.dumps(document))
+    failpoints.reach("trainer.job.before_end")
 
 
 def read_started(folder: pathlib.Path) -> Started:
@@ -134,9 +143,26 @@ def make_deterministic(threads: int, seed: int) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What bit-equality depends on beside the record."""
+    """What bit-equality depends on beside the record: libraries, and the CPU with the instructions torch uses of it."""
+    import torch
+
     packages = {name: metadata.version(name) for name in ("trimtab", "torch", "transformers", "tokenizers")}
-    return {**packages, "python": platform.python_version(), "machine": platform.machine()}
+    return {
+        **packages,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpu": _cpu(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _cpu() -> str:
+    """The CPU's own name, where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
 
 
 def _sft(started: Started, settings: recipes.SFTSettings, folder: pathlib.Path, report: "progress.Progress") -> Result:

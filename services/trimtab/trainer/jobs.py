@@ -5,6 +5,7 @@
 
     started.json    what the run depends on; written once, before the first start
     progress.json   step, steps, figures; replaced by the job after every step
+    checkpoints/    what a killed job goes on from
     result.json     the outputs; the job's last act
     problem.txt     why a job ended with exit code 2, in a sentence
     job.log         its standard output and error
@@ -16,11 +17,12 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 from typing import Any
 
 from trimtab import registry
-from trimtab.core import errors, lines, models, runs
+from trimtab.core import errors, failpoints, files, lines, models, runs
 from trimtab.trainer import publishing
 
 STARTED, PROGRESS, RESULT, PROBLEM, LOG = "started.json", "progress.json", "result.json", "problem.txt", "job.log"
@@ -32,6 +34,7 @@ _INPUTS = {
     "evaluation_reward": "evaluation_reward_id",
     "dataset": "dataset_id",
 }
+_CHECKPOINTS, _OUTPUTS = "checkpoints", "outputs"
 _LOG_TAIL_CHARACTERS = 2000
 
 
@@ -65,7 +68,8 @@ class RunFolder:
         if path.exists():
             # Only where the artifacts lie may have changed: a run is a function of its first record.
             started = {**json.loads(path.read_text()), "inputs": inputs}
-        _replace(path, json.dumps(started, indent=1, sort_keys=True))
+        files.replace(path, json.dumps(started, indent=1, sort_keys=True))
+        failpoints.reach("trainer.run.prepared")
 
     def progress(self) -> Progress | None:
         """How far the job is; None before its first step."""
@@ -80,7 +84,9 @@ class RunFolder:
         if table is None:
             return None
         try:
+            started = _object(self.path / STARTED) or {}
             return publishing.Result(
+                started={"spec": started["spec"], "gates": started["gates"]},
                 outputs=tuple(self._output(entry) for entry in table["outputs"]),
                 figures=_figures(table),
                 settings=table["settings"],
@@ -94,13 +100,23 @@ class RunFolder:
         said = self.path / PROBLEM
         if exit_code == KNOWN_PROBLEM_EXIT and said.exists():
             return said.read_text().strip()
+        if exit_code < 0:
+            return (
+                f"The training process was killed by {signal.Signals(-exit_code).name} again and again without coming "
+                "to a new checkpoint; look whether it needs more memory than there is."
+            )
         log = self.path / LOG
         tail = log.read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:].strip() if log.exists() else ""
         return f"The training process ended with code {exit_code}. Its log ends: {tail or '(empty)'}"
 
-    def forget_outputs(self) -> None:
-        """Drops the weights; the registry has them. Figures and logs stay."""
-        shutil.rmtree(self.path / "outputs", ignore_errors=True)
+    def last_saved(self) -> int:
+        """Rises with every checkpoint that the job has taken; 0 when there is none."""
+        return max((path.stat().st_mtime_ns for path in (self.path / _CHECKPOINTS).glob("*.json")), default=0)
+
+    def forget_weights(self) -> None:
+        """Drops what an ended run needs no more: checkpoints, and outputs that the registry has. The rest stays."""
+        shutil.rmtree(self.path / _CHECKPOINTS, ignore_errors=True)
+        shutil.rmtree(self.path / _OUTPUTS, ignore_errors=True)
 
     def _output(self, entry: dict[str, Any]) -> publishing.Output:
         return publishing.Output(
@@ -165,12 +181,3 @@ def _object(path: pathlib.Path) -> dict[str, Any] | None:
     if not isinstance(table, dict):
         raise errors.ArtifactCorrupt(f"{path.name} of the run is no JSON object.")
     return table
-
-
-def _replace(path: pathlib.Path, content: str) -> None:
-    temporary = path.with_suffix(".new")
-    with temporary.open("w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

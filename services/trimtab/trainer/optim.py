@@ -5,7 +5,7 @@ producing them ends. Shared by `trainer.sft`, `trainer.reward_model` and `traine
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -55,6 +55,30 @@ class Optimizer:
                 group["lr"] = lr * share
             optimizer.step()
         return norm
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What the torch optimizers have gathered, by "optimizer/weight/name"; nothing before the first step."""
+        return {
+            f"{number}/{weight}/{name}": tensor
+            for number, one in enumerate(self._optimizers)
+            for weight, state in one.state_dict()["state"].items()
+            for name, tensor in state.items()
+        }
+
+    def counters(self) -> dict[str, int]:
+        """What else a step depends on. With `tensors` it is all the state there is."""
+        return {"taken": self._taken, "in_a_row": self._in_a_row, "skipped": self.skipped}
+
+    def put_back(self, tensors: Mapping[str, torch.Tensor], counters: Mapping[str, int]) -> None:
+        """Goes on from what `tensors` and `counters` said."""
+        states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in self._optimizers]
+        for name, tensor in tensors.items():
+            number, weight, key = name.split("/")
+            states[int(number)].setdefault(int(weight), {})[key] = tensor
+        for one, state in zip(self._optimizers, states, strict=True):
+            # learning rates are set at every step, everything else in the groups by the settings
+            one.load_state_dict({"state": state, "param_groups": one.state_dict()["param_groups"]})
+        self._taken, self._in_a_row, self.skipped = counters["taken"], counters["in_a_row"], counters["skipped"]
 
     def _parameters(self) -> list[torch.Tensor]:
         return [weight for one in self._optimizers for group in one.param_groups for weight in group["params"]]

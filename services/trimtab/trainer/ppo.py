@@ -17,6 +17,7 @@ from trimtab.core import errors
 from trimtab.modeling import loading, logprobs, rewards
 from trimtab.trainer import (
     advantages,
+    checkpoints,
     datasets,
     encoding,
     kl,
@@ -58,7 +59,13 @@ class Learner:
         self._critic = critic_from(reward, policy)
         self._policy_optimizer = optim.for_model(policy.model, settings, steps)
         self._critic_optimizer = optim.for_model(self._critic, settings, steps, lr=settings.critic_lr)
-        self._beta = settings.beta
+        # The coefficient of the KL adapts; answers without a score are counted over the whole run.
+        self.values: dict[str, Any] = {"beta": settings.beta, "unscored": 0}
+        self.carried = checkpoints.Carried(
+            {"policy": policy.model, "critic": self._critic},
+            {"policy": self._policy_optimizer, "critic": self._critic_optimizer},
+            self.values,
+        )
 
     @property
     def steps_skipped(self) -> int:
@@ -75,7 +82,7 @@ class Learner:
         kl_B_T = torch.where(mask_B_T, kl.k1(old_B_T, reference_B_T), 0.0)
         missing = self._settings.missing_eos
         scores_B = torch.tensor([one.score + (0.0 if one.ended else missing) for one in batch])
-        rewards_B_T = advantages.assemble_rewards(scores_B, kl_B_T, mask_B_T, self._beta)
+        rewards_B_T = advantages.assemble_rewards(scores_B, kl_B_T, mask_B_T, self.values["beta"])
         result = advantages.generalised(rewards_B_T, values_B_T, mask_B_T, self._settings.gamma, self._settings.lam)
         whitened_B_T = torch.zeros_like(result.advantages_B_T)
         whitened_B_T[mask_B_T] = advantages.whitened(result.advantages_B_T[mask_B_T])
@@ -84,7 +91,7 @@ class Learner:
             for tables in [(old_B_T, values_B_T, whitened_B_T, result.returns_B_T)]
             for i in range(len(batch))
         ]
-        figures = {"kl_nats": kl_B_T.sum(dim=1).mean().item(), "beta": self._beta}
+        figures = {"kl_nats": kl_B_T.sum(dim=1).mean().item(), "beta": self.values["beta"]}
         self._adapt(figures["kl_nats"], len(batch))
         return steps, figures
 
@@ -138,7 +145,9 @@ class Learner:
     def _adapt(self, kl_nats: float, samples: int) -> None:
         settings = self._settings
         if settings.kl_target:
-            self._beta = kl.adapted_coefficient(self._beta, kl_nats, settings.kl_target, settings.kl_horizon, samples)
+            self.values["beta"] = kl.adapted_coefficient(
+                self.values["beta"], kl_nats, settings.kl_target, settings.kl_horizon, samples
+            )
 
 
 def train(
@@ -161,10 +170,8 @@ def train(
         raise errors.InvalidField("dataset_id", "holds no prompt that can be trained on", "choose another data set")
     learner = Learner(policy, reference, reward, settings)
     max_tokens = min(settings.max_tokens, policy.profile.max_tokens)
-    report.begin("proximal policy optimisation", settings.iterations)
-    figures: dict[str, float] = {}
-    unscored = 0
-    for iteration in range(settings.iterations):
+    done = report.begin("proximal policy optimisation", settings.iterations, learner.carried)
+    for iteration in range(done, settings.iterations):
         prompts = rollouts.choose_prompts(pool, settings.prompts, encoding.seed_of(seed, "prompts", iteration))
         batch = rollouts.collect(
             policy,
@@ -176,13 +183,16 @@ def train(
         )
         if not batch.kept:
             raise errors.WrongState(f"Of the {batch.unscored} answers of iteration {iteration + 1} none was scored.")
-        unscored += batch.unscored
+        learner.values["unscored"] += batch.unscored
         steps, judged = learner.judge(batch.kept)
         learned = learner.learn(steps, encoding.seed_of(seed, "order", iteration))
-        figures = {**batch.figures(), **judged, **learned}
-        report.step(figures)
-    books = {"prompts": float(len(pool)), "unscored": float(unscored), "steps_skipped": float(learner.steps_skipped)}
-    return {**figures, **books, **skipped.figures()}
+        report.step({**batch.figures(), **judged, **learned})
+    books = {
+        "prompts": float(len(pool)),
+        "unscored": float(learner.values["unscored"]),
+        "steps_skipped": float(learner.steps_skipped),
+    }
+    return {**report.figures, **books, **skipped.figures()}
 
 
 def critic_from(reward: rewards.LoadedReward, policy: loading.LoadedPolicy) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from trimtab import registry
 from trimtab.bus import port, publish, topics
-from trimtab.core import errors, models, runs
+from trimtab.core import errors, failpoints, models, runs
 from trimtab.trainer import known, ledger_link
 
 # What publishing waits out: nothing was lost, and trying again is safe.
@@ -32,8 +32,9 @@ class Output:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    """What a job left in its run folder."""
+    """What a job left in its run folder. started: what it depended on, for whoever runs it again."""
 
+    started: dict[str, Any]
     outputs: tuple[Output, ...]
     figures: dict[str, float]
     settings: dict[str, Any]
@@ -75,7 +76,7 @@ class Publisher:
                 gates=output.gates,
                 passed=output.passed,
                 generation=generation,
-                settings={"training": result.settings, "seed": run.spec.seed, "label": run.spec.label},
+                settings={"training": result.settings, "started": result.started},
                 versions=result.versions,
             )
             ids.append(self._publish(output.folder, draft))
@@ -99,10 +100,12 @@ class Publisher:
 
     def _publish(self, folder: pathlib.Path, draft: registry.ManifestDraft) -> str:
         manifest = self._registry.publish(folder, draft)
+        failpoints.reach("trainer.publish.before_announcement")
         if self._known.model(manifest.id) is None:
             # a manifest that was published before a crash names the generation of then
             model = dataclasses.replace(self._announcement(manifest.id), generation=draft.generation)
             publish.publish(self._log, topics.MODELS, manifest.id.encode(), model).result()
+            failpoints.reach("trainer.publish.announced")
             self._known.see_model(model)
         return manifest.id
 

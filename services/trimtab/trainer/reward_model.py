@@ -8,12 +8,14 @@ so no example is spent on judging alone. Likelihoods are in `trainer.reward_hub`
 """
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 
 from trimtab.core import errors, models
 from trimtab.modeling import loading, logprobs, rewards
 from trimtab.trainer import (
+    checkpoints,
     datasets,
     encoding,
     labels,
@@ -90,9 +92,10 @@ def fit(
         *optim.groups_of(terms, dataclasses.replace(settings, optimizer="adamw", weight_decay=0.0), settings.terms_lr),
     ]
     optimizer = optim.Optimizer(settings, steps, groups)
-    report.begin(f"{kind.value.replace('_', ' ')} model", steps)
+    carried = checkpoints.Carried({"reward": reward.model, "terms": terms}, {"reward": optimizer})
+    done = report.begin(f"{kind.value.replace('_', ' ')} model", steps, carried)
     reward.model.train()
-    for batch in _batches(feedback, settings, encoding.seed_of(seed, kind.value)):
+    for batch in itertools.islice(_batches(feedback, settings, encoding.seed_of(seed, kind.value)), done, None):
         loss = _accumulate(reward, terms, batch, len(feedback), settings)
         norm = optimizer.step()
         optimizer.zero_grad()

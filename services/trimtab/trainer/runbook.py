@@ -135,6 +135,10 @@ class Runbook:
         with self._database.reading() as connection:
             return bool(connection.execute(asked).scalar())
 
+    def is_ended(self, run_id: str) -> bool:
+        """Whether there is such a run and it has ended."""
+        return any(run.state in FINAL_STATES for run in self._select(store.RUNS.c.id == run_id))
+
     def wait(self, timeout_s: float) -> None:
         """Blocks a worker thread until something changes, or the time is over."""
         self._feed.wait(timeout_s)

@@ -4,7 +4,7 @@
 triggers: a cycle that takes a day makes nobody wait. Training itself is `trainer.job` in the child (`trainer.jobs`),
 publishing is `trainer.publishing`. A run stays RUNNING in the book until its models are published and announced, so
 that a trainer killed anywhere finds it and goes on: with the job if there is no result yet, with publishing if there
-is.
+is. A job that is killed itself is started again and goes on from its last checkpoint.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from trimtab import registry
-from trimtab.core import errors, lines, runs
+from trimtab.core import errors, failpoints, lines, runs
 from trimtab.obs import logging, metrics
 from trimtab.trainer import cuts, jobs, publishing, runbook
 
@@ -22,6 +22,8 @@ _IDLE_S = 0.5
 _PROGRESS_EVERY_S = 0.2
 _RETRY_AFTER_S = 0.5
 _END_GRACE_S = 5.0
+# So often in a row may a job be killed without having come to a new checkpoint.
+_DEATHS = 5
 _log = logging.get(__name__)
 _Made = TypeVar("_Made")
 
@@ -72,6 +74,7 @@ class Worker:
         while not self._topics_known.wait(_IDLE_S):
             if stop.is_set():
                 return
+        self._sweep()
         while not stop.is_set():
             run = self._book.next_open(triggered)
             if run is None:
@@ -79,9 +82,16 @@ class Worker:
             else:
                 self._work(run, stop)
 
+    def _sweep(self) -> None:
+        """Drops the weights of runs that had ended when a trainer was killed."""
+        for path in sorted(self._folder.glob("*")):
+            if self._book.is_ended(path.name):
+                jobs.RunFolder(path).forget_weights()
+
     def _work(self, run: runs.Run, stop: threading.Event) -> None:
         _log.info("run starts", run=run.id, kind=run.spec.kind, line=run.spec.line, state=run.state)
         self._book.start(run.id)
+        failpoints.reach("trainer.run.started")
         folder = jobs.RunFolder(self._folder / run.id)
         try:
             self._finish(run, folder, stop)
@@ -92,6 +102,8 @@ class Worker:
         except _Stopped:
             _log.info("run interrupted", run=run.id)
             return
+        failpoints.reach("trainer.run.ended")
+        folder.forget_weights()
         ended_run = self._book.get(run.spec.tenant, run.id)
         metrics.TRAINER_RUNS.labels(run.spec.kind.value, ended_run.state.value).inc()
         _log.info("run ended", run=run.id, state=ended_run.state, problem=ended_run.problem)
@@ -103,9 +115,10 @@ class Worker:
             run = dataclasses.replace(run, spec=dataclasses.replace(run.spec, dataset_id=dataset_id))
             self._book.set_spec(run.id, run.spec)
         result = folder.result() or self._train(run, folder, stop)
+        failpoints.reach("trainer.run.before_publishing")
         model_ids = self._patiently(run, stop, lambda: self._publisher.publish_result(run, result))
+        failpoints.reach("trainer.run.published")
         self._book.end(run.id, runs.RunState.SUCCEEDED, model_ids=model_ids, figures=result.figures)
-        folder.forget_outputs()
 
     def _cut(self, run: runs.Run) -> str:
         """A data set of all the line's examples, for a run that was asked for without one."""
@@ -113,18 +126,25 @@ class Worker:
         return self._cutter.cut(run.spec.tenant, run.spec.line, self._book.fix_cut(run.id))
 
     def _train(self, run: runs.Run, folder: jobs.RunFolder, stop: threading.Event) -> publishing.Result:
+        """The result of the run's job, started as often as it is killed while it gets on."""
         folder.prepare(run, self._lines[run.spec.line].gates, self._registry)
-        child = jobs.Child(folder, self._python)
-        try:
-            exit_code = self._watch(run, folder, child, stop)
-        finally:
-            child.close()
-        result = folder.result() if exit_code == 0 else None
-        if result is None and self._book.is_cancelled(run.id):
-            raise _Ended(runs.RunState.CANCELLED, "It was cancelled.")
-        if result is None:
-            raise _Ended(runs.RunState.FAILED, folder.problem(exit_code))
-        return result
+        deaths, saved = 0, folder.last_saved()
+        while True:
+            child = jobs.Child(folder, self._python)
+            try:
+                exit_code = self._watch(run, folder, child, stop)
+            finally:
+                child.close()
+            result = folder.result() if exit_code <= 0 else None
+            if result is not None:
+                return result
+            if self._book.is_cancelled(run.id):
+                raise _Ended(runs.RunState.CANCELLED, "It was cancelled.")
+            deaths = 1 if folder.last_saved() > saved else deaths + 1
+            saved = folder.last_saved()
+            if exit_code >= 0 or deaths >= _DEATHS:
+                raise _Ended(runs.RunState.FAILED, folder.problem(exit_code))
+            _log.warning("the training process was killed; it goes on", run=run.id, signal=-exit_code, deaths=deaths)
 
     def _watch(self, run: runs.Run, folder: jobs.RunFolder, child: jobs.Child, stop: threading.Event) -> int:
         """Relays the job's progress to the book until it ends; its exit code."""

@@ -5,6 +5,7 @@ of a neighbour changes what a token counts. Prompts are read, not learned.
 """
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +13,7 @@ import torch
 
 from trimtab.core import errors
 from trimtab.modeling import answers, loading, logprobs
-from trimtab.trainer import datasets, encoding, losses, optim, progress, recipes
+from trimtab.trainer import checkpoints, datasets, encoding, losses, optim, progress, recipes
 
 # The kinds that say what an answer should have been.
 TEACHING: tuple[datasets.Kind, ...] = ("demonstration", "edit")
@@ -42,10 +43,11 @@ def train(
             "choose a data set with demonstrations or edits",
         )
     steps = settings.epochs * -(-len(train_set) // settings.batch)
-    report.begin("supervised fine-tuning", steps)
     optimizer = optim.for_model(policy.model, settings, steps)
+    carried = checkpoints.Carried({"policy": policy.model}, {"policy": optimizer})
+    done = report.begin("supervised fine-tuning", steps, carried)
     policy.model.train()
-    for batch in batches(train_set, settings, seed):
+    for batch in itertools.islice(batches(train_set, settings, seed), done, None):
         loss = accumulate(policy, batch, settings)
         norm = optimizer.step()
         optimizer.zero_grad()
@@ -54,7 +56,7 @@ def train(
     figures = {"demonstrations": float(len(train_set)), "steps_skipped": float(optimizer.skipped)}
     if held_out:
         figures["held_out_loss_nats_per_token"] = mean_loss(policy, held_out)
-    return {**figures, "loss_nats_per_token": loss, **skipped.figures()}
+    return {**figures, "loss_nats_per_token": report.figures["loss_nats_per_token"], **skipped.figures()}
 
 
 def prepare(

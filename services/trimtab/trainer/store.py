@@ -15,7 +15,7 @@ import sqlalchemy
 from sqlalchemy import Boolean, Column, Integer, LargeBinary, String, Text
 
 from trimtab.bus import port
-from trimtab.core import examples
+from trimtab.core import examples, failpoints
 from trimtab.trainer import cutting
 from trimtab.wire import schemas
 
@@ -101,6 +101,8 @@ class Store:
         """All that is done with the connection is committed together, or nothing of it."""
         with self._writing, self._engine.begin() as connection:
             yield connection
+            failpoints.reach("trainer.store.before_commit")
+        failpoints.reach("trainer.store.committed")
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlalchemy.Connection]:

@@ -105,7 +105,8 @@ async def test_a_run_trains_publishes_and_shows_its_progress(installation: Insta
     assert (model.kind, model.run_id, model.generation) == (models.ModelKind.POLICY, run.id, 1)
     assert (model.parents, model.datasets) == ((installation.policy_id,), (installation.demonstrations_id,))
     manifest = installation.registry.manifest(model.id)
-    assert manifest.settings["seed"] == 7
+    assert manifest.settings["started"]["spec"] == dataclasses.asdict(run.spec)
+    assert manifest.settings["started"]["gates"]["win_rate"] == 0.5
     assert manifest.versions
     assert weights(installation, model.id) != weights(installation, installation.policy_id)
 
@@ -192,6 +193,8 @@ def interrupted_run(installation: Installation) -> tuple[str, pathlib.Path]:
         "versions": {"torch": "2"},
     }
     (folder / "result.json").write_text(json.dumps(result))
+    started = {"spec": dataclasses.asdict(sft(installation, QUICK)), "gates": {}}
+    (folder / "started.json").write_text(json.dumps(started))
     return run_id, folder
 
 

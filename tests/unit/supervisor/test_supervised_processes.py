@@ -212,23 +212,24 @@ SUPERVISE = (
 
 def test_what_a_killed_supervisor_left_is_killed_on_start_and_nothing_else(tmp_path) -> None:
     table = processes.Table(tmp_path)
-    table.ensure(processes.ProcessSpec("one", (sys.executable, "-c", LINGER)))
-    table.ensure(processes.ProcessSpec("two", (sys.executable, "-c", LINGER)))
+    for name in ("one", "two"):
+        table.ensure(processes.ProcessSpec(name, (sys.executable, "-c", LINGER)))
     first = subprocess.Popen([sys.executable, "-c", SUPERVISE, str(tmp_path)])
     until(lambda: all(row.status is processes.Status.RUNNING for row in table.rows()))
-    orphan, mistaken = (row.pid for row in table.rows())
+    orphans = [row.pid for row in table.rows()]
     first.kill()
     first.wait()
-    assert alive(orphan)
+    assert all(alive(pid) for pid in orphans)
     # As if the second one's process id belonged to somebody else by now.
-    table.observe("two", processes.Status.RUNNING, pid=mistaken, pid_started=1)
-    table.release("two")
-    second = Running(tmp_path)
-    until(lambda: second.running("one") and second.row("one").pid != orphan)
-    assert not alive(orphan)
-    assert alive(mistaken)
-    second.stop()
-    os.killpg(mistaken, signal.SIGKILL)
+    with subprocess.Popen([sys.executable, "-c", LINGER], start_new_session=True) as somebody:
+        table.observe("two", processes.Status.RUNNING, pid=somebody.pid)
+        table.release("two")
+        second = Running(tmp_path)
+        until(lambda: second.running("one") and second.row("one").pid not in orphans)
+        assert not any(alive(pid) for pid in orphans)
+        assert alive(somebody.pid)
+        second.stop()
+        somebody.kill()
 
 
 def test_a_signal_to_the_supervisor_stops_its_children(tmp_path) -> None:

@@ -15,7 +15,7 @@ import apsw
 
 from trimtab.bus import port, topics
 from trimtab.bus.sqlite import cleaning, file
-from trimtab.core import clock, errors
+from trimtab.core import clock, errors, failpoints
 from trimtab.obs import logging, metrics
 
 _log = logging.get(__name__)
@@ -144,7 +144,9 @@ class Writer:
         try:
             with file.as_unavailable(), self._turnstile.held():
                 taken = self._take()  # after the turn has come: everything that came meanwhile goes along
+                failpoints.reach("bus.write.before_begin")
                 positions = self._insert(taken)
+            failpoints.reach("bus.write.committed")
         except errors.LogUnavailable as problem:
             self._settle(problem)
             return
@@ -183,6 +185,7 @@ class Writer:
                 "UPDATE sources SET next_offset = ? WHERE id = ?",
                 [(offset, source) for source, offset in next_offsets.items()],
             )
+            failpoints.reach("bus.write.before_commit")
         return positions
 
     def _next_offsets(self, sources: set[int]) -> dict[int, int]:
@@ -224,6 +227,7 @@ class Writer:
         with self._turnstile.held():
             self._cleaner.start()
         for piece in self._cleaner.pieces():
+            failpoints.reach("bus.clean.before_piece")
             with self._turnstile.held():
                 self._cleaner.delete(piece)
             self._write()

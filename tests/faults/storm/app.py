@@ -1,0 +1,152 @@
+"""Kills the processes of a platform at random while it serves, learns and releases, and looks what that cost.
+
+    make faults SHORT=1     one storm of twelve deaths, within three minutes on two idle cores
+    make faults             three storms of at least thirty deaths each, the supervisor's among them
+
+Prints a table for each and exits with 0 only if every vote that was acknowledged was joined and used, nothing was
+doubled, and every run has the weights of the same run without a storm. Everything is kept where something is wrong.
+"""
+
+import argparse
+import asyncio
+import concurrent.futures
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+from tests.faults.storm import books, host, killer, story, users, world
+
+from trimtab.cli import artifacts, platform, show
+from trimtab.core import releases, runs
+from trimtab.rpc import secrets
+from trimtab.trainer import reproducing
+
+SHORT = story.Size(demonstrations=240, epochs=6, votes=200, ppo_iterations=14, maximum_sessions=240, patience_s=120.0)
+WHOLE = story.Size(demonstrations=960, epochs=12, votes=500, ppo_iterations=24, maximum_sessions=1000, patience_s=300.0)
+_AT_ONCE = 2
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--short", action="store_true", help="one small storm")
+    arguments.add_argument("--seed", type=int, action="append", help="of a storm; may be given several times")
+    asked = arguments.parse_args()
+    seeds = asked.seed or ([1] if asked.short else [1, 2, 3])
+    held = [storm(seed, asked.short) for seed in seeds]
+    sys.exit(0 if all(held) else 1)
+
+
+def storm(seed: int, short: bool) -> bool:
+    """One platform, one storm, one table. Whether everything held."""
+    screen, begun = show.Screen(), time.monotonic()
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="trimtab-storm-"))
+    screen.say(f"[bold]A storm[/], seed {seed}, in {folder}")
+    place = host.Host(folder / "state")
+    size = SHORT if short else WHOLE
+    place.layout.lines.write_text(world.lines_toml(size.votes, size.ppo_iterations, size.maximum_sessions))
+    deadly = killer.Killer(
+        place,
+        seed=seed,
+        kills=10 if short else 30,
+        jobs=1 if short else 3,
+        pause_s=(2.0, 6.0) if short else (3.0, 12.0),
+        supervisor=not short,
+    )
+    try:
+        with screen.step("starting"):
+            place.start()
+        told = asyncio.run(_play(place, deadly, screen, size, seed))
+        with screen.step("stopping") as step:
+            step.say(f"exit code {(code := place.stop())}")
+        held = _look(screen, place, deadly, told) and code == 0
+    finally:
+        place.destroy()
+    screen.say(f"{'[green]it held[/]' if held else '[red]it did not hold[/]'}  {time.monotonic() - begun:.0f} s\n")
+    if held:
+        shutil.rmtree(folder)
+    return held
+
+
+class Told:
+    """What people know when it is over."""
+
+    def __init__(
+        self, acknowledged: users.Acknowledged, done: Sequence[runs.Run], history: Sequence[releases.Release]
+    ) -> None:
+        self.acknowledged, self.done, self.history = acknowledged, done, history
+
+
+async def _play(place: host.Host, deadly: killer.Killer, screen: show.Screen, size: story.Size, seed: int) -> Told:
+    async with platform.doors(place.layout) as doors:
+        crowd = users.Users(place.base_url, secrets.local_api_key(place.layout.secrets), seed, size.patience_s)
+        told = story.Story(
+            layout=place.layout,
+            doors=doors,
+            users=crowd,
+            screen=screen,
+            size=size,
+            users_come=deadly.users_are_there.set,
+            storm_is_over=lambda: deadly.done,
+        )
+        try:
+            deadly.start()
+            history = await told.play(seed)
+        finally:
+            await asyncio.to_thread(deadly.end)
+            await crowd.close()
+        return Told(crowd.acknowledged, await told.all_runs(), history)
+
+
+def _look(screen: show.Screen, place: host.Host, deadly: killer.Killer, told: Told) -> bool:
+    layout, crashed = place.layout, place.ended_by_themselves()
+    screen.say("")
+    screen.table(("process", "kills"), [(name, str(count)) for name, count in sorted(deadly.deaths.items())])
+    last = next(run for run in told.done if run.spec.label == "all votes")
+    labels = [f"{run.spec.kind} {run.spec.label}" for run in told.done]
+    verdict = books.judge(books.gather(layout, told.acknowledged.votes, labels=labels, last_cut=last.spec.dataset_id))
+    ended = all(run.state is runs.RunState.SUCCEEDED for run in told.done)
+    with screen.step("every run again, without a storm"):
+        again = _again(layout, told.done)
+    rows = [
+        ("kills", str(deadly.deaths.total())),
+        ("processes that ended by themselves", str(len(crashed))),
+        ("requests sent again", str(told.acknowledged.sent_again)),
+        ("votes acknowledged", str(verdict.acknowledged)),
+        ("votes joined", str(verdict.joined)),
+        *((f"  {name}", str(count)) for name, count in sorted(verdict.dispositions.items(), reverse=True)),
+        ("lost", str(len(verdict.lost))),
+        ("doubled", str(len(verdict.doubled))),
+        (
+            "runs that succeeded",
+            f"{sum(run.state is runs.RunState.SUCCEEDED for run in told.done)} of {len(told.done)}",
+        ),
+        ("resumed from a checkpoint", str(killer.resumed(layout.state / "trainer" / "runs"))),
+        ("runs compared, equal", f"{sum(one.equal for one in again)} of {len(again)}"),
+    ]
+    screen.table(("", ""), rows, numbers=("",))
+    for words in (*crashed[:5], *verdict.lost[:5], *verdict.doubled[:5]):
+        screen.say(f"  {words}")
+    for one in again:
+        for file in one.files:
+            if not file.equal:
+                screen.say(f"  {one.run_id}: {file.path} is not the same ({file.difference})")
+    return verdict.balance and ended and not crashed and all(one.equal for one in again)
+
+
+def _again(layout: platform.Layout, done: Sequence[runs.Run]) -> list[reproducing.Reproduction]:
+    """Each run by itself, two at once, from what is published."""
+    store = artifacts.open_registry(layout)
+
+    def one(run: runs.Run) -> reproducing.Reproduction:
+        scratch = layout.state / "again" / run.id
+        return reproducing.reproduce(store, reproducing.find(store, run.id), scratch)
+
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(one, done))
+
+
+if __name__ == "__main__":
+    main()

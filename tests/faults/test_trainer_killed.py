@@ -1,0 +1,160 @@
+"""A trainer killed anywhere in a cycle ends it as one: one data set, one reward run, one policy, each told once."""
+
+import contextlib
+import functools
+import pathlib
+import sys
+import threading
+import time
+
+import pytest
+from tests.faults import killing
+from tests.services.trainer import conftest as making
+from tests.services.trainer.test_cycles import OneHolder, thumbs
+
+from trimtab import registry
+from trimtab.bus import fold, port, publish, runner, topics
+from trimtab.bus.sqlite import SqliteLog
+from trimtab.core import lines, models, runs
+from trimtab.trainer import consumer, cuts, datasets, known, publishing, runbook, store, triggers
+from trimtab.trainer import runs as work
+from trimtab.wire import schemas
+
+WALKED = [*killing.under("trainer.cut.", "trainer.publish.", "trainer.run.", "trainer.store.")]
+EXAMPLES = 24
+LINE = lines.LineConfig(making.LINE, making.TENANT, lines.TriggerConfig(examples=EXAMPLES, cycles=1))
+
+
+def begin(folder: pathlib.Path) -> None:
+    """A line with its first policy, and examples on the topic, every fifth of them twice."""
+    (folder / "policy").mkdir()
+    (folder / "policy" / "config.json").write_text("{}")
+    draft = registry.ManifestDraft(kind=models.ModelKind.POLICY, tenant=making.TENANT, line=making.LINE)
+    policy_id = _registry(folder).publish(folder / "policy", draft).id
+    making.Installation(folder, making.Ledger(), "").adopt(policy_id)
+    log = SqliteLog(folder / "log.db")
+    for number, one in enumerate(thumbs(0, EXAMPLES)):
+        records = [publish.new_record(topics.EXAMPLES, one.context.session_hash, one)] * (2 if number % 5 == 0 else 1)
+        log.append(records).result()
+    log.close()
+    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} {killing.ROOT}/tests/faults/quick_job.py "$@"\n')
+    (folder / "python").chmod(0o755)
+
+
+def _registry(folder: pathlib.Path) -> registry.Registry:
+    return registry.Registry(f"file://{folder}/registry", folder / "cache")
+
+
+def serve(folder: pathlib.Path) -> None:
+    """The threads of a trainer, until its line's cycle has ended. Its jobs end at once (`quick_job`)."""
+    log, database, stop = SqliteLog(folder / "log.db"), store.Store(folder / "trainer.db"), threading.Event()
+    topics_say, topics_known, rollouts_known = known.Known(), threading.Event(), threading.Event()
+    book, link = runbook.Runbook(database), OneHolder()
+    publisher = publishing.Publisher(
+        log=log, store=_registry(folder), topics_say=topics_say, link=link, config_digest=""
+    )
+    cutter = cuts.Cutter(database, publisher, link, 200)
+    configured = {LINE.name: LINE}
+    worker = work.Worker(
+        book=book,
+        folder=folder / "runs",
+        artifacts=_registry(folder),
+        publisher=publisher,
+        cutter=cutter,
+        configured=configured,
+        python=str(folder / "python"),
+        topics_known=topics_known,
+    )
+    cycles = triggers.Triggers(
+        database=database,
+        book=book,
+        publisher=publisher,
+        topics_say=topics_say,
+        configured=configured,
+        cutter=cutter,
+        topics_known=topics_known,
+    )
+    reading = runner.Runner(
+        log, [topics.EXAMPLES], consumer.Examples(database), consumer="trainer", batch=runner.Batch(9, 0.05)
+    )
+    # daemons: the process ends when the cycle has, in the middle of whatever they do
+    for target, arguments in (
+        (fold.follow, (log, topics.MODELS, topics_say.apply_model, stop, topics_known.set)),
+        (fold.follow, (log, topics.ROLLOUTS, topics_say.apply_release, stop, rollouts_known.set)),
+        (reading.run, (stop,)),
+        (functools.partial(worker.run, triggered=True), (stop,)),
+    ):
+        threading.Thread(target=target, args=arguments, daemon=True).start()
+    assert topics_known.wait(30) and rollouts_known.wait(30)
+    deadline = time.monotonic() + 60
+    while (newest := cycles.newest(LINE)) is None or newest.state is not triggers.CycleState.ENDED:
+        assert time.monotonic() < deadline
+        cycles.step()
+        time.sleep(0.01)
+    while book.next_open(triggered=True) is not None or any((folder / "runs").glob("*/outputs")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def announced(folder: pathlib.Path) -> list[models.PublishedModel]:
+    log = SqliteLog(folder / "log.db")
+    with contextlib.closing(log.reader({port.TopicPartition("models", 0): 0})) as reader:
+        found = [schemas.decode(record.value, record.headers, models.PublishedModel) for record in reader.poll(99, 0.0)]
+    log.close()
+    return found
+
+
+ONCE = [point for point in WALKED if "store" not in point]
+OFTEN = [f"{point}:{nth}" for point in killing.under("trainer.store.") for nth in (1, 3, 6, 11)]
+LATER = [f"{point}:2" for point in ONCE if "cut" not in point] + ["trainer.publish.announced:3"]
+
+
+@pytest.mark.parametrize("point", [*ONCE, *LATER, *OFTEN])
+def test_a_cycle_is_one_cycle_and_each_of_its_models_is_told_once(point: str, tmp_path: pathlib.Path) -> None:
+    killing.run(begin, tmp_path)
+    killing.kill(point, serve, tmp_path)
+    killing.run(serve, tmp_path)
+    database = store.Store(tmp_path / "trainer.db")
+    book = runbook.Runbook(database)
+    done = book.find(making.TENANT)
+    with database.reading() as connection:
+        assert store.count_standing(connection, making.TENANT, making.LINE) == EXAMPLES
+        assert len(connection.execute(store.EXAMPLES.select()).all()) == EXAMPLES
+        (cycle,) = connection.execute(store.CYCLES.select()).all()
+    database.close()
+    assert (cycle.state, cycle.outcome) == ("ended", "published")
+    assert [(run.spec.kind, run.state) for run in done] == [
+        (runs.RunKind.REWARD, runs.RunState.SUCCEEDED),
+        (runs.RunKind.PPO, runs.RunState.SUCCEEDED),
+    ]
+    told = announced(tmp_path)
+    assert [model.kind.value for model in told] == ["dataset", "reward", "evaluation_reward", "policy"]
+    assert told[0].id == cycle.dataset_id
+    assert [model.id for model in told[1:]] == [model_id for run in done for model_id in run.model_ids]
+    members = datasets.read_members(_registry(tmp_path).fetch(cycle.dataset_id))
+    assert len({member.example_id for member in members}) == len(members) == EXAMPLES
+    for model in told:
+        _registry(tmp_path).fetch(model.id)
+    for run in done:
+        left = {path.name for path in (tmp_path / "runs" / run.id).iterdir()}
+        assert not left & {"checkpoints", "outputs"}, point
+
+
+@pytest.mark.parametrize(("deaths", "saves", "ends"), [(4, False, True), (5, False, False), (7, True, True)])
+def test_a_job_that_is_killed_is_started_again_as_long_as_it_gets_on(
+    deaths: int, saves: bool, ends: bool, tmp_path: pathlib.Path
+) -> None:
+    killing.run(begin, tmp_path)
+    (tmp_path / "deaths").write_text(str(deaths))
+    if saves:
+        (tmp_path / "saves").touch()
+    killing.run(serve, tmp_path)
+    database = store.Store(tmp_path / "trainer.db")
+    first, *others = runbook.Runbook(database).find(making.TENANT)
+    database.close()
+    assert (tmp_path / "deaths").read_text() == "0"
+    if ends:
+        assert [run.state for run in (first, *others)] == [runs.RunState.SUCCEEDED] * 2
+    else:
+        assert (first.state, others) == (runs.RunState.FAILED, [])
+        assert "was killed by SIGKILL again and again" in first.problem
