@@ -67,7 +67,7 @@ class Bench:
             gate = models.GateFigure("nll", 0.5, 0.6, good)
             outputs.append(publishing.Output(folder, models.ModelKind(kind), kind, (gate,), good))
         self.book.start(run.id)
-        result = publishing.Result(tuple(outputs), {}, {}, {})
+        result = publishing.Result({}, tuple(outputs), {}, {}, {})
         ids = self.publisher.publish_result(run, result)
         self.book.end(run.id, runs.RunState.SUCCEEDED, model_ids=ids)
         return ids
