@@ -4,11 +4,12 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import os
 import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from tests.services.trainer.conftest import LINE, TENANT, Installation, until
@@ -55,7 +56,8 @@ class Trainer:
 def spawn(installation: Installation, address: pathlib.Path) -> subprocess.Popen[bytes]:
     flags = [*installation.argv(), "--address-file", str(address)]
     with (installation.folder / "trainer.log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-m", "trimtab.cli.app", "trainer", *flags], stderr=log)
+        command = [sys.executable, "-m", "trimtab.cli.app", "trainer", *flags]
+        return subprocess.Popen(command, stderr=log, start_new_session=True)
 
 
 @contextlib.asynccontextmanager
@@ -234,15 +236,25 @@ async def test_publishing_waits_for_its_turn_with_the_lease(installation: Instal
     assert len(installation.published()) == 1
 
 
+def ask_to_end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+
+
+def press_ctrl_c(process: subprocess.Popen[bytes]) -> None:
+    """A terminal tells everything in the foreground."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize("stop", [ask_to_end, press_ctrl_c])
 async def test_a_trainer_that_is_stopped_ends_its_job_and_leaves_the_run_for_the_next(
-    installation: Installation,
+    installation: Installation, stop: Callable[[subprocess.Popen[bytes]], None]
 ) -> None:
     async with started(installation) as trainer:
         asked = await trainer.calls.start_run(runs.StartRunRequest(sft(installation, LONG), "ada"))
         async for run in trainer.calls.watch_run(runs.GetRunRequest(TENANT, asked.id)):
             if run.step >= 1:
                 break
-        trainer.process.terminate()
+        stop(trainer.process)
         assert trainer.process.wait(20) == 0
         assert folder_is_free(installation, asked.id)
     database = store.Store(installation.folder / "trainer" / "trainer.db")

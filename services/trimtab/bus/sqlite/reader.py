@@ -1,7 +1,7 @@
 """Blocking reads of the embedded log. One connection per reader; built by `log`.
 
 Nothing tells a process that another one has committed, so a waiting reader asks SQLite for its `data_version`: a look
-at shared memory, a few microseconds, 25 times a second when nothing comes.
+at shared memory, a few microseconds, 12 times a second when nothing comes.
 """
 
 import json
@@ -18,7 +18,7 @@ from trimtab.core import clock, errors
 # Of one poll, unless its first record alone is larger: bounds the memory of a reader of large records.
 MAX_POLL_BYTES = 32 * topics.MIB
 _SHORTEST_PAUSE_S = 0.001
-_LONGEST_PAUSE_S = 0.04
+_LONGEST_PAUSE_S = 0.08
 
 
 class SqliteReader:
