@@ -1,4 +1,4 @@
-"""The EventLog port. Adapters: `bus.sqlite` (embedded), `bus.kafka` (production). Both pass tests/contract/bus.
+"""The EventLog port. Adapter: `bus.sqlite` (embedded). What an adapter must do is in tests/contract/bus.
 
 Shaped by Kafka: topics have a fixed number of partitions; a record's key picks its partition; offsets rise within a
 partition and are never reused (compaction and retention leave gaps); there is no order across partitions. Readers

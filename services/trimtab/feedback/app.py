@@ -1,4 +1,8 @@
-"""Composition root of the feedback process: the log, the rules, the gRPC door."""
+"""The feedback process: builds its parts and hands them down. `main` is the console command `trimtab feedback`.
+
+An event goes `servicer` -> `intake`, which judges it (`validation`, `placing`), appends it to topic `feedback` and only
+then says yes; `imports` does the same for preferences from elsewhere. docs/concepts/feedback.md follows one vote.
+"""
 
 from trimtab.bus import connect
 from trimtab.feedback import imports, intake, servicer

@@ -1,4 +1,9 @@
-"""Composition root of the gateway: routes from the log, connections, the two doors."""
+"""The gateway process, the public door: builds its parts and hands them down. `main` is the command `trimtab gateway`.
+
+A question goes `routes` (HTTP) or `servicer` (gRPC) -> `answering` -> `routing`, then to a policy process; a vote goes
+through the same doors -> `voting`, then to the feedback process. What is live comes from topic `rollouts`.
+docs/concepts/completion.md follows one question.
+"""
 
 import functools
 import threading

@@ -1,4 +1,9 @@
-"""Composition root of the ledger process: the log, the database, the consumer, the outbox, the gRPC door."""
+"""The ledger process: builds its parts and hands them down. `main` is the console command `trimtab ledger`.
+
+Records go `consumer` -> `settling` -> `joining` and `assembling`, into `store`; examples leave by `outbox`. Questions
+go `servicer` -> `tracing`, `evidence`, `counting` or `leases`. `restoring` makes a lost database again.
+docs/concepts/feedback.md follows one vote.
+"""
 
 import threading
 

@@ -1,4 +1,9 @@
-"""The policy process: builds its parts and hands them down. `main` is the console command `trimtab policy`."""
+"""The policy process: builds its parts and hands them down. `main` is the console command `trimtab policy`.
+
+A request goes `servicer` -> `answering` -> the port `engine` (adapter `local`, over `modeling.decoder`), and its record
+through `recorder` to topic `completions`. `artifact` loads the one policy that a process serves for life.
+docs/concepts/completion.md follows one question.
+"""
 
 import functools
 

@@ -1,4 +1,8 @@
-"""The reward process: builds its parts and hands them down. `main` is the console command `trimtab reward`."""
+"""The reward process: builds its parts and hands them down. `main` is the console command `trimtab reward`.
+
+A request goes `servicer` -> `scoring` (a queue before one thread) -> `shelf` (the models in memory); `catalog` knows
+from topic `models` which there are. Training jobs do not call it: they load their reward model themselves.
+"""
 
 import functools
 import pathlib

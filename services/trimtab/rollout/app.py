@@ -1,4 +1,10 @@
-"""Composition root of the rollout process: the log, the backend, the controller's loop, the gRPC door."""
+"""The rollout process: builds its parts and hands them down. `main` is the console command `trimtab rollout`.
+
+The loop is `controller`: it observes, asks `intake`, `steps` and `evidence` what follows, and writes that through
+`desk` and `book` to topic `rollouts`. Operators ask through `servicer` -> `operations`. Policies run where `local` puts
+them.
+docs/concepts/release.md follows one release.
+"""
 
 import asyncio
 import os

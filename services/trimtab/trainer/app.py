@@ -1,6 +1,10 @@
 """The trainer process: builds its parts and hands them down. `main` is the console command `trimtab trainer`.
 
 A control plane: it never imports torch. Training runs in child processes (`trainer.launch`).
+
+Examples go `consumer` -> `store`; `triggers` starts cycles of them, which `cuts` and `runs` work off: `jobs` holds the
+child, `publishing` hands on what it made. People ask through `servicer` -> `requests`. Inside the child the order is
+`job` -> `sft`, `reward_model` or `ppo` -> `gates`. docs/concepts/training.md follows one cycle.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """The book of runs: what was asked for, how far each is, and who is told of a change.
 
-`trainer.servicer` asks and watches through `trainer.runs`, the worker (`trainer.runs`) and the triggers write. The rows
-live in `trainer.store`, so that a restarted trainer finds the runs it was in the middle of.
+`trainer.servicer` asks and watches through `trainer.requests`, the worker (`trainer.runs`) and the triggers write. The
+rows live in `trainer.store`, so that a restarted trainer finds the runs it was in the middle of.
 """
 
 import asyncio

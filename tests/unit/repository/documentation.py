@@ -8,7 +8,7 @@ import functools
 import importlib
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import typer.main
@@ -23,7 +23,7 @@ _FENCE = re.compile(r"^(?P<ticks>`{3,})(?P<info>[^\n]*)\n(?P<body>.*?)^(?P=ticks
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 _TOPICS = re.compile(r"\b[Tt]opics? ((?:(?:, | and | or )?`\w+`)+)")
-_FILE = re.compile(r"[\w.-]+\.(?:py|pyi|proto|md|toml|json|jsonl|sqlite|db|txt|log)")
+_FILE = r"[\w.-]+\.(?:py|pyi|proto|md|toml|json|jsonl|sqlite|db|txt|log)"
 _COMMAND = re.compile(r"^\s*\$?\s*((?:\.venv/bin/)?trimtab|make) ([a-z].*?)(?:\s+#.*)?$", re.M)
 
 
@@ -92,28 +92,44 @@ def topic_problem(name: str) -> str:
 
 
 def name_problem(span: str) -> str:
-    """Whether what stands in backticks is there, as far as it looks like something of ours."""
-    word = span.removesuffix("()")
-    if re.match(r"(\.venv/bin/)?(trimtab|make) [a-z]", span):
-        return command_problem(span)
-    if route := re.fullmatch(r"(?:(?:GET|POST) )?(/(?:v1|healthz|readyz)\S*)", span):
-        return "" if route[1] in _routes() else f"there is no route {route[1]}"
-    if re.fullmatch(r"--[a-z-]+", word):
-        return "" if word in _every_flag() else f"there is no flag {word}"
-    if variable := re.fullmatch(r"TRIMTAB_([A-Z_]+)", word):
-        known = word in _words() or variable[1].lower() in _words()
-        return "" if known else f"nothing reads {word}"
-    if re.fullmatch(r"trimtab_(?!client)\w+", word):
-        return "" if f'"{word}"' in _source("services/trimtab/obs/metrics.py") else f"there is no metric {word}"
-    if re.fullmatch(r"[\w.-]+(/[\w.-]*)+", word) and word.split("/")[0] in _folders():
-        return "" if _is_path(word) else f"there is no {word}"
-    if _FILE.fullmatch(word):
-        return "" if word in _file_names() or word in _product() else f"nothing is called {word}"
-    if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+(:\d+)?", word):
-        return _dotted_problem(word.partition(":")[0])
-    if re.fullmatch(r"[A-Za-z]\w*_\w+|[A-Z][a-z]+[A-Z]\w*", word):
-        return "" if word in _words() else f"{word} is nowhere in the product"
+    """Whether what stands in backticks is there, as far as it looks like something of ours: the first rule it fits."""
+    for pattern, judge in _RULES:
+        if found := re.fullmatch(pattern, span.removesuffix("()")):
+            return judge(found)
     return ""
+
+
+def _absent(is_there: bool, what: str) -> str:
+    return "" if is_there else f"there is no {what}"
+
+
+def _variable_problem(found: re.Match[str]) -> str:
+    return _absent(bool({found[0], found[1].lower()} & _words()), f"setting {found[0]}")
+
+
+def _metric_problem(found: re.Match[str]) -> str:
+    return _absent(f'"{found[0]}"' in _source("services/trimtab/obs/metrics.py"), f"metric {found[0]}")
+
+
+def _path_problem(found: re.Match[str]) -> str:
+    return _absent(found[1] not in _folders() or _is_path(found[0]), found[0])
+
+
+# What a span looks like, and whether it is there.
+_RULES: list[tuple[str, Callable[[re.Match[str]], str]]] = [
+    (r"(?:\.venv/bin/)?(?:trimtab|make) [a-z].*", lambda found: command_problem(found[0])),
+    (
+        r"(?:(?:GET|POST) )?(/(?:v1|healthz|readyz)\S*)",
+        lambda found: _absent(found[1] in _routes(), f"route {found[1]}"),
+    ),
+    (r"--[a-z-]+", lambda found: _absent(found[0] in _every_flag(), f"flag {found[0]}")),
+    (r"TRIMTAB_([A-Z_]+)", _variable_problem),
+    (r"trimtab_(?!client)\w+", _metric_problem),
+    (r"([\w.-]+)(?:/[\w.-]*)+", _path_problem),
+    (_FILE, lambda found: _absent(found[0] in _file_names() or found[0] in _product(), found[0])),
+    (r"([A-Za-z_]\w*(?:\.\w+)+)(?::\d+)?", lambda found: _dotted_problem(found[1])),
+    (r"[A-Za-z]\w*_\w+|[A-Z][a-z]+[A-Z]\w*", lambda found: _absent(found[0] in _words(), found[0])),
+]
 
 
 def command_problem(typed: str) -> str:
@@ -195,7 +211,9 @@ def _has(body: list[ast.stmt], parts: list[str]) -> bool:
     for node in body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name == parts[0]:
             return _has(node.body, parts[1:])
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
         if any(isinstance(target, ast.Name) and target.id == parts[0] for target in targets):
             return len(parts) == 1
         if isinstance(node, ast.ImportFrom) and any((one.asname or one.name) == parts[0] for one in node.names):
@@ -251,7 +269,7 @@ _LINES = {
 
 
 def diagram_problem(body: str) -> str:
-    """The part of Mermaid's grammar that these pages use; anything else is refused, also where Mermaid would take it."""
+    """Mermaid's grammar, as far as these pages use it: anything else is refused, also what Mermaid would take."""
     first, *lines = [line.strip() for line in body.splitlines() if line.strip()]
     kind = first.split()[0]
     if kind not in _LINES:

@@ -12,12 +12,12 @@ import pytest
 from tests.unit.repository import documentation
 
 PAGES = {path.relative_to(documentation.ROOT).as_posix(): path.read_text() for path in documentation.pages()}
-RUNNABLE = [
-    pytest.param(block, id=f"{name} {number}")
+RUNNABLE = {
+    f"{name} {number}": block
     for name, page in PAGES.items()
     for number, block in enumerate(documentation.blocks(page), start=1)
     if "runnable" in block.info
-]
+}
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -45,6 +45,17 @@ def test_every_diagram_parses_and_every_python_example_compiles(name: str) -> No
             ast.parse(block.body)
 
 
+def test_every_name_in_a_module_s_docstring_is_there() -> None:
+    problems = []
+    for folder in ("services", "clients/python"):
+        for path in sorted((documentation.ROOT / folder).rglob("*.py")):
+            said = ast.get_docstring(ast.parse(path.read_text())) or ""
+            names = [*map(documentation.name_problem, documentation.spans(said))]
+            names += map(documentation.topic_problem, documentation.topics_named(said))
+            problems += [f"{path.relative_to(documentation.ROOT)}: {problem}" for problem in names if problem]
+    assert problems == []
+
+
 def test_every_concept_has_one_diagram_and_is_on_the_index() -> None:
     index = PAGES["docs/concepts/README.md"]
     assert "docs/concepts/README.md" in documentation.links(PAGES["README.md"])
@@ -54,7 +65,7 @@ def test_every_concept_has_one_diagram_and_is_on_the_index() -> None:
         assert path.name == "README.md" or path.name in documentation.links(index)
 
 
-@pytest.mark.parametrize("block", RUNNABLE)
+@pytest.mark.parametrize("block", RUNNABLE.values(), ids=RUNNABLE)
 def test_a_runnable_example_prints_what_stands_below_it(block: documentation.Block, tmp_path: pathlib.Path) -> None:
     if block.info.startswith("python"):
         with contextlib.redirect_stdout(io.StringIO()) as output:
@@ -64,14 +75,19 @@ def test_a_runnable_example_prints_what_stands_below_it(block: documentation.Blo
         folder = pathlib.Path(sys.executable).parent
         environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
         ended = subprocess.run(
-            ["bash", "-eu", "-c", block.body], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, check=True
+            ["bash", "-eu", "-c", block.body],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
         said = ended.stdout
     assert said == block.said
 
 
 def test_there_are_runnable_examples_of_both_kinds() -> None:
-    assert {block.info.split()[0] for (block,) in (one.values for one in RUNNABLE)} == {"python", "bash"}
+    assert {block.info.split()[0] for block in RUNNABLE.values()} == {"python", "bash"}
 
 
 @pytest.mark.parametrize(
@@ -117,5 +133,9 @@ def test_a_link_or_topic_that_is_not_there_is_noticed() -> None:
     page = documentation.ROOT / "README.md"
     wrong = ("docs/wishes.md", "docs/decisions/0001-validation-in-core.md#wishes", "../../etc/hosts")
     assert all(documentation.link_problem(page, target) for target in wrong)
-    assert documentation.topics_named("Of topics `models` and `wishes`, topic `audit`.") == ["models", "wishes", "audit"]
+    assert documentation.topics_named("Of topics `models` and `wishes`, topic `audit`.") == [
+        "models",
+        "wishes",
+        "audit",
+    ]
     assert documentation.topic_problem("wishes") and not documentation.topic_problem("audit")

@@ -1,1 +1,1 @@
-"""The ledger's tables: SQLAlchemy Core, SQLite embedded now, PostgreSQL later. Only `trimtab.ledger` calls it."""
+"""The ledger's tables: SQLAlchemy Core over SQLite. Only `trimtab.ledger` calls it."""
