@@ -24,8 +24,8 @@ from trimtab.core import releases, runs
 from trimtab.rpc import secrets
 from trimtab.trainer import reproducing
 
-SHORT = story.Size(demonstrations=240, epochs=6, votes=200, ppo_iterations=14, maximum_sessions=240, patience_s=120.0)
-WHOLE = story.Size(demonstrations=960, epochs=12, votes=500, ppo_iterations=24, maximum_sessions=1000, patience_s=300.0)
+SHORT = story.Size(demonstrations=240, epochs=6, votes=200, ppo_iterations=14, maximum_sessions=240, patience_s=300.0)
+WHOLE = story.Size(demonstrations=960, epochs=12, votes=500, ppo_iterations=24, maximum_sessions=1000, patience_s=900.0)
 _AT_ONCE = 2
 
 

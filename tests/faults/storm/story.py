@@ -56,14 +56,16 @@ class Story:
         self._users_come()
         over = asyncio.Event()
         voting = asyncio.create_task(self._users.vote_while(lambda: not over.is_set()))
-        with self._screen.step("users vote, a reward model and a candidate learn from it"):
-            candidate = await self._until("a PPO run", self._candidate_run)
-            await self._finished(candidate)
-        with self._screen.step("users vote on the candidate") as step:
-            step.say(platform.describe_release(await self._until("the release's end", self._decided)))
-            await self._until("the end of the storm", self._calm)
-        over.set()
-        await voting
+        try:
+            with self._screen.step("users vote, a reward model and a candidate learn from it"):
+                candidate = await self._until("a PPO run", self._candidate_run)
+                await self._finished(candidate)
+            with self._screen.step("users vote on the candidate") as step:
+                step.say(platform.describe_release(await self._until("the release's end", self._decided)))
+                await self._until("the end of the storm", self._calm)
+        finally:
+            over.set()
+            await voting
         with self._screen.step("a reward model learns from all votes"):
             await self._until("every vote to be joined", self._joined)
             await self._train(runs.RunKind.REWARD, "all votes", parent_id=first, settings_json='{"epochs": 1}')
