@@ -27,3 +27,15 @@ def models_show(
     from trimtab.cli import inspecting
 
     options.run(inspecting.model(state, model, json))
+
+
+@app.command("lineage")
+def models_lineage(
+    model: Annotated[str, typer.Argument(help="The id of a model or data set, or the beginning of one.")],
+    state: options.State = options.STATE,
+    json: options.Json = False,
+) -> None:
+    """A tree: what it was made from, back to the base model; what was made from it; where it was released."""
+    from trimtab.cli import lineage
+
+    options.run(lineage.lineage(state, model, json))

@@ -24,6 +24,7 @@ TAUGHT = {
     ("feedback", "trace"): ("ID", "--state", "--json", "completion, feedback", "example"),
     ("models", "list"): ("--state", "--json", "oldest first"),
     ("models", "show"): ("--state", "--json", "beginning"),
+    ("models", "lineage"): ("--state", "--json", "beginning", "base model", "released"),
     ("rollout", "status"): ("--state", "--json", "live"),
     ("rollout", "start"): ("--state", "--force", "canary", "reason"),
     ("rollout", "adopt"): ("--reason", "--state", "anchor", "audit"),
@@ -33,6 +34,11 @@ TAUGHT = {
     ("rollout", "abort"): ("--reason", "--state", "audit", "Withdraw"),
     ("rollout", "undo"): ("--reason", "--state", "audit", "Go back"),
     ("train", "runs"): ("--state", "--json", "oldest first"),
+    ("train", "show"): ("--state", "--json", "--watch", "beginning", "gates in words"),
+    ("train", "report"): ("--state", "--output", "--samples", "HTML", "lineage"),
+    ("train", "start"): ("--parent", "--dataset", "--set", "--seed", "--watch", "sft", "reward", "ppo"),
+    ("train", "cancel"): ("--reason", "--state", "audit"),
+    ("train", "reproduce"): ("--state", "--json", "Exit code 0", "byte by byte"),
 }
 # Of each process, beside the flags that all have.
 PROCESS_FLAGS = {
@@ -185,7 +191,12 @@ def test_a_bad_flag_of_a_process_points_to_help_that_is_there(typed: Typed) -> N
         ("feedback", "trace", "an-id", "--json"),
         ("models", "list"),
         ("models", "show", "abc"),
+        ("models", "lineage", "abc"),
         ("train", "runs"),
+        ("train", "show", "abc"),
+        ("train", "report", "abc"),
+        ("train", "start", "sft", "--parent", "abc"),
+        ("train", "cancel", "abc", "--reason", "why"),
         ("rollout", "status", "--json"),
         ("rollout", "start", "abc"),
         ("rollout", "adopt", "abc", "--reason", "why"),
