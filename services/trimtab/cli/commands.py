@@ -1,4 +1,4 @@
-"""The commands people type: up, demo, feedback, models, rollout, train. Processes are started by `cli.app`."""
+"""The commands people type: up, demo, eval, feedback, models, rollout, train. Processes are started by `cli.app`."""
 
 import contextlib
 import pathlib
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from trimtab.cli import feedback_commands, models_commands, options, train_commands
+from trimtab.cli import eval_commands, feedback_commands, models_commands, options, train_commands
 from trimtab.core import errors
 
 _EPILOG = (
@@ -32,6 +32,7 @@ for name, group in (
     ("train", train_commands.app),
 ):
     app.add_typer(group, name=name)
+app.command("eval")(eval_commands.evaluate)
 
 
 def run(arguments: list[str]) -> None:

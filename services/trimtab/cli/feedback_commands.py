@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from trimtab.cli import options
+from trimtab.cli import options, send_commands
 
 app = typer.Typer(no_args_is_help=True, help="Bring feedback in; ask what became of it.")
+app.add_typer(send_commands.app, name="send")
 
 
 @app.command("import")

@@ -20,6 +20,21 @@ Typed = dict[tuple[str, ...], Ended]
 TAUGHT = {
     ("up",): ("--policy", "--line", "--port", "--state", "safetensors", "8080", "Ctrl-C"),
     ("demo",): ("--seed", "--state", "--json", "promotion", "rollback", "Exit code 0"),
+    ("eval",): ("--prompts", "--preferences", "--against", "--reward", "--output", "messages", "chosen", "95 %"),
+    **{
+        ("feedback", "send", kind): ("--id", "--rater", "--surface", "--criterion", "--state", "--json", *own)
+        for kind, own in {
+            "thumb": ("ANSWER", "up|down", "--supersedes"),
+            "rating": ("ANSWER", "--scale", "--supersedes"),
+            "comparison": ("--strength", "--tie", "--supersedes", "same session"),
+            "ranking": ("ANSWER...", "ID:0=ID:1", "--supersedes"),
+            "edit": ("ANSWER", "standard input", "--supersedes"),
+            "demonstration": ("--line", "standard input", "--supersedes"),
+            "critique": ("ANSWER", "--span", "--supersedes"),
+            "signal": ("ANSWER", "regenerate", "--supersedes"),
+            "retraction": ("--reason", "take back"),
+        }.items()
+    },
     ("feedback", "import"): ("--format", "--state", "--json", "hh-rlhf", ".gz", "counts nothing twice"),
     ("feedback", "trace"): ("ID", "--state", "--json", "completion, feedback", "example"),
     ("models", "list"): ("--state", "--json", "oldest first"),
@@ -189,6 +204,9 @@ def test_a_bad_flag_of_a_process_points_to_help_that_is_there(typed: Typed) -> N
     [
         ("feedback", "trace", "an-id"),
         ("feedback", "trace", "an-id", "--json"),
+        ("feedback", "send", "thumb", "an-id", "up"),
+        ("feedback", "send", "retraction", "an-id"),
+        ("eval", "stable", "--prompts", __file__),
         ("models", "list"),
         ("models", "show", "abc"),
         ("models", "lineage", "abc"),
