@@ -19,7 +19,6 @@ _EPILOG = (
 app = typer.Typer(
     name="trimtab",
     no_args_is_help=True,
-    add_completion=False,
     epilog=_EPILOG,
     help="Serve a language model, train it on what its users think of it, release what they prove better.",
     pretty_exceptions_enable=False,
@@ -32,7 +31,6 @@ for name, group in (
     ("train", train_commands.app),
 ):
     app.add_typer(group, name=name)
-app.command("eval")(eval_commands.evaluate)
 
 
 def run(arguments: list[str]) -> None:
@@ -94,6 +92,9 @@ def demo(
     sys.exit(demo_app.play(seed, state, json))
 
 
+app.command("eval")(eval_commands.evaluate)
+
+
 @rollout_app.command("status")
 def rollout_status(state: options.State = options.STATE, json: options.Json = False) -> None:
     """Every release, newest last, and what is live now."""
@@ -104,7 +105,7 @@ def rollout_status(state: options.State = options.STATE, json: options.Json = Fa
 
 @rollout_app.command("start")
 def rollout_start(
-    model: Annotated[str, typer.Argument(help="The policy's id, or the beginning of one.")],
+    model: options.Policy,
     state: options.State = options.STATE,
     force: Annotated[
         str, typer.Option("--force", help="Release it although its gates refused it, for this reason.")
@@ -135,7 +136,7 @@ _verb("undo", "Go back to the policy before the last promotion.")
 
 @rollout_app.command("adopt")
 def rollout_adopt(
-    model: Annotated[str, typer.Argument(help="The policy's id, or the beginning of one.")],
+    model: options.Policy,
     reason: options.Reason,
     state: options.State = options.STATE,
 ) -> None:

@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
-from trimtab.cli import options
+from trimtab.cli import completing, options
 
 
 def evaluate(
     policy: Annotated[
         str,
-        typer.Argument(help="A policy that is served: stable, candidate, line@policy, or the beginning of an id."),
+        typer.Argument(
+            help="A policy that is served: stable, candidate, line@policy, or the beginning of an id.",
+            autocompletion=completing.served,
+        ),
     ] = "",
     *,
     against: Annotated[
@@ -28,7 +31,9 @@ def evaluate(
     reward: Annotated[
         str,
         typer.Option(
-            "--reward", help="Reward model: the beginning of its id; the line's latest that passed if left out."
+            "--reward",
+            help="Reward model: the beginning of its id; the line's latest that passed if left out.",
+            autocompletion=completing.rewards,
         ),
     ] = "",
     seed: Annotated[int, typer.Option("--seed", help="Of the first prompt's answer; each next one has the next.")] = 0,

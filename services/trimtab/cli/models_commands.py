@@ -1,7 +1,5 @@
 """`trimtab models`: what the registry holds."""
 
-from typing import Annotated
-
 import typer
 
 from trimtab.cli import options
@@ -19,7 +17,7 @@ def models_list(state: options.State = options.STATE, json: options.Json = False
 
 @app.command("show")
 def models_show(
-    model: Annotated[str, typer.Argument(help="A model id, or the beginning of one.")],
+    model: options.Model,
     state: options.State = options.STATE,
     json: options.Json = False,
 ) -> None:
@@ -31,7 +29,7 @@ def models_show(
 
 @app.command("lineage")
 def models_lineage(
-    model: Annotated[str, typer.Argument(help="The id of a model or data set, or the beginning of one.")],
+    model: options.Model,
     state: options.State = options.STATE,
     json: options.Json = False,
 ) -> None:

@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from trimtab.cli import options
+from trimtab.cli import completing, options
 
 app = typer.Typer(no_args_is_help=True, help="Training runs.")
-Run = Annotated[str, typer.Argument(help="The run's id, or the beginning of it.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Follow it to its end.")]
 
 
 def _input(name: str, what: str) -> typer.models.OptionInfo:
-    return typer.Option(f"--{name}", help=f"{what}: an id, or the beginning of one.")  # type: ignore[no-any-return]
+    told = f"{what}: an id, or the beginning of one."
+    return typer.Option(f"--{name}", help=told, autocompletion=completing.models)  # type: ignore[no-any-return]
 
 
 @app.command("runs")
@@ -27,7 +27,7 @@ def train_runs(state: options.State = options.STATE, json: options.Json = False)
 
 @app.command("reproduce")
 def train_reproduce(
-    run: Run,
+    run: options.Run,
     state: options.State = options.STATE,
     json: options.Json = False,
 ) -> None:
@@ -42,7 +42,7 @@ def train_reproduce(
 
 @app.command("show")
 def train_show(
-    run: Run, watch: Watch = False, state: options.State = options.STATE, json: options.Json = False
+    run: options.Run, watch: Watch = False, state: options.State = options.STATE, json: options.Json = False
 ) -> None:
     """A run: what it was asked for, its inputs, settings and figures, its models and their gates in words."""
     from trimtab.cli import training
@@ -52,7 +52,7 @@ def train_show(
 
 @app.command("report")
 def train_report(
-    run: Run,
+    run: options.Run,
     output: Annotated[
         pathlib.Path | None, typer.Option("--output", "-o", help="The page's file; default: RUN.html here.")
     ] = None,
@@ -111,7 +111,7 @@ def train_start(
 
 
 @app.command("cancel")
-def train_cancel(run: Run, reason: options.Reason, state: options.State = options.STATE) -> None:
+def train_cancel(run: options.Run, reason: options.Reason, state: options.State = options.STATE) -> None:
     """End a run that waits or works. Nothing of it is published."""
     from trimtab.cli import training
 
