@@ -1,6 +1,7 @@
 """Line charts as SVG, written by hand: a page that holds them needs nothing else. Used by `cli.reporting`.
 
-Colours are CSS variables of the page (`--ink`, `--grid`, `--line-1` ...), so that a chart follows its light or dark.
+Colours are variables of the page's style sheet (grid, line-1, line-2 and so on), so that a chart is light or dark with
+its page.
 """
 
 import dataclasses

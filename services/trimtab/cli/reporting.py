@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trimtab.cli import artifacts, lineage, platform, plotting, show, training
-from trimtab.core import errors, files, models, releases, runs
+from trimtab.core import errors, files, models, releases, runs, text
+from trimtab.trainer import datasets
 
 # What is plotted first, with its title and unit; every other figure of the steps follows under its own name.
 _PLOTS = {
@@ -72,9 +73,10 @@ async def report(state: pathlib.Path, prefix: str, output: pathlib.Path | None, 
         detail = await training.find(doors, prefix)
     released = await lineage.releases_of(layout)
     said: list[Sample] = []
-    if samples and any(model.kind is models.ModelKind.POLICY for model in detail.models):
-        with screen.step(f"answering {samples} held-out prompts as before and after"):
-            said = await asyncio.to_thread(_samples, layout, detail, samples)
+    prompts = _prompts(layout, detail)[:samples]
+    if prompts:
+        with screen.step(f"answering {len(prompts)} held-out prompts as before and after"):
+            said = await asyncio.to_thread(_samples, layout, detail, prompts)
     page = _page(layout, detail, released or (), said)
     file = output or pathlib.Path(f"{detail.run.id}.html")
     try:
@@ -117,17 +119,30 @@ def steps(folder: pathlib.Path) -> list[dict[str, Any]]:
     return told
 
 
-def _samples(layout: platform.Layout, detail: runs.GetRunResponse, count: int) -> list[Sample]:
-    """Answers of the run's parent and of its policy to the first held-out prompts of its data set."""
-    from trimtab.modeling import loading
-    from trimtab.trainer import datasets, encoding
+_Prompt = tuple[text.Message, ...]
 
-    spec = detail.run.spec
+
+def _prompts(layout: platform.Layout, detail: runs.GetRunResponse) -> list[_Prompt]:
+    """The different held-out prompts of a run that has made a policy; none of any other."""
+    if not any(model.kind is models.ModelKind.POLICY for model in detail.models):
+        return []
+    held_out = datasets.read(artifacts.open_registry(layout).fetch(detail.run.spec.dataset_id)).of("held_out")
+    asked = [
+        tuple(text.Message(text.Role(turn["role"]), text.Text(turn["content"])) for turn in example.prompt)
+        for example in held_out
+    ]
+    return list(dict.fromkeys(asked))
+
+
+def _samples(layout: platform.Layout, detail: runs.GetRunResponse, prompts: Sequence[_Prompt]) -> list[Sample]:
+    """Answers of the run's parent and of its policy."""
+    from trimtab.modeling import loading
+
     store = artifacts.open_registry(layout)
     policy = next(model.id for model in detail.models if model.kind is models.ModelKind.POLICY)
-    prompts = encoding.distinct_prompts(datasets.read(store.fetch(spec.dataset_id)).of("held_out"))[:count]
     before, after = (
-        _answers(loading.load_policy(store.fetch(model_id)), prompts) for model_id in (spec.parent_id, policy)
+        _answers(loading.load_policy(store.fetch(model_id)), prompts)
+        for model_id in (detail.run.spec.parent_id, policy)
     )
     return [
         Sample("\n".join(f"{turn.role.value}: {turn.content.read()}" for turn in prompt), before[prompt], after[prompt])
@@ -136,12 +151,12 @@ def _samples(layout: platform.Layout, detail: runs.GetRunResponse, count: int) -
     ]
 
 
-def _answers(policy: Any, prompts: Iterable[Any]) -> dict[Any, str]:
+def _answers(policy: Any, prompts: Sequence[_Prompt]) -> dict[_Prompt, str]:
     """One answer to each prompt that leaves room for one, drawn as the policy is served."""
     from trimtab.modeling import decoder
     from trimtab.trainer import encoding, rollouts
 
-    encoded = rollouts.encode_prompts(policy, list(prompts), encoding.Skipped())
+    encoded = rollouts.encode_prompts(policy, prompts, encoding.Skipped())
     profile = policy.profile
     requests = [
         decoder.DecodeRequest(
@@ -240,7 +255,7 @@ def _caption(title: str, unit: str, lines: Sequence[plotting.Series]) -> str:
 def _sample(sample: Sample) -> str:
     said = [("asked", sample.prompt), ("before", sample.before), ("after", sample.after)]
     return "\n".join(
-        f"<div class='soft'>{name}</div><blockquote>{html.escape(text)}</blockquote>" for name, text in said
+        f"<div class='soft'>{name}</div><blockquote>{html.escape(body)}</blockquote>" for name, body in said
     )
 
 
