@@ -183,6 +183,7 @@ class Doors:
     trainer: calls.TrainerCalls
     rollout: calls.RolloutCalls
     feedback: calls.FeedbackCalls
+    reward: calls.RewardCalls
 
 
 @contextlib.asynccontextmanager
@@ -192,7 +193,7 @@ async def doors(layout: Layout) -> AsyncIterator[Doors]:
     keys = secrets.load(layout.secrets)
     channels = {
         name: trimtab_client.connect(facts.addresses[name], keys.internal_token)
-        for name in ("ledger", "trainer", "rollout", "feedback")
+        for name in ("ledger", "trainer", "rollout", "feedback", "reward")
     }
     try:
         yield Doors(
@@ -202,6 +203,7 @@ async def doors(layout: Layout) -> AsyncIterator[Doors]:
             trainer=calls.TrainerCalls(channels["trainer"]),
             rollout=calls.RolloutCalls(channels["rollout"]),
             feedback=calls.FeedbackCalls(channels["feedback"]),
+            reward=calls.RewardCalls(channels["reward"]),
         )
     finally:
         for channel in channels.values():

@@ -4,6 +4,7 @@ On a terminal progress is live; in a log each step is a line when it ends and ev
 """
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import rich.markup
 import rich.status
 import rich.table
 import rich.text
+import rich.tree
 
 _QUIET_S = 5.0
 # Where nobody looks at a terminal, tables are this wide.
@@ -28,6 +30,14 @@ def literal(words: str) -> str:
 def _harmless(words: str) -> str:
     """Without the control characters that would steer a terminal."""
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in words)
+
+
+@dataclasses.dataclass(slots=True)
+class Twig:
+    """A line of a tree, and what hangs on it."""
+
+    words: str
+    twigs: list["Twig"] = dataclasses.field(default_factory=list)
 
 
 class Screen:
@@ -74,8 +84,17 @@ class Screen:
             table.add_row(*(rich.text.Text(_harmless(cell)) for cell in row))
         self.console.print(table)
 
+    def tree(self, root: Twig) -> None:
+        self.console.print(_drawn(root, rich.tree.Tree(literal(root.words))))
+
     def json(self, value: Any) -> None:
         rich.console.Console().print_json(json.dumps(value, default=str))
+
+
+def _drawn(twig: Twig, branch: rich.tree.Tree) -> rich.tree.Tree:
+    for other in twig.twigs:
+        _drawn(other, branch.add(literal(other.words)))
+    return branch
 
 
 class Step:

@@ -33,6 +33,7 @@ async def doors_to(installation: Installation, address: str) -> AsyncIterator[pl
             trainer=calls.TrainerCalls(channel),
             rollout=calls.RolloutCalls(channel),
             feedback=calls.FeedbackCalls(channel),
+            reward=calls.RewardCalls(channel),
         )
 
 

@@ -20,10 +20,26 @@ Typed = dict[tuple[str, ...], Ended]
 TAUGHT = {
     ("up",): ("--policy", "--line", "--port", "--state", "safetensors", "8080", "Ctrl-C"),
     ("demo",): ("--seed", "--state", "--json", "promotion", "rollback", "Exit code 0"),
+    ("eval",): ("--prompts", "--preferences", "--against", "--reward", "--output", "messages", "chosen", "95 %"),
+    **{
+        ("feedback", "send", kind): ("--id", "--rater", "--surface", "--criterion", "--state", "--json", *own)
+        for kind, own in {
+            "thumb": ("ANSWER", "up|down", "--supersedes"),
+            "rating": ("ANSWER", "--scale", "--supersedes"),
+            "comparison": ("--strength", "--tie", "--supersedes", "same session"),
+            "ranking": ("ANSWER...", "ID:0=ID:1", "--supersedes"),
+            "edit": ("ANSWER", "standard input", "--supersedes"),
+            "demonstration": ("--line", "standard input", "--supersedes"),
+            "critique": ("ANSWER", "--span", "--supersedes"),
+            "signal": ("ANSWER", "regenerate", "--supersedes"),
+            "retraction": ("--reason", "take back"),
+        }.items()
+    },
     ("feedback", "import"): ("--format", "--state", "--json", "hh-rlhf", ".gz", "counts nothing twice"),
     ("feedback", "trace"): ("ID", "--state", "--json", "completion, feedback", "example"),
     ("models", "list"): ("--state", "--json", "oldest first"),
     ("models", "show"): ("--state", "--json", "beginning"),
+    ("models", "lineage"): ("--state", "--json", "beginning", "base model", "released"),
     ("rollout", "status"): ("--state", "--json", "live"),
     ("rollout", "start"): ("--state", "--force", "canary", "reason"),
     ("rollout", "adopt"): ("--reason", "--state", "anchor", "audit"),
@@ -33,6 +49,11 @@ TAUGHT = {
     ("rollout", "abort"): ("--reason", "--state", "audit", "Withdraw"),
     ("rollout", "undo"): ("--reason", "--state", "audit", "Go back"),
     ("train", "runs"): ("--state", "--json", "oldest first"),
+    ("train", "show"): ("--state", "--json", "--watch", "beginning", "gates in words"),
+    ("train", "report"): ("--state", "--output", "--samples", "HTML", "lineage"),
+    ("train", "start"): ("--parent", "--dataset", "--set", "--seed", "--watch", "sft", "reward", "ppo"),
+    ("train", "cancel"): ("--reason", "--state", "audit"),
+    ("train", "reproduce"): ("--state", "--json", "Exit code 0", "byte by byte"),
 }
 # Of each process, beside the flags that all have.
 PROCESS_FLAGS = {
@@ -183,9 +204,17 @@ def test_a_bad_flag_of_a_process_points_to_help_that_is_there(typed: Typed) -> N
     [
         ("feedback", "trace", "an-id"),
         ("feedback", "trace", "an-id", "--json"),
+        ("feedback", "send", "thumb", "an-id", "up"),
+        ("feedback", "send", "retraction", "an-id"),
+        ("eval", "stable", "--prompts", __file__),
         ("models", "list"),
         ("models", "show", "abc"),
+        ("models", "lineage", "abc"),
         ("train", "runs"),
+        ("train", "show", "abc"),
+        ("train", "report", "abc"),
+        ("train", "start", "sft", "--parent", "abc"),
+        ("train", "cancel", "abc", "--reason", "why"),
         ("rollout", "status", "--json"),
         ("rollout", "start", "abc"),
         ("rollout", "adopt", "abc", "--reason", "why"),

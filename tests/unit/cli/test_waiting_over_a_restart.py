@@ -51,7 +51,7 @@ class Rollout:
 @pytest.fixture
 def doors() -> platform.Doors:
     facts = platform.Facts("local", "main", "", {})
-    nobody = dict.fromkeys(("ledger", "trainer", "feedback"))
+    nobody = dict.fromkeys(("ledger", "trainer", "feedback", "reward"))
     return platform.Doors(facts=facts, api_key="", rollout=Rollout(), **nobody)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,28 @@
+"""What commands share: options that mean the same everywhere, and how asynchronous work is run."""
+
+import asyncio
+import pathlib
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from trimtab.cli import completing
+
+STATE = completing.STATE
+State = Annotated[pathlib.Path, typer.Option("--state", help="Folder that holds everything the platform keeps.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit record.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="The id of a model or data set, or the beginning of one.", autocompletion=completing.models),
+]
+Policy = Annotated[
+    str, typer.Argument(help="The policy's id, or the beginning of one.", autocompletion=completing.policies)
+]
+Run = Annotated[str, typer.Argument(help="The run's id, or the beginning of it.", autocompletion=completing.runs)]
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Runs a command's work to its end; Ctrl-C cancels it."""
+    asyncio.run(work)

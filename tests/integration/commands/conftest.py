@@ -1,0 +1,102 @@
+"""One platform for all tests of this folder: the one that the documented session is recorded from."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from tests.integration.loop import living
+from tools import record_cli
+
+from trimtab.bus import connect, publish, topics
+from trimtab.cli import artifacts, platform
+from trimtab.core import models
+from trimtab.registry import ManifestDraft
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """A platform after the session. page: as it would be written to the docs."""
+
+    session: record_cli.Session
+    page: str
+
+    @property
+    def layout(self) -> platform.Layout:
+        return platform.Layout(self.session.state)
+
+    def trimtab(self, *arguments: str, typed: str | None = None) -> tuple[int, str, str]:
+        """(exit code, standard output, standard error) of a command on this platform."""
+        ended = living.trimtab(*arguments, "--state", str(self.session.state), typed=typed)
+        assert "Traceback" not in ended.stderr
+        return ended.returncode, ended.stdout, ended.stderr
+
+    def told(self, *arguments: str) -> Any:
+        """What a command that succeeds tells a program."""
+        code, out, err = self.trimtab(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    def answer(self, choices: int = 1) -> str:
+        """The id of a new answer."""
+        response = httpx.post(
+            f"http://127.0.0.1:{self.session.port}/v1/chat/completions",
+            headers={"authorization": f"Bearer {self.session.key}"},
+            json={"model": "main", "messages": [{"role": "user", "content": record_cli.QUESTION}], "n": choices},
+            timeout=60,
+        )
+        assert response.status_code == 200, response.text
+        return str(response.json()["id"])
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
+    session = record_cli.Session(tmp_path_factory.mktemp("session"))
+    with session.started():
+        yield Recorded(session, session.play())
+
+
+@pytest.fixture(scope="session")
+def preferences(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Pairs in which the longer answer is better."""
+    file = tmp_path_factory.mktemp("sets") / "preferences.jsonl"
+    rows = [
+        {"prompt": f"Number {number}?", "chosen": f"It is {number}, most red.", "rejected": f"Only {number}."}
+        for number in range(40)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture(scope="session")
+def reward(recorded: Recorded, preferences: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The id of a reward model with a head of chance, published and announced as one that learned the preferences."""
+    import torch
+
+    from trimtab.modeling import loading, rewards
+
+    store = artifacts.open_registry(recorded.layout)
+    [policy] = [one.id for one in store.list() if one.kind is models.ModelKind.POLICY and one.method == "imported"]
+    made = rewards.from_policy(loading.load_policy(store.fetch(policy)))
+    torch.nn.init.normal_(made.model.score.weight, generator=torch.Generator().manual_seed(1))
+    folder = tmp_path_factory.mktemp("reward")
+    rewards.save_reward_model(made, folder)
+    dataset = artifacts.publish_dataset(recorded.layout, preferences, living.TENANT, living.LINE)
+    draft = ManifestDraft(
+        kind=models.ModelKind.REWARD,
+        tenant=living.TENANT,
+        line=living.LINE,
+        method="chance",
+        parents=(policy,),
+        datasets=(dataset,),
+    )
+    manifest = store.publish(folder, draft)
+    log = connect.open_log(recorded.layout.log_url)
+    try:
+        publish.publish(log, topics.MODELS, manifest.id.encode(), store.announcement(manifest)).result()
+    finally:
+        log.close()
+    return manifest.id
