@@ -16,7 +16,7 @@ from trimtab import registry
 from trimtab.bus import fold, port, publish, runner, topics
 from trimtab.bus.sqlite import SqliteLog
 from trimtab.core import lines, models, runs
-from trimtab.trainer import consumer, cuts, datasets, known, publishing, runbook, store, triggers
+from trimtab.trainer import consumer, cuts, datasets, known, publishing, quarantines, runbook, store, triggers
 from trimtab.trainer import runs as work
 from trimtab.wire import schemas
 
@@ -53,7 +53,8 @@ def serve(folder: pathlib.Path) -> None:
     publisher = publishing.Publisher(
         log=log, store=_registry(folder), topics_say=topics_say, link=link, config_digest=""
     )
-    cutter = cuts.Cutter(database, publisher, link, 200)
+    held = quarantines.Quarantines(topics_say, _registry(folder))
+    cutter = cuts.Cutter(database, publisher, link, held, 200)
     configured = {LINE.name: LINE}
     worker = work.Worker(
         book=book,
@@ -61,6 +62,7 @@ def serve(folder: pathlib.Path) -> None:
         artifacts=_registry(folder),
         publisher=publisher,
         cutter=cutter,
+        held=held,
         configured=configured,
         python=str(folder / "python"),
         topics_known=topics_known,

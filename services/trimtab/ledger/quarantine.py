@@ -5,6 +5,7 @@ examples follow from the members of data sets, whatever arrives first. Decision 
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -18,7 +19,7 @@ _HELD, _MEMBERS = tables.QUARANTINES, tables.MEMBERSHIPS
 def listed(store: database.Database, request: ledger.ListQuarantinesRequest) -> ledger.ListQuarantinesResponse:
     """Every release that ended "worse", newest first, whether what it quarantined was released or not."""
     table = tables.RELEASES
-    query = (
+    query: sa.Select[Any] = (
         sa.select(table.c.id, table.c.value, table.c.schema)
         .join(_HELD, _HELD.c.release_id == table.c.id)
         .where(*_of(request.tenant, request.line))

@@ -12,7 +12,7 @@ from tests.services.trainer.conftest import AT, LINE, TENANT, Installation, exam
 
 from trimtab.bus import connect, topics
 from trimtab.core import examples, lines, models, runs, text
-from trimtab.trainer import cuts, datasets, known, ledger_link, publishing, runbook, store, triggers
+from trimtab.trainer import cuts, datasets, known, ledger_link, publishing, quarantines, runbook, store, triggers
 
 
 def thumbs(start: int, count: int) -> list[examples.Example]:
@@ -83,13 +83,14 @@ def bench(installation: Installation, tmp_path: pathlib.Path) -> Iterator[Bench]
     publisher = publishing.Publisher(
         log=log, store=installation.registry, topics_say=topics_say, link=link, config_digest=""
     )
+    held = quarantines.Quarantines(topics_say, installation.registry)
     cycles = triggers.Triggers(
         database=database,
         book=book,
         publisher=publisher,
         topics_say=topics_say,
         configured={LINE: line},
-        cutter=cuts.Cutter(database, publisher, link, 200),
+        cutter=cuts.Cutter(database, publisher, link, held, 200),
         topics_known=threading.Event(),
     )
     installation.adopt(installation.policy_id)
