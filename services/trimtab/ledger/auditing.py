@@ -26,7 +26,9 @@ def add(connection: sa.Connection, record: port.Record, entry: audit.AuditRecord
 def listed(store: database.Database, request: ledger.ListAuditRequest) -> ledger.ListAuditResponse:
     """Newest first."""
     owned = [_AUDIT.c.tenant == request.tenant, *([_AUDIT.c.line == request.line] if request.line else [])]
-    query: sa.Select[Any] = sa.select(_AUDIT.c.value, _AUDIT.c.schema).where(*owned).order_by(_AUDIT.c.at_us.desc(), _AUDIT.c.id.desc())
+    query: sa.Select[Any] = (
+        sa.select(_AUDIT.c.value, _AUDIT.c.schema).where(*owned).order_by(_AUDIT.c.at_us.desc(), _AUDIT.c.id.desc())
+    )
     with store.read() as connection:
         found = connection.execute(query.limit(request.limit) if request.limit else query)
         return ledger.ListAuditResponse(tuple(rows.decoded(row, audit.AuditRecord) for row in found))

@@ -28,7 +28,7 @@ def listed(store: database.Database, request: ledger.ListQuarantinesRequest) -> 
     with store.read() as connection:
         window = windows().where(*_of(request.tenant, request.line)).subquery()
         counted = sa.select(window.c.release_id, sa.func.count()).group_by(window.c.release_id)
-        sizes: dict[str, int] = {release_id: size for release_id, size in connection.execute(counted)}
+        sizes: dict[str, int] = {row[0]: row[1] for row in connection.execute(counted)}
         return ledger.ListQuarantinesResponse(
             tuple(
                 ledger.QuarantineEntry(rows.decoded(row, releases.Release), sizes.get(row.id, 0))

@@ -8,14 +8,13 @@ import dataclasses
 import datetime
 import secrets
 
-from trimtab.core import completions, control, ids, lines, releases, text
+from trimtab.core import completions, ids, lines, releases, text
 
 State = releases.ReleaseState
 STABLE, CANDIDATE = completions.Arm.STABLE, completions.Arm.CANDIDATE
 CONTROLLER = "controller"
 # Who acts when a request does not say.
 OPERATOR = "operator"
-Request = control.AdoptRequest | control.StartReleaseRequest | control.LineRequest | control.ReleaseQuarantineRequest
 # `Release.rule` of a policy that an operator put in place as anchor, without evidence.
 ADOPTED = "adopted"
 ACTIVE = frozenset({State.VERIFYING, State.SAFETY, State.EVIDENCE, State.PROMOTING, State.ROLLING_BACK})
@@ -142,21 +141,6 @@ def moved(
         arms=release.arms if arms is None else arms,
         paused=False,
     )
-
-
-def with_act(
-    release: releases.Release, request: Request, act: str, target: str, reason: str, at: datetime.datetime
-) -> releases.Release:
-    """The release with an operator's act on it, for the audit trail."""
-    entry = releases.Act(
-        id=request.request_id or str(ids.uuid7()),
-        act=act,
-        target=target,
-        actor=request.actor or OPERATOR,
-        reason=reason,
-        at=at,
-    )
-    return dataclasses.replace(release, acts=(*release.acts, entry))
 
 
 def is_adoption(release: releases.Release) -> bool:

@@ -9,11 +9,12 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-from trimtab.core import control, errors, lines, models, releases
+from trimtab.core import control, errors, ids, lines, models, releases
 from trimtab.rollout import desk, intake, line
 
 State = releases.ReleaseState
 _NAME = 80
+_Request = control.AdoptRequest | control.StartReleaseRequest | control.LineRequest | control.ReleaseQuarantineRequest
 Models = Callable[[str], Awaitable[models.PublishedModel]]
 
 
@@ -207,10 +208,12 @@ class Operations:
             yield False, active
 
     async def _act(
-        self, request: line.Request, act: str, target: str, reason: str, *records: releases.Release
+        self, request: _Request, act: str, target: str, reason: str, *records: releases.Release
     ) -> releases.Release:
         """Writes what an operator did together with its effect: the first of these records, and those after it."""
-        acted = line.with_act(records[0], request, act, target, reason, self._desk.now())
+        actor = _actor(request.actor)
+        entry = releases.Act(request.request_id or str(ids.uuid7()), act, target, actor, reason, self._desk.now())
+        acted = dataclasses.replace(records[0], acts=(*records[0].acts, entry))
         await self._desk.write(acted, *records[1:])
         return self._desk.find(request.tenant, acted.id)
 

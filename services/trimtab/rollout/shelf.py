@@ -12,7 +12,6 @@ from trimtab.bus import port
 from trimtab.core import errors, models, releases
 from trimtab.wire import schemas
 
-
 # `PublishedModel.method` of a data set that was cut from users' feedback.
 _CUT = "cut"
 _SHORT = 12

@@ -9,7 +9,7 @@ import threading
 import sqlalchemy
 
 from trimtab.bus import port, trail
-from trimtab.core import audit, clock, errors, text
+from trimtab.core import audit, errors
 from trimtab.obs import logging
 from trimtab.trainer import store
 from trimtab.wire import schemas
@@ -19,10 +19,9 @@ _log = logging.get(__name__)
 
 
 class Audits:
-    def __init__(self, database: store.Store, log: port.EventLog, now: clock.Clock = clock.utc_now) -> None:
+    def __init__(self, database: store.Store, log: port.EventLog) -> None:
         self._database = database
         self._trail = trail.Trail(log)
-        self._now = now
         self._publishing = threading.Lock()
 
     def target(self, connection: sqlalchemy.Connection, request_id: str) -> str:
@@ -30,26 +29,11 @@ class Audits:
         wanted = sqlalchemy.select(store.AUDITS.c.target).where(store.AUDITS.c.id == request_id)
         return (connection.execute(wanted).scalar() or "") if request_id else ""
 
-    def note(
-        self,
-        connection: sqlalchemy.Connection,
-        request_id: str,
-        context: text.Context,
-        actor: str,
-        act: str,
-        target: str,
-        reason: str,
-    ) -> None:
+    def note(self, connection: sqlalchemy.Connection, record: audit.AuditRecord) -> None:
         """Inside the transaction of the effect."""
-        record = audit.AuditRecord(
-            id=request_id, context=context, at=self._now(), actor=actor, act=act, target=target, reason=reason
-        )
         value, headers = schemas.encode(record)
-        connection.execute(
-            sqlalchemy.insert(store.AUDITS).values(
-                id=request_id, target=target, published=False, value=value, schema=headers[schemas.SCHEMA_HEADER]
-            )
-        )
+        row = {"id": record.id, "target": record.target, "published": False, "value": value}
+        connection.execute(sqlalchemy.insert(store.AUDITS).values(**row, schema=headers[schemas.SCHEMA_HEADER]))
 
     def publish(self) -> None:
         """Returns once all that is noted is durable in the topic. LogUnavailable."""

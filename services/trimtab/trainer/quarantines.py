@@ -47,7 +47,9 @@ class Quarantines:
             try:
                 window = self._used(held.dataset_id) - self._used(held.previous_dataset_id)
             except (errors.NotFound, errors.ArtifactCorrupt, OSError, ValueError, KeyError) as problem:
-                raise ledger_link.NotYet(f"What release {release_id} has in quarantine is unknown: {problem}") from problem
+                raise ledger_link.NotYet(
+                    f"What release {release_id} has in quarantine is unknown: {problem}"
+                ) from problem
             reasons |= dict.fromkeys(
                 window, f"quarantined: its data set led to release {release_id}, which ended worse"
             )

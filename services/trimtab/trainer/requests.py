@@ -8,11 +8,10 @@ with what it did.
 import asyncio
 import dataclasses
 import json
-import uuid
 from collections.abc import AsyncIterator, Mapping
 
 from trimtab import registry
-from trimtab.core import errors, lines, models, runs, text
+from trimtab.core import audit, clock, errors, ids, lines, models, runs, text
 from trimtab.trainer import audits, publishing, quarantines, recipes, runbook, store
 
 # Who acts when a request does not say.
@@ -101,14 +100,12 @@ class Requests:
 
     def _start(self, request: runs.StartRunRequest) -> runs.Run:
         spec = self._checked(request.spec)
-        context, actor = text.Context(spec.tenant, spec.line), request.actor or _OPERATOR
         with self._database.transaction() as connection:
             run_id = self._audits.target(connection, request.request_id)
             if not run_id:
-                run_id = self._book.ask(connection, spec, actor)
-                act_id = request.request_id or str(uuid.uuid4())
+                run_id = self._book.ask(connection, spec, request.actor or _OPERATOR)
                 reason = request.reason or f"{spec.kind.value} {spec.label}".strip()
-                self._audits.note(connection, act_id, context, actor, "run.start", run_id, reason)
+                self._audits.note(connection, _acted(request, spec.line, "run.start", run_id, reason))
         self._book.changed()
         self._audits.publish()
         return self._book.get(spec.tenant, run_id)
@@ -119,12 +116,10 @@ class Requests:
 
     def _cancel(self, request: runs.CancelRunRequest) -> runs.Run:
         run = self._book.get(request.tenant, request.run_id)
-        context, actor = text.Context(request.tenant, run.spec.line), request.actor or _OPERATOR
         with self._database.transaction() as connection:
             done = self._audits.target(connection, request.request_id)
             if not done and self._book.cancel(connection, run.id):
-                act_id = request.request_id or str(uuid.uuid4())
-                self._audits.note(connection, act_id, context, actor, "run.cancel", run.id, request.reason)
+                self._audits.note(connection, _acted(request, run.spec.line, "run.cancel", run.id, request.reason))
         self._book.changed()
         self._audits.publish()
         return self._book.get(request.tenant, run.id)
@@ -155,3 +150,18 @@ class Requests:
         if manifest.kind not in _KINDS[field]:
             wanted = " or ".join(sorted(kind.value for kind in _KINDS[field]))
             raise errors.InvalidField(f"spec.{field}", f"names a {manifest.kind.value}", f"name a {wanted}")
+
+
+def _acted(
+    request: runs.StartRunRequest | runs.CancelRunRequest, line: str, act: str, target: str, reason: str
+) -> audit.AuditRecord:
+    tenant = request.spec.tenant if isinstance(request, runs.StartRunRequest) else request.tenant
+    return audit.AuditRecord(
+        id=request.request_id or str(ids.uuid7()),
+        context=text.Context(tenant, line),
+        at=clock.utc_now(),
+        actor=request.actor or _OPERATOR,
+        act=act,
+        target=target,
+        reason=reason,
+    )

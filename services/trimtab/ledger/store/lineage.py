@@ -10,7 +10,6 @@ from trimtab.bus import port
 from trimtab.core import ledger, models, releases
 from trimtab.ledger.store import rows, tables
 
-
 _LEFT_OUT = "quarantined"
 
 
