@@ -31,9 +31,9 @@ class Trail:
         self._read()
         new = [record for record in wanted if record.id not in self._known]
         for record in new:
-            failpoints.reach("bus.trail.before_append")
+            failpoints.reach("trail.before_append")
             publish.publish(self._log, topics.AUDIT, record.context.tenant.encode(), record).result()
-            failpoints.reach("bus.trail.appended")
+            failpoints.reach("trail.appended")
             self._known.add(record.id)
 
     def close(self) -> None:

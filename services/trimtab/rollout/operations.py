@@ -185,6 +185,8 @@ class Operations:
     async def _deciding(self, tenant: str, name: str) -> AsyncIterator[line.Line]:
         self._config(tenant, name)
         async with self._desk.deciding():
+            # what a request did before it was cut off is on the trail when it is tried again
+            await self._desk.put_on_trail()
             yield self._desk.line(tenant, name)
         self._desk.wake.set()
 
