@@ -1,0 +1,18 @@
+"""What commands share: options that mean the same everywhere, and how asynchronous work is run."""
+
+import asyncio
+import pathlib
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+
+STATE = pathlib.Path(".trimtab")
+State = Annotated[pathlib.Path, typer.Option("--state", help="Folder that holds everything the platform keeps.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit record.")]
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Runs a command's work to its end; Ctrl-C cancels it."""
+    asyncio.run(work)
