@@ -11,6 +11,8 @@ STATE = pathlib.Path(".trimtab")
 State = Annotated[pathlib.Path, typer.Option("--state", help="Folder that holds everything the platform keeps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit record.")]
+Line = Annotated[str, typer.Option("--line", help="The policy line; by default the one `trimtab up` was given.")]
+EveryLine = Annotated[str, typer.Option("--line", help="One policy line; by default all of them.")]
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
