@@ -1,5 +1,6 @@
 """What operators of a platform type: status, logs, down, audit, quarantine. Registered by `cli.commands`."""
 
+import pathlib
 from typing import Annotated
 
 import typer
