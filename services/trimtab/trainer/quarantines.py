@@ -6,7 +6,6 @@ and `trainer.runs`. Decision 0006.
 """
 
 import functools
-import json
 import pathlib
 from collections.abc import Iterable
 from typing import Protocol
@@ -46,7 +45,7 @@ class Quarantines:
             held = said[release_id]
             try:
                 window = self._used(held.dataset_id) - self._used(held.previous_dataset_id)
-            except (errors.NotFound, errors.ArtifactCorrupt, OSError, ValueError, KeyError) as problem:
+            except (errors.NotFound, errors.ArtifactCorrupt, OSError) as problem:
                 raise ledger_link.NotYet(
                     f"What release {release_id} has in quarantine is unknown: {problem}"
                 ) from problem
@@ -68,6 +67,5 @@ class Quarantines:
     def _read_used(self, dataset_id: str) -> frozenset[str]:
         if not dataset_id:
             return frozenset()
-        lines = (self._artifacts.fetch(dataset_id) / datasets.MEMBERS_FILE).read_text().splitlines()
-        members = (json.loads(line) for line in lines if line)
-        return frozenset(member["example_id"] for member in members if member["disposition"] in _USED)
+        members = datasets.read_members(self._artifacts.fetch(dataset_id))
+        return frozenset(member.example_id for member in members if member.disposition in _USED)
