@@ -167,6 +167,7 @@ class Operations:
 
     async def release_quarantine(self, request: control.ReleaseQuarantineRequest) -> releases.Release:
         """Lets training use again what a release that ended "worse" had put in quarantine."""
+        reason = _reason(request)
         await self._desk.look()
         context = self._desk.find(request.tenant, request.release_id).context
         async with self._deciding(request.tenant, context.line) as serving:
@@ -179,7 +180,7 @@ class Operations:
             freed = dataclasses.replace(serving.beside(held), quarantine=let_go)
             # what routes stays the newest record of the line
             after = [serving.head] if serving.head is not None and serving.head.id != held.id else []
-            return await self._act(request, "quarantine.release", held.id, _reason(request), freed, *after)
+            return await self._act(request, "quarantine.release", held.id, reason, freed, *after)
 
     @contextlib.asynccontextmanager
     async def _deciding(self, tenant: str, name: str) -> AsyncIterator[line.Line]:
