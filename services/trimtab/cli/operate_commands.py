@@ -26,7 +26,9 @@ def status(state: options.State = options.STATE, json: options.Json = False) -> 
 
 
 def logs(
-    process: Annotated[str, typer.Argument(help="A process of `trimtab status`; default: all of them.")] = "",
+    process: Annotated[
+        str, typer.Argument(metavar="PROCESS", help="A process of `trimtab status`; default: all of them.")
+    ] = "",
     state: options.State = options.STATE,
     run: Annotated[str, typer.Option("--run", help="The log of a training run, by the beginning of its id.")] = "",
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
@@ -60,7 +62,9 @@ def audit(
 def models_import(
     folder: Annotated[
         pathlib.Path,
-        typer.Argument(help="Hugging Face chat model folder with safetensors.", exists=True, file_okay=False),
+        typer.Argument(
+            metavar="FOLDER", help="Hugging Face chat model folder with safetensors.", exists=True, file_okay=False
+        ),
     ],
     state: options.State = options.STATE,
     line: options.Line = "",
@@ -83,7 +87,9 @@ def quarantine_list(
 
 @quarantine_app.command("release")
 def quarantine_release(
-    release: Annotated[str, typer.Argument(help="The release's id in `quarantine list`, or the beginning of one.")],
+    release: Annotated[
+        str, typer.Argument(metavar="RELEASE", help="The release's id in `quarantine list`, or the beginning of one.")
+    ],
     reason: options.Reason,
     state: options.State = options.STATE,
     json: options.Json = False,

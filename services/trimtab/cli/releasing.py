@@ -1,4 +1,4 @@
-"""`trimtab rollout status|history` and `trimtab audit`: what is live, what became of every release, who did what."""
+"""`trimtab rollout status`, `trimtab rollout history` and `trimtab audit`: releases and who did what."""
 
 import asyncio
 import contextlib

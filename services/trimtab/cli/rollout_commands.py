@@ -25,7 +25,9 @@ def status(
 
 @app.command("history")
 def history(
-    release: Annotated[str, typer.Argument(help="A release's id, or the beginning of one; default: all.")] = "",
+    release: Annotated[
+        str, typer.Argument(metavar="RELEASE", help="A release's id, or the beginning of one; default: all.")
+    ] = "",
     state: options.State = options.STATE,
     line: options.EveryLine = "",
     json: options.Json = False,
