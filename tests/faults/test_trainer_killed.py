@@ -1,5 +1,6 @@
 """A trainer killed anywhere in a cycle ends it as one: one data set, one reward run, one policy, each told once."""
 
+import asyncio
 import contextlib
 import functools
 import pathlib
@@ -15,8 +16,20 @@ from tests.services.trainer.test_cycles import OneHolder, thumbs
 from trimtab import registry
 from trimtab.bus import fold, port, publish, runner, topics
 from trimtab.bus.sqlite import SqliteLog
-from trimtab.core import lines, models, runs
-from trimtab.trainer import consumer, cuts, datasets, known, publishing, runbook, store, triggers
+from trimtab.core import audit, lines, models, runs
+from trimtab.trainer import (
+    audits,
+    consumer,
+    cuts,
+    datasets,
+    known,
+    publishing,
+    quarantines,
+    requests,
+    runbook,
+    store,
+    triggers,
+)
 from trimtab.trainer import runs as work
 from trimtab.wire import schemas
 
@@ -53,7 +66,8 @@ def serve(folder: pathlib.Path) -> None:
     publisher = publishing.Publisher(
         log=log, store=_registry(folder), topics_say=topics_say, link=link, config_digest=""
     )
-    cutter = cuts.Cutter(database, publisher, link, 200)
+    held = quarantines.Quarantines(topics_say, _registry(folder))
+    cutter = cuts.Cutter(database, publisher, link, held, 200)
     configured = {LINE.name: LINE}
     worker = work.Worker(
         book=book,
@@ -61,6 +75,7 @@ def serve(folder: pathlib.Path) -> None:
         artifacts=_registry(folder),
         publisher=publisher,
         cutter=cutter,
+        held=held,
         configured=configured,
         python=str(folder / "python"),
         topics_known=topics_known,
@@ -102,6 +117,54 @@ def announced(folder: pathlib.Path) -> list[models.PublishedModel]:
         found = [schemas.decode(record.value, record.headers, models.PublishedModel) for record in reader.poll(99, 0.0)]
     log.close()
     return found
+
+
+def ask_and_cancel(folder: pathlib.Path) -> None:
+    """An operator who starts a run and cancels it, under the same request ids at every try."""
+    log, database = SqliteLog(folder / "log.db"), store.Store(folder / "trainer.db")
+    topics_say, book = known.Known(), runbook.Runbook(database)
+    publisher = publishing.Publisher(
+        log=log, store=_registry(folder), topics_say=topics_say, link=OneHolder(), config_digest=""
+    )
+    asked = requests.Requests(
+        database=database,
+        book=book,
+        publisher=publisher,
+        artifacts=_registry(folder),
+        audits=audits.Audits(database, log),
+        held=quarantines.Quarantines(topics_say, _registry(folder)),
+        configured={LINE.name: LINE},
+    )
+    draft = registry.ManifestDraft(kind=models.ModelKind.BASE, tenant=making.TENANT, line=making.LINE)
+    (folder / "base").mkdir(exist_ok=True)
+    (folder / "base" / "config.json").write_text("{}")
+    base = _registry(folder).publish(folder / "base", draft).id
+    spec = runs.RunSpec(making.TENANT, making.LINE, runs.RunKind.REWARD, parent_id=base)
+    run = asyncio.run(asked.start(runs.StartRunRequest(spec, "ann", "request-1", "curious")))
+    asyncio.run(asked.cancel(runs.CancelRunRequest(making.TENANT, run.id, "ann", "enough", "request-2")))
+    log.close()
+
+
+ACTED = [f"{point}:{nth}" for point in killing.under("trail.", "trainer.store.") for nth in (1, 2)]
+
+
+@pytest.mark.parametrize("point", ACTED)
+def test_an_act_that_is_tried_again_after_a_kill_is_done_once_and_on_the_trail_once(
+    point: str, tmp_path: pathlib.Path
+) -> None:
+    killing.kill(point, ask_and_cancel, tmp_path)
+    killing.run(ask_and_cancel, tmp_path)
+    database, log = store.Store(tmp_path / "trainer.db"), SqliteLog(tmp_path / "log.db")
+    [run] = runbook.Runbook(database).find(making.TENANT)
+    assert run.state is runs.RunState.CANCELLED
+    with contextlib.closing(log.reader({port.TopicPartition("audit", 0): 0})) as reader:
+        acts = [schemas.decode(record.value, record.headers, audit.AuditRecord) for record in reader.poll(99, 0.0)]
+    database.close()
+    log.close()
+    assert [(act.id, act.act, act.target, act.reason) for act in acts] == [
+        ("request-1", "run.start", run.id, "curious"),
+        ("request-2", "run.cancel", run.id, "enough"),
+    ]
 
 
 ONCE = [point for point in WALKED if "store" not in point]

@@ -1,4 +1,7 @@
-"""The commands people type: up, demo, eval, feedback, models, rollout, train. Processes are started by `cli.app`."""
+"""The commands people type: `trimtab up` and `demo`; the others are in modules of their group.
+
+Processes are started by `cli.app`.
+"""
 
 import contextlib
 import pathlib
@@ -9,7 +12,15 @@ from typing import Annotated
 
 import typer
 
-from trimtab.cli import eval_commands, feedback_commands, models_commands, options, train_commands
+from trimtab.cli import (
+    eval_commands,
+    feedback_commands,
+    models_commands,
+    operate_commands,
+    options,
+    rollout_commands,
+    train_commands,
+)
 from trimtab.core import errors
 
 _EPILOG = (
@@ -23,11 +34,10 @@ app = typer.Typer(
     help="Serve a language model, train it on what its users think of it, release what they prove better.",
     pretty_exceptions_enable=False,
 )
-rollout_app = typer.Typer(no_args_is_help=True, help="What is live, and why.")
 for name, group in (
     ("feedback", feedback_commands.app),
     ("models", models_commands.app),
-    ("rollout", rollout_app),
+    ("rollout", rollout_commands.app),
     ("train", train_commands.app),
 ):
     app.add_typer(group, name=name)
@@ -93,54 +103,4 @@ def demo(
 
 
 app.command("eval")(eval_commands.evaluate)
-
-
-@rollout_app.command("status")
-def rollout_status(state: options.State = options.STATE, json: options.Json = False) -> None:
-    """Every release, newest last, and what is live now."""
-    from trimtab.cli import inspecting
-
-    options.run(inspecting.releases(state, json))
-
-
-@rollout_app.command("start")
-def rollout_start(
-    model: options.Policy,
-    state: options.State = options.STATE,
-    force: Annotated[
-        str, typer.Option("--force", help="Release it although its gates refused it, for this reason.")
-    ] = "",
-) -> None:
-    """Release a policy behind a canary."""
-    from trimtab.cli import operating
-
-    options.run(operating.start(state, model, force))
-
-
-def _verb(name: str, summary: str) -> None:
-    def command(reason: options.Reason, state: options.State = options.STATE) -> None:
-        from trimtab.cli import operating
-
-        options.run(operating.act(state, name, reason))
-
-    command.__doc__ = summary
-    rollout_app.command(name)(command)
-
-
-_verb("promote", "Promote the candidate without waiting for evidence.")
-_verb("pause", "Hold the release in progress where it is.")
-_verb("resume", "Go on with a paused release.")
-_verb("abort", "Withdraw the candidate; says nothing about it.")
-_verb("undo", "Go back to the policy before the last promotion.")
-
-
-@rollout_app.command("adopt")
-def rollout_adopt(
-    model: options.Policy,
-    reason: options.Reason,
-    state: options.State = options.STATE,
-) -> None:
-    """Make a policy the line's stable policy and its anchor, on an operator's word."""
-    from trimtab.cli import operating
-
-    options.run(operating.adopt(state, model, reason))
+operate_commands.register(app)

@@ -16,6 +16,7 @@ def feedback_import(
     file: Annotated[pathlib.Path, typer.Argument(help="The file; .gz is read as it is.", exists=True, dir_okay=False)],
     format_: Annotated[str, typer.Option("--format", help="hh-rlhf: JSON lines of {chosen, rejected} dialogues.")],
     state: options.State = options.STATE,
+    line: options.Line = "",
     json: options.Json = False,
 ) -> None:
     """Replay human preferences through the feedback service and train a reward model on them.
@@ -25,7 +26,7 @@ def feedback_import(
     """
     from trimtab.cli import importing
 
-    options.run(importing.import_file(state, file, format_, json))
+    options.run(importing.import_file(state, line, file, format_, json))
 
 
 @app.command("trace")

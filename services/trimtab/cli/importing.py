@@ -35,7 +35,7 @@ class Counted:
     left_out: int
 
 
-async def import_file(state: pathlib.Path, file: pathlib.Path, format_: str, as_json: bool) -> None:
+async def import_file(state: pathlib.Path, line: str, file: pathlib.Path, format_: str, as_json: bool) -> None:
     """Reads, sends, waits for the join, trains, and prints the reward model's card."""
     if format_ != "hh-rlhf":
         raise errors.InvalidField("--format", f"{format_!r} is not known", "use hh-rlhf")
@@ -46,7 +46,7 @@ async def import_file(state: pathlib.Path, file: pathlib.Path, format_: str, as_
     if not items:
         raise errors.InvalidField("file", f"{str(file)!r} holds no preference", "give {chosen, rejected} per line")
     layout = platform.Layout(state)
-    async with platform.doors(layout) as doors:
+    async with platform.doors(layout, line) as doors:
         before = await _counts(doors)
         accepted, known, refused = await _send(doors, items, screen)
         new = await _joined(doors, before, accepted, screen)

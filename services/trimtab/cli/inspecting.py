@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from trimtab.cli import artifacts, operating, platform, show
-from trimtab.core import control, examples, feedback, ledger
+from trimtab.core import examples, feedback, ledger
 from trimtab.core import runs as core_runs
 
 _SHORT = 12
@@ -45,6 +45,8 @@ def _links(chain: ledger.TraceResponse) -> list[tuple[str, str, str]]:
         if model.kind.value != "dataset":
             verdict = "gates passed" if model.passed else "refused at the gate"
             rows.append((model.kind.value.replace("_", " "), model.id[:_SHORT], f"run {model.run_id}, {verdict}"))
+    for release_id in chain.quarantined_by:
+        rows.append(("quarantine", release_id, "an example of this chain trains nothing: the release ended worse"))
     for release in chain.releases:
         rows.append(("release", release.id, platform.describe_release(release)))
     return rows
@@ -124,32 +126,6 @@ async def runs(state: pathlib.Path, as_json: bool) -> None:
 
 def _far(run: core_runs.Run) -> str:
     return platform.describe_run(run)
-
-
-async def releases(state: pathlib.Path, as_json: bool) -> None:
-    async with platform.doors(platform.Layout(state)) as doors:
-        request = control.ListReleasesRequest(doors.facts.tenant)
-        listed = list(reversed(await doors.rollout.list_releases(request, timeout_s=10)))
-    screen = show.Screen(as_json)
-    if as_json:
-        screen.json([plain(release) for release in listed])
-        return
-    screen.table(
-        ("release", "line", "candidate", "state", "because"),
-        [
-            (
-                release.id,
-                release.context.line,
-                release.candidate_id[:_SHORT],
-                release.state.value.replace("_", " ") + (", paused" if release.paused else ""),
-                release.history[-1].reason if release.history else "",
-            )
-            for release in listed
-        ],
-    )
-    for target in listed[-1].arms if listed else ():
-        if target.weight > 0:
-            screen.say(f"live: policy {target.policy_id[:_SHORT]} takes {target.weight:.0%} of new sessions")
 
 
 def plain(value: Any) -> Any:

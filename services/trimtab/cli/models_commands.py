@@ -1,5 +1,8 @@
 """`trimtab models`: what the registry holds."""
 
+import pathlib
+from typing import Annotated
+
 import typer
 
 from trimtab.cli import options
@@ -37,3 +40,20 @@ def models_lineage(
     from trimtab.cli import lineage
 
     options.run(lineage.lineage(state, model, json))
+
+
+@app.command("import")
+def models_import(
+    folder: Annotated[
+        pathlib.Path,
+        typer.Argument(
+            metavar="FOLDER", help="Hugging Face chat model folder with safetensors.", exists=True, file_okay=False
+        ),
+    ],
+    state: options.State = options.STATE,
+    line: options.Line = "",
+) -> None:
+    """Put a model folder into the registry as a policy of a line and print its id, for `rollout adopt` or `start`."""
+    from trimtab.cli import serving
+
+    serving.import_folder(state, line, folder)

@@ -5,7 +5,7 @@ import getpass
 import pathlib
 
 from trimtab.cli import artifacts, platform, show
-from trimtab.core import control, errors, releases
+from trimtab.core import control, errors, ids, releases
 
 _POLL_S = 0.3
 
@@ -25,18 +25,23 @@ def resolve(layout: platform.Layout, prefix: str) -> str:
     return found[0]
 
 
-async def start(state: pathlib.Path, model: str, force: str) -> None:
+def new_request() -> str:
+    """The id under which one act is tried, however often, and stands on the audit trail."""
+    return str(ids.uuid7())
+
+
+async def start(state: pathlib.Path, line: str, model: str, force: str) -> None:
     layout = platform.Layout(state)
-    async with platform.doors(layout) as doors:
+    async with platform.doors(layout, line) as doors:
         request = control.StartReleaseRequest(
-            doors.facts.tenant, doors.facts.line, resolve(layout, model), operator(), force
+            doors.facts.tenant, doors.facts.line, resolve(layout, model), operator(), force, new_request()
         )
-        _show(await doors.rollout.start_release(request, timeout_s=30))
+        _show(await platform.patiently(lambda: doors.rollout.start_release(request, timeout_s=30)))
 
 
-async def adopt(state: pathlib.Path, model: str, reason: str) -> None:
+async def adopt(state: pathlib.Path, line: str, model: str, reason: str) -> None:
     layout = platform.Layout(state)
-    async with platform.doors(layout) as doors:
+    async with platform.doors(layout, line) as doors:
         _show(await adopt_and_wait(doors, resolve(layout, model), reason, show.Screen()))
 
 
@@ -44,7 +49,8 @@ async def adopt_and_wait(
     doors: platform.Doors, model_id: str, reason: str, screen: show.Screen, line: str = ""
 ) -> releases.Release:
     """Adopts a policy and waits until it serves; WrongState with the reason when it cannot."""
-    request = control.AdoptRequest(doors.facts.tenant, line or doors.facts.line, model_id, operator(), reason)
+    named = line or doors.facts.line
+    request = control.AdoptRequest(doors.facts.tenant, named, model_id, operator(), reason, new_request())
     with screen.step(f"adopting policy {model_id[:12]}") as step:
         release = await platform.patiently(lambda: doors.rollout.adopt(request, timeout_s=30))
         wanted = control.GetReleaseRequest(doors.facts.tenant, release.id)
@@ -58,9 +64,9 @@ async def adopt_and_wait(
     return release
 
 
-async def act(state: pathlib.Path, verb: str, reason: str) -> None:
-    async with platform.doors(platform.Layout(state)) as doors:
-        request = control.LineRequest(doors.facts.tenant, doors.facts.line, operator(), reason)
+async def act(state: pathlib.Path, line: str, verb: str, reason: str) -> None:
+    async with platform.doors(platform.Layout(state), line) as doors:
+        request = control.LineRequest(doors.facts.tenant, doors.facts.line, operator(), reason, new_request())
         verbs = {
             "promote": doors.rollout.promote,
             "pause": doors.rollout.pause,
@@ -68,7 +74,7 @@ async def act(state: pathlib.Path, verb: str, reason: str) -> None:
             "abort": doors.rollout.abort,
             "undo": doors.rollout.undo,
         }
-        _show(await verbs[verb](request, timeout_s=30))
+        _show(await platform.patiently(lambda: verbs[verb](request, timeout_s=30)))
 
 
 def _show(release: releases.Release) -> None:

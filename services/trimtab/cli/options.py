@@ -13,6 +13,8 @@ STATE = completing.STATE
 State = Annotated[pathlib.Path, typer.Option("--state", help="Folder that holds everything the platform keeps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit record.")]
+Line = Annotated[str, typer.Option("--line", help="The policy line; by default the one `trimtab up` was given.")]
+EveryLine = Annotated[str, typer.Option("--line", help="One policy line; by default all of them.")]
 Model = Annotated[
     str,
     typer.Argument(help="The id of a model or data set, or the beginning of one.", autocompletion=completing.models),

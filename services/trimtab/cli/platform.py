@@ -20,7 +20,7 @@ import httpx
 
 import trimtab_client
 from trimtab.cli import supervisor
-from trimtab.core import errors, files, releases, runs
+from trimtab.core import errors, files, lines, releases, runs
 from trimtab.obs import logging
 from trimtab.rollout import processes
 from trimtab.rpc import health, secrets
@@ -71,6 +71,7 @@ class Layout:
         self.lines = self.state / "lines.toml"
         self.secrets = self.state / "secrets.toml"
         self.facts = self.state / _FACTS_FILE
+        self.runs = self.state / "trainer" / "runs"
 
     def environment(self) -> dict[str, str]:
         """What every process is told."""
@@ -83,6 +84,13 @@ class Layout:
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
         }
+
+    def check_line(self, name: str) -> str:
+        """The name of a line that stands in the folder's lines file; InvalidField when it does not."""
+        known = lines.load_lines(self.lines)
+        if name not in known:
+            raise errors.InvalidField("--line", f"{name!r} is not in {self.lines}", f"use one of {', '.join(known)}")
+        return name
 
     def read_facts(self) -> Facts:
         """The doors of the platform that runs here; NotFound when none does."""
@@ -187,9 +195,10 @@ class Doors:
 
 
 @contextlib.asynccontextmanager
-async def doors(layout: Layout) -> AsyncIterator[Doors]:
-    """Opens the doors of the platform that runs in a state folder."""
+async def doors(layout: Layout, line: str = "") -> AsyncIterator[Doors]:
+    """Opens the doors of the platform that runs in a state folder. line: another one than `trimtab up` was given."""
     facts = layout.read_facts()
+    facts = dataclasses.replace(facts, line=layout.check_line(line)) if line else facts
     keys = secrets.load(layout.secrets)
     channels = {
         name: trimtab_client.connect(facts.addresses[name], keys.internal_token)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from trimtab.cli import artifacts, operating, platform, show
+from trimtab.cli import artifacts, operating, platform, releasing, show
 from trimtab.core import control, errors, files, lines, releases
 from trimtab.rpc import health, secrets
 
@@ -41,6 +41,14 @@ def up(state: pathlib.Path, line: str, port: int, policy: pathlib.Path | None) -
             running.__exit__(None, None, None)
 
 
+def import_folder(state: pathlib.Path, line: str, folder: pathlib.Path) -> None:
+    """Publishes a model folder as a policy of a line of a platform, whether that runs or not. The same folder, the
+    same id."""
+    layout = platform.Layout(state)
+    named = layout.check_line(line) if line else layout.read_facts().line
+    show.Screen().say(artifacts.import_policy(layout, folder, TENANT, named))
+
+
 def _configure(layout: platform.Layout, line: str) -> None:
     """A new state folder gets a line with defaults; one that is there keeps what its owner wrote."""
     if not layout.lines.exists():
@@ -52,7 +60,7 @@ def _configure(layout: platform.Layout, line: str) -> None:
 async def _adopt_first(layout: platform.Layout, model: str, screen: show.Screen) -> None:
     """Makes the policy the line's first. A line that has one goes on where it stopped."""
     async with platform.doors(layout) as doors:
-        serving = await _serving(doors)
+        serving = await _serving(doors, doors.facts.line)
         if not serving:
             await operating.adopt_and_wait(doors, model, "given to `trimtab up`", screen)
         elif model not in {arm.policy_id for arm in serving}:
@@ -81,11 +89,11 @@ async def _answers(arms: Sequence[releases.ArmTarget]) -> bool:
     return all([await health.is_serving(arm.address, timeout_s=2.0) for arm in arms])
 
 
-async def _serving(doors: platform.Doors) -> list[releases.ArmTarget]:
-    """The policies that get traffic; none before the line's first."""
-    request = control.ListReleasesRequest(doors.facts.tenant, doors.facts.line)
+async def _serving(doors: platform.Doors, line: str = "") -> list[releases.ArmTarget]:
+    """The policies that get traffic, of one line or all; none before a line's first."""
+    request = control.ListReleasesRequest(doors.facts.tenant, line)
     known = await platform.patiently(lambda: doors.rollout.list_releases(request, timeout_s=10))
-    return [arm for arm in known[0].arms if arm.weight > 0] if known else []
+    return [arm for head in releasing.heads(known).values() for arm in head.arms if arm.weight > 0]
 
 
 def _welcome(screen: show.Screen, layout: platform.Layout, facts: platform.Facts, line: str) -> None:
@@ -101,7 +109,7 @@ def _welcome(screen: show.Screen, layout: platform.Layout, facts: platform.Facts
             ("logs", str(layout.logs)),
         ],
     )
-    screen.say("\nCtrl-C stops it; the same command goes on where it stopped.")
+    screen.say("\nCtrl-C or `trimtab down` stops it; the same command goes on where it stopped.")
 
 
 def _until_interrupted(screen: show.Screen) -> None:

@@ -5,6 +5,7 @@ On a terminal progress is live; in a log each step is a line when it ends and ev
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,11 @@ def literal(words: str) -> str:
 def _harmless(words: str) -> str:
     """Without the control characters that would steer a terminal."""
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in words)
+
+
+def moment(at: datetime.datetime) -> str:
+    """A moment as people read it: UTC, to the second."""
+    return f"{at.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S}"
 
 
 @dataclasses.dataclass(slots=True)

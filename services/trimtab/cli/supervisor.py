@@ -105,13 +105,13 @@ class Supervisor:
 
     def _kill_stale(self) -> None:
         """What an earlier supervisor left: first a chance to end, then the end."""
-        stale = _left_running(self._state)
+        stale = left_running(self._state)
         for pid in stale:
             _log.warning("a process of an earlier supervisor is stopped", pid=pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _STALE_DRAIN_S
-        while _left_running(self._state) and time.monotonic() < deadline:
+        while left_running(self._state) and time.monotonic() < deadline:
             time.sleep(_LOOK_EVERY_S / 5)
         for pid in stale:
             _kill_group(pid)
@@ -231,7 +231,17 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _left_running(state: pathlib.Path) -> set[int]:
+def holder(state: pathlib.Path) -> int:
+    """The process that runs the supervisor of this folder; 0 when none does."""
+    with contextlib.suppress(FileNotFoundError), (state / LOCK_FILE).open("r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(lock.read().strip() or 0)
+    return 0
+
+
+def left_running(state: pathlib.Path) -> set[int]:
     """Process groups of what supervisors of this folder have started and what has not ended."""
     mark = f"{_MARK}={state.resolve()}".encode()
     groups = set()

@@ -1,4 +1,4 @@
-"""Requests to the rollout controller."""
+"""Requests to the rollout controller. request_id: the same for every try of one act; empty: an act of its own."""
 
 import dataclasses
 
@@ -12,6 +12,7 @@ class AdoptRequest:
     model_id: str
     actor: str = ""
     reason: str = ""
+    request_id: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class StartReleaseRequest:
     model_id: str
     actor: str = ""
     force_reason: str = ""
+    request_id: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,6 +35,18 @@ class LineRequest:
     line: str
     actor: str = ""
     reason: str = ""
+    request_id: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReleaseQuarantineRequest:
+    """release_id: of the release that ended "worse"."""
+
+    tenant: str
+    release_id: str
+    actor: str = ""
+    reason: str = ""
+    request_id: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

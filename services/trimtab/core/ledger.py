@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import enum
 
-from trimtab.core import completions, examples, feedback, models, releases
+from trimtab.core import audit, completions, examples, feedback, models, releases
 
 # Answers have fields named like these modules, and a class body would look its annotations up among its fields.
 _Completion = completions.Completion
@@ -31,7 +31,7 @@ class TracedFeedback:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DatasetMembership:
-    """disposition: "trained", "held out" or "rejected"."""
+    """disposition: "trained", "held out", "rejected" or "quarantined"."""
 
     example_id: str
     dataset_id: str
@@ -53,6 +53,7 @@ class TraceResponse:
     datasets: tuple[DatasetMembership, ...] = ()
     models: tuple[_PublishedModel, ...] = ()
     releases: tuple[_Release, ...] = ()
+    quarantined_by: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,8 +118,20 @@ class CountsRequest:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PolicyVotes:
+    """Thumbs and stars on a policy's answers; vote_sum: their sum, each in [0, 1]."""
+
+    policy_id: str
+    votes: int
+    vote_sum: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class CountsResponse:
-    """feedback = distinct ids = waiting + joined + superseded + conflicts + rejected; duplicates are dropped copies."""
+    """feedback = distinct ids = waiting + joined + superseded + conflicts + rejected; duplicates are dropped copies.
+
+    dispositions: by an example's last use, or "quarantined" while it is in quarantine.
+    """
 
     completions: int = 0
     feedback: int = 0
@@ -132,6 +145,40 @@ class CountsResponse:
     rejected_by_reason: dict[str, int] = dataclasses.field(default_factory=dict)
     dispositions: dict[str, int] = dataclasses.field(default_factory=dict)
     consumed: dict[str, int] = dataclasses.field(default_factory=dict)
+    votes: tuple[PolicyVotes, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ListQuarantinesRequest:
+    tenant: str
+    line: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QuarantineEntry:
+    """A release that ended "worse"; examples: of its data window, released or not."""
+
+    release: _Release
+    examples: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ListQuarantinesResponse:
+    entries: tuple[QuarantineEntry, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ListAuditRequest:
+    """limit: at most so many; 0 means all."""
+
+    tenant: str
+    line: str = ""
+    limit: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ListAuditResponse:
+    records: tuple[audit.AuditRecord, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -79,6 +79,38 @@ class Transition:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Act:
+    """Something an operator did to a release. id: the request's; its audit record has the same."""
+
+    id: str
+    act: str
+    target: str
+    actor: str
+    reason: str
+    at: datetime.datetime
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Quarantine:
+    """What led to a candidate that ended "worse", and trains nothing until an operator releases it.
+
+    The data window is what `dataset_id` used and `previous_dataset_id` did not; no `dataset_id`: there is none.
+    summary: what is quarantined, or why nothing is, in a sentence.
+    """
+
+    at: datetime.datetime
+    dataset_id: str = ""
+    previous_dataset_id: str = ""
+    reward_ids: tuple[str, ...] = ()
+    released_at: datetime.datetime | None = None
+    summary: str = ""
+
+    @property
+    def in_force(self) -> bool:
+        return self.released_at is None and bool(self.dataset_id or self.reward_ids)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Release:
     """The record on topic `rollouts`. The newest record of a line says how its traffic is routed."""
 
@@ -100,3 +132,5 @@ class Release:
     evidence_started_at: datetime.datetime | None = None
     forced_reason: str = ""
     generation: int = 0
+    quarantine: Quarantine | None = None
+    acts: tuple[Act, ...] = ()

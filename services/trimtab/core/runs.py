@@ -72,8 +72,12 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StartRunRequest:
+    """request_id: the same for every try of one act; empty: an act of its own."""
+
     spec: RunSpec
     actor: str = ""
+    request_id: str = ""
+    reason: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,7 +100,10 @@ class ListRunsRequest:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CancelRunRequest:
+    """request_id: as in `StartRunRequest`."""
+
     tenant: str
     run_id: str
     actor: str = ""
     reason: str = ""
+    request_id: str = ""

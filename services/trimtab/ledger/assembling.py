@@ -72,6 +72,11 @@ def arm_of(head: joining.Head, known: answers.Answers) -> tuple[answers.Answer, 
     return (answer, answer.arm) if answer.release_id and answer.arm else None
 
 
+def answer_of(head: joining.Head, known: answers.Answers) -> answers.Answer | None:
+    """The completion a head is about, or the first of several; None of a demonstration."""
+    return next(iter(_answers(head, known)), None)
+
+
 def _answers(head: joining.Head, known: answers.Answers) -> list[answers.Answer]:
     return [known[target.uuid][head.about.tenant] for target in head.about.targets]
 

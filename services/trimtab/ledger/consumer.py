@@ -1,4 +1,4 @@
-"""The ledger's consumer: topics `completions`, `feedback`, `models`, `rollouts` into the database.
+"""The ledger's consumer: topics `completions`, `feedback`, `models`, `rollouts`, `audit` into the database.
 
 Driven by `bus.runner`; one transaction holds the effects of a batch and the positions after it. What a batch does to
 feedback and examples is in `settling`; a data set's members are read from its artifact.
@@ -16,8 +16,8 @@ from typing import Protocol
 import sqlalchemy as sa
 
 from trimtab.bus import port, runner, topics
-from trimtab.core import completions, errors, failpoints, feedback, models, releases
-from trimtab.ledger import answers, events, restoring, settling
+from trimtab.core import audit, completions, errors, failpoints, feedback, models, releases
+from trimtab.ledger import answers, auditing, events, restoring, settling
 from trimtab.ledger.store import completions as completion_store
 from trimtab.ledger.store import database, lineage, offsets
 from trimtab.obs import logging, metrics
@@ -25,7 +25,7 @@ from trimtab.wire import schemas
 
 _log = logging.get(__name__)
 
-TOPICS = (topics.COMPLETIONS, topics.FEEDBACK, topics.MODELS, topics.ROLLOUTS)
+TOPICS = (topics.COMPLETIONS, topics.FEEDBACK, topics.MODELS, topics.ROLLOUTS, topics.AUDIT)
 NAME = "ledger"
 # Records of one transaction: what each costs in SQL is shared by all of its batch.
 BATCH = runner.Batch(max_records=2000)
@@ -51,6 +51,7 @@ class _Pending:
     published: list[tuple[port.Record, models.PublishedModel]] = dataclasses.field(default_factory=list)
     members: list[tuple[models.PublishedModel, Sequence[lineage.Member]]] = dataclasses.field(default_factory=list)
     rollouts: list[tuple[port.Record, releases.Release]] = dataclasses.field(default_factory=list)
+    audited: list[tuple[port.Record, audit.AuditRecord]] = dataclasses.field(default_factory=list)
     positions: dict[port.TopicPartition, int] = dataclasses.field(default_factory=dict)
 
 
@@ -110,6 +111,8 @@ class Consumer:
             lineage.add_members(connection, dataset, members)
         for record, release in pending.rollouts:
             lineage.add_release(connection, record, release)
+        for record, entry in pending.audited:
+            auditing.add(connection, record, entry)
         offsets.save(connection, pending.positions)
         return emitted
 
@@ -166,6 +169,9 @@ class _Effect:
             case topics.ROLLOUTS.name:
                 release = schemas.decode(record.value, record.headers, releases.Release)
                 self._pending.rollouts.append((record, release))
+            case topics.AUDIT.name:
+                entry = schemas.decode(record.value, record.headers, audit.AuditRecord)
+                self._pending.audited.append((record, entry))
 
     def save(self, positions: Mapping[port.TopicPartition, int]) -> None:
         self._pending.positions.update(positions)

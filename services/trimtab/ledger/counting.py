@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from trimtab.core import ledger
-from trimtab.ledger import consumer
+from trimtab.ledger import consumer, quarantine
 from trimtab.ledger.store import database, offsets, tables
 
 _STATUS = ledger.FeedbackStatus
@@ -29,6 +29,7 @@ def counts(store: database.Database, request: ledger.CountsRequest) -> ledger.Co
             rejected_by_reason=reasons,
             dispositions=_dispositions(connection, request),
             consumed=offsets.consumed(connection, [topic.name for topic in consumer.TOPICS]),
+            votes=_votes(connection, request),
         )
 
 
@@ -67,5 +68,19 @@ def _feedback(
 
 def _dispositions(connection: sa.Connection, request: ledger.CountsRequest) -> dict[str, int]:
     table = tables.USES
-    query = sa.select(table.c.disposition, sa.func.count()).where(*_of_line(request, table))
-    return {row[0]: row[1] for row in connection.execute(query.group_by(table.c.disposition))}
+    held = quarantine.in_force(request.tenant, request.line).subquery()
+    is_held = sa.and_(table.c.disposition.in_(quarantine.USED), table.c.example_id.in_(sa.select(held.c.example_id)))
+    now = sa.case((is_held, "quarantined"), else_=table.c.disposition).label("now")
+    query = sa.select(now, sa.func.count()).where(*_of_line(request, table)).group_by(now)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _votes(connection: sa.Connection, request: ledger.CountsRequest) -> tuple[ledger.PolicyVotes, ...]:
+    table = tables.OPINIONS
+    query = (
+        sa.select(table.c.policy_id, sa.func.count(), sa.func.sum(table.c.outcome))
+        .where(*_of_line(request, table))
+        .group_by(table.c.policy_id)
+        .order_by(table.c.policy_id)
+    )
+    return tuple(ledger.PolicyVotes(*row) for row in connection.execute(query))

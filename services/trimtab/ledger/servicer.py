@@ -6,7 +6,7 @@ from typing import Any
 import grpc.aio
 
 from trimtab.core import clock, errors, ledger
-from trimtab.ledger import counting, evidence, leases, tracing
+from trimtab.ledger import auditing, counting, evidence, leases, quarantine, tracing
 from trimtab.ledger.store import database
 from trimtab.wire import codec
 from trimtabapi.ledger.v1 import ledger_service_pb2 as pb
@@ -54,8 +54,16 @@ class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
     async def ListTasks(self, request: pb.ListTasksRequest, context: _Context) -> pb.ListTasksResponse:
         raise errors.NotBuiltYet("Listing tasks for annotators")
 
-    async def Quarantine(self, request: pb.QuarantineRequest, context: _Context) -> pb.QuarantineResponse:
-        raise errors.NotBuiltYet("Quarantine of data windows and reward models")
+    async def ListQuarantines(
+        self, request: pb.ListQuarantinesRequest, context: _Context
+    ) -> pb.ListQuarantinesResponse:
+        asked = codec.from_proto(request, ledger.ListQuarantinesRequest)
+        found = await asyncio.to_thread(quarantine.listed, self._store, asked)
+        return codec.to_proto(found, pb.ListQuarantinesResponse)
+
+    async def ListAudit(self, request: pb.ListAuditRequest, context: _Context) -> pb.ListAuditResponse:
+        asked = codec.from_proto(request, ledger.ListAuditRequest)
+        return codec.to_proto(await asyncio.to_thread(auditing.listed, self._store, asked), pb.ListAuditResponse)
 
     async def Erase(self, request: pb.EraseRequest, context: _Context) -> pb.EraseResponse:
         raise errors.NotBuiltYet("Erasure of a person's records")

@@ -36,6 +36,7 @@ class _Changes:
     confirmed: dict[str, bytes] = dataclasses.field(default_factory=dict)
     revised: list[str] = dataclasses.field(default_factory=list)
     votes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    opinions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 class Settler:
@@ -91,7 +92,7 @@ class Settler:
             _withdraw(stored[item], changes)
         example_store.write(connection, changes.made)
         example_store.confirm(connection, changes.confirmed)
-        example_store.count_votes(connection, changes.revised, changes.votes)
+        example_store.count_votes(connection, changes.revised, changes.votes, changes.opinions)
         changes.sequences.save()
         return len(changes.made)
 
@@ -109,6 +110,8 @@ def _revise(
     changes.revised += [head.example_id] if stored else []
     vote = _vote(head, known)
     changes.votes += [vote] if vote else []
+    opinion = _opinion(head, known)
+    changes.opinions += [opinion] if opinion else []
     if stored is None and head.withdrawn:
         return
     if stored is not None and stored.state is None:
@@ -159,6 +162,19 @@ def _vote(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
         "arm": arm.value,
         "outcome": outcome,
         "occurred_us": rows.to_us(head.counts.event.occurred_at),
+    }
+
+
+def _opinion(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
+    answer, outcome = assembling.answer_of(head, known), _outcome(head.counts.event.kind)
+    if answer is None or not answer.policy_id or outcome is None:
+        return None
+    return {
+        "example_id": head.example_id,
+        "tenant": answer.context.tenant,
+        "line": answer.context.line,
+        "policy_id": answer.policy_id,
+        "outcome": outcome,
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from trimtab.core import errors, feedback, ids, ledger, models
+from trimtab.ledger import quarantine
 from trimtab.ledger.store import completions as completion_store
 from trimtab.ledger.store import database, lineage, rows, tables
 from trimtab.ledger.store import examples as example_store
@@ -37,6 +38,7 @@ def trace(store: database.Database, request: ledger.TraceRequest) -> ledger.Trac
             datasets=datasets,
             models=parents_first(made),
             releases=lineage.releases_of(connection, request.tenant, sorted(made)),
+            quarantined_by=quarantine.holding(connection, request.tenant, sorted(named)),
         )
 
 

@@ -8,6 +8,7 @@ needs after a crash is in the records; what it remembers itself (since when a pr
 import asyncio
 import contextlib
 import dataclasses
+import datetime
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
@@ -31,6 +32,8 @@ class Models(Protocol):
     def of_line(self, tenant: str, name: str) -> list[models.PublishedModel]: ...
 
     async def loaded_digest(self, model_id: str) -> str: ...
+
+    async def led_to(self, model_id: str, at: datetime.datetime) -> releases.Quarantine: ...
 
 
 @dataclasses.dataclass(slots=True)
@@ -92,6 +95,7 @@ class Controller:
         known = {(config.tenant, config.name) for config in self._configured.values()}
         async with self._desk.deciding():
             await self._desk.heal()
+            await self._desk.put_on_trail()
         for tenant, name in sorted(known | self._desk.lines.keys()):
             config = self._configured.get(name)
             owned = config is not None and config.tenant == tenant
@@ -149,7 +153,14 @@ class Controller:
             problem=problem,
             unhealthy_s=self._silent_for(release, described is not None),
             evidence=await self._evidence(release, config),
+            led_to=await self._led_to(release),
         )
+
+    async def _led_to(self, release: releases.Release) -> releases.Quarantine | None:
+        """What goes into quarantine with a release that is found worse; looked up once its traffic is gone."""
+        if not steps.found_worse(release):
+            return None
+        return await self._shelf.led_to(release.candidate_id, self._desk.now())
 
     async def _ensure(self, policy_id: str, release: releases.Release) -> backend.ProcessStatus:
         """The subject's process, with the restarts since this release began to look at it."""

@@ -11,8 +11,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from trimtab.bus import port, publish, topics
-from trimtab.core import audit, clock, errors, failpoints, ids, ledger, releases, text
+from trimtab.bus import port, trail
+from trimtab.core import audit, clock, errors, failpoints, ledger, releases, text
 from trimtab.obs import logging, metrics
 from trimtab.rollout import book, line
 
@@ -92,7 +92,7 @@ class Desk:
     def __init__(self, log: port.EventLog, lease: Lease, now: clock.Clock, config_digest: str) -> None:
         self.lease = lease
         self.now = now
-        self._log = log
+        self._trail = trail.Trail(log)
         self._book = book.Book(log, config_digest)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -139,14 +139,16 @@ class Desk:
             if record.id not in before or before[record.id].state is not record.state:
                 _tell(record)
         self._announce()
+        await self.put_on_trail()
 
-    async def audit(self, context: text.Context, actor: str, act: str, target: str, reason: str) -> None:
-        """Puts an operator's act on record, before it is done."""
-        record = audit.AuditRecord(
-            id=str(ids.uuid7()), context=context, at=self.now(), actor=actor, act=act, target=target, reason=reason
-        )
-        future = publish.publish(self._log, topics.AUDIT, context.tenant.encode(), record)
-        await asyncio.wrap_future(future)
+    async def put_on_trail(self) -> None:
+        """Repeats what operators did on topic `audit`. Call inside `deciding()`.
+
+        An act and its effect are one record, so neither is ever without the other; what a killed controller left out
+        here its successor puts there at its first look.
+        """
+        acted = (release for one in self.lines.values() for release in one.by_id.values() if release.acts)
+        await asyncio.to_thread(self._trail.put, [entry for release in acted for entry in _entries(release)])
 
     @property
     def next_change(self) -> asyncio.Event:
@@ -161,6 +163,7 @@ class Desk:
     async def close(self) -> None:
         await self.lease.give_back()
         await asyncio.to_thread(self._book.close)
+        await asyncio.to_thread(self._trail.close)
 
     async def _refresh(self) -> None:
         if await asyncio.to_thread(self._book.refresh):
@@ -170,6 +173,21 @@ class Desk:
         """Wakes everyone who waits; those who come later wait for the next one."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _entries(release: releases.Release) -> list[audit.AuditRecord]:
+    return [
+        audit.AuditRecord(
+            id=act.id,
+            context=text.Context(release.context.tenant, release.context.line),
+            at=act.at,
+            actor=act.actor,
+            act=act.act,
+            target=act.target,
+            reason=act.reason,
+        )
+        for act in release.acts
+    ]
 
 
 def _tell(release: releases.Release) -> None:

@@ -13,6 +13,8 @@ from trimtab.core import completions, ids, lines, releases, text
 State = releases.ReleaseState
 STABLE, CANDIDATE = completions.Arm.STABLE, completions.Arm.CANDIDATE
 CONTROLLER = "controller"
+# Who acts when a request does not say.
+OPERATOR = "operator"
 # `Release.rule` of a policy that an operator put in place as anchor, without evidence.
 ADOPTED = "adopted"
 ACTIVE = frozenset({State.VERIFYING, State.SAFETY, State.EVIDENCE, State.PROMOTING, State.ROLLING_BACK})
@@ -67,6 +69,11 @@ class Line:
         """When the line's first policy was adopted; None before."""
         adopted = (r for r in self.by_id.values() if is_adoption(r) and r.state is State.PROMOTED)
         return min((release.created_at for release in adopted), default=None)
+
+    def acted(self, request_id: str) -> releases.Release | None:
+        """What an operator's request has done already, when it is tried again."""
+        mine = (one for one in self.by_id.values() if any(act.id == request_id for act in one.acts))
+        return next(mine, None) if request_id else None
 
     def of_model(self, model_id: str) -> list[releases.Release]:
         """The releases of a model, newest first."""

@@ -1,18 +1,20 @@
 """What operators can ask of the controller: the domain methods behind the gRPC door (`rollout.servicer`).
 
-Each act checks, is put on the audit trail, and is written as a record; the controller's loop does the rest. Errors
-name the field or the state and change nothing.
+Each act checks and is written as one record with its effect, which `rollout.desk` repeats on the audit trail; the
+controller's loop does the rest. A request that is tried again is answered with what it did. Errors name the field or
+the state and change nothing.
 """
 
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-from trimtab.core import control, errors, lines, models, releases, text
+from trimtab.core import control, errors, ids, lines, models, releases
 from trimtab.rollout import desk, intake, line
 
 State = releases.ReleaseState
 _NAME = 80
+_Request = control.AdoptRequest | control.StartReleaseRequest | control.LineRequest | control.ReleaseQuarantineRequest
 Models = Callable[[str], Awaitable[models.PublishedModel]]
 
 
@@ -28,6 +30,8 @@ class Operations:
         config = self._config(request.tenant, request.line)
         model = await self._policy(request.tenant, request.line, request.model_id)
         async with self._deciding(request.tenant, request.line) as serving:
+            if (done := serving.acted(request.request_id)) is not None:
+                return done
             if serving.stable_id == model.id == serving.anchor_id and serving.head is not None:
                 return next(release for release in serving.of_model(model.id) if line.is_adoption(release))
             if (waiting := _unfinished(serving, model.id)) is not None and line.is_adoption(waiting):
@@ -36,9 +40,7 @@ class Operations:
             release = serving.new(model.id, config.release, self._desk.now(), rule=line.ADOPTED)
             reason = request.reason or "No reason given."
             release = line.moved(release, State.PENDING, reason, release.created_at, actor=_actor(request.actor))
-            await self._desk.audit(_context(request), _actor(request.actor), "line.adopt", model.id, request.reason)
-            await self._desk.write(release)
-            return self._desk.find(request.tenant, release.id)
+            return await self._act(request, "line.adopt", model.id, request.reason, release)
 
     async def start_release(self, request: control.StartReleaseRequest) -> releases.Release:
         """Queues a policy for its canary. One that its gates refused needs `force_reason`."""
@@ -46,6 +48,8 @@ class Operations:
         model = await self._policy(request.tenant, request.line, request.model_id)
         actor = _actor(request.actor)
         async with self._deciding(request.tenant, request.line) as serving:
+            if (done := serving.acted(request.request_id)) is not None:
+                return done
             if (waiting := _unfinished(serving, model.id)) is not None:
                 return waiting
             if serving.stable is None:
@@ -64,9 +68,7 @@ class Operations:
             if not model.passed:
                 release = dataclasses.replace(release, forced_reason=request.force_reason)
             act = "release.start" if model.passed else "release.force"
-            await self._desk.audit(_context(request), actor, act, model.id, request.force_reason)
-            await self._desk.write(release)
-            return self._desk.find(request.tenant, release.id)
+            return await self._act(request, act, model.id, request.force_reason, release)
 
     async def get_release(self, request: control.GetReleaseRequest) -> releases.Release:
         await self._desk.look()
@@ -95,30 +97,40 @@ class Operations:
 
     async def promote(self, request: control.LineRequest) -> releases.Release:
         """Promotes without waiting for evidence; forced, and marked so, unless the evidence says "better"."""
-        async with self._active(request, State.SAFETY, State.EVIDENCE) as active:
+        async with self._active(request, State.SAFETY, State.EVIDENCE) as (done, active):
+            if done:
+                return active
             proven = active.evidence is not None and active.evidence.verdict is releases.Verdict.BETTER
             forced = active if proven else dataclasses.replace(active, forced_reason=_reason(request))
             act = "release.promote" if proven else "release.promote.force"
             reason = f"Promoted by an operator: {_reason(request)}"
             promoted = line.moved(forced, State.PROMOTING, reason, self._desk.now(), actor=_actor(request.actor))
-            return await self._act(request, act, promoted)
+            return await self._act(request, act, active.id, request.reason, promoted)
 
     async def pause(self, request: control.LineRequest) -> releases.Release:
         """Nothing moves forward until `resume`; a candidate found worse or broken is still withdrawn."""
-        async with self._active(request, State.VERIFYING, State.SAFETY, State.EVIDENCE) as active:
+        async with self._active(request, State.VERIFYING, State.SAFETY, State.EVIDENCE) as (done, active):
+            if done:
+                return active
             if active.paused:
                 raise errors.WrongState(f"Release {active.id} is paused already.")
-            return await self._act(request, "release.pause", dataclasses.replace(active, paused=True))
+            changed = dataclasses.replace(active, paused=True)
+            return await self._act(request, "release.pause", active.id, request.reason, changed)
 
     async def resume(self, request: control.LineRequest) -> releases.Release:
-        async with self._active(request, State.VERIFYING, State.SAFETY, State.EVIDENCE) as active:
+        async with self._active(request, State.VERIFYING, State.SAFETY, State.EVIDENCE) as (done, active):
+            if done:
+                return active
             if not active.paused:
                 raise errors.WrongState(f"Release {active.id} is not paused.")
-            return await self._act(request, "release.resume", dataclasses.replace(active, paused=False))
+            changed = dataclasses.replace(active, paused=False)
+            return await self._act(request, "release.resume", active.id, request.reason, changed)
 
     async def abort(self, request: control.LineRequest) -> releases.Release:
         """Withdraws the release under way, or the one that waits when none is; says nothing about its candidate."""
         async with self._deciding(request.tenant, request.line) as serving:
+            if (done := serving.acted(request.request_id)) is not None:
+                return done
             ending = serving.active or next(iter(serving.waiting), None)
             if ending is None:
                 raise errors.WrongState(f"Line {serving.name!r} has no release under way.")
@@ -129,11 +141,13 @@ class Operations:
             ended = line.moved(
                 ending, State.NOT_PROVEN, reason, self._desk.now(), actor=_actor(request.actor), arms=arms
             )
-            return await self._act(request, "release.abort", ended)
+            return await self._act(request, "release.abort", ended.id, _reason(request), ended)
 
     async def undo(self, request: control.LineRequest) -> releases.Release:
         """Back to the policy before the last promotion."""
         async with self._deciding(request.tenant, request.line) as serving:
+            if (done := serving.acted(request.request_id)) is not None:
+                return done
             _refuse_if_busy(serving)
             promoted = _last_promotion(serving)
             previous = line.arm(serving.arms, line.CANDIDATE)
@@ -149,33 +163,62 @@ class Operations:
                 actor=_actor(request.actor),
                 arms=arms,
             )
-            return await self._act(request, "release.undo", undone)
+            return await self._act(request, "release.undo", undone.id, _reason(request), undone)
+
+    async def release_quarantine(self, request: control.ReleaseQuarantineRequest) -> releases.Release:
+        """Lets training use again what a release that ended "worse" had put in quarantine."""
+        reason = _reason(request)
+        await self._desk.look()
+        context = self._desk.find(request.tenant, request.release_id).context
+        async with self._deciding(request.tenant, context.line) as serving:
+            if (done := serving.acted(request.request_id)) is not None:
+                return done
+            held = serving.by_id[request.release_id]
+            if held.quarantine is None or not held.quarantine.in_force:
+                raise errors.WrongState(f"Release {held.id} holds nothing in quarantine{_since(held.quarantine)}.")
+            let_go = dataclasses.replace(held.quarantine, released_at=self._desk.now())
+            freed = dataclasses.replace(serving.beside(held), quarantine=let_go)
+            # what routes stays the newest record of the line
+            after = [serving.head] if serving.head is not None and serving.head.id != held.id else []
+            return await self._act(request, "quarantine.release", held.id, reason, freed, *after)
 
     @contextlib.asynccontextmanager
     async def _deciding(self, tenant: str, name: str) -> AsyncIterator[line.Line]:
         self._config(tenant, name)
         async with self._desk.deciding():
+            # what a request did before it was cut off is on the trail when it is tried again
+            await self._desk.put_on_trail()
             yield self._desk.line(tenant, name)
         self._desk.wake.set()
 
     @contextlib.asynccontextmanager
-    async def _active(self, request: control.LineRequest, *states: State) -> AsyncIterator[releases.Release]:
-        """The line's release under way, when it is in one of these states."""
+    async def _active(
+        self, request: control.LineRequest, *states: State
+    ) -> AsyncIterator[tuple[bool, releases.Release]]:
+        """The line's release under way, when it is in one of these states; or True and what the request did before."""
         _reason(request)
         async with self._deciding(request.tenant, request.line) as serving:
-            active = serving.active
+            done, active = serving.acted(request.request_id), serving.active
+            if done is not None:
+                yield True, done
+                return
             if active is None:
                 raise errors.WrongState(f"Line {serving.name!r} has no release under way.")
             if active.state not in states:
                 allowed = " or ".join(state.value.replace("_", " ") for state in states)
                 state = active.state.value.replace("_", " ")
                 raise errors.WrongState(f"Release {active.id} is in state {state}; this needs {allowed}.")
-            yield active
+            yield False, active
 
-    async def _act(self, request: control.LineRequest, act: str, release: releases.Release) -> releases.Release:
-        await self._desk.audit(_context(request), _actor(request.actor), act, release.id, request.reason)
-        await self._desk.write(release)
-        return self._desk.find(request.tenant, release.id)
+    async def _act(
+        self, request: _Request, act: str, target: str, reason: str, *records: releases.Release
+    ) -> releases.Release:
+        """Writes what an operator did together with its effect: the first of these records, and those after it."""
+        actor = _actor(request.actor)
+        entry = releases.Act(request.request_id or str(ids.uuid7()), act, target, actor, reason, self._desk.now())
+        acted = dataclasses.replace(records[0], acts=(*records[0].acts, entry))
+        await self._desk.write(acted, *records[1:])
+        return self._desk.find(request.tenant, acted.id)
 
     def _lines(self, request: control.ListReleasesRequest) -> list[line.Line]:
         return [
@@ -235,7 +278,7 @@ def _news(before: releases.Release | None, release: releases.Release) -> bool:
     return before is None or dataclasses.replace(before, revision=release.revision) != release
 
 
-def _reason(request: control.LineRequest) -> str:
+def _reason(request: control.LineRequest | control.ReleaseQuarantineRequest) -> str:
     reason = request.reason.strip()
     if not reason:
         raise errors.InvalidField("reason", "is empty", "say why, for the audit trail")
@@ -243,8 +286,9 @@ def _reason(request: control.LineRequest) -> str:
 
 
 def _actor(name: str) -> str:
-    return name or "operator"
+    return name or line.OPERATOR
 
 
-def _context(request: control.LineRequest | control.AdoptRequest | control.StartReleaseRequest) -> text.Context:
-    return text.Context(tenant=request.tenant, line=request.line)
+def _since(quarantine: releases.Quarantine | None) -> str:
+    released = quarantine.released_at if quarantine else None
+    return f": it was released at {released:%Y-%m-%d %H:%M} UTC" if released else ""

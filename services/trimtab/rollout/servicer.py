@@ -64,3 +64,9 @@ class RolloutServicer(rollout_service_pb2_grpc.RolloutServiceServicer):
     async def Undo(self, request: pb.UndoRequest, context: _Context) -> pb.UndoResponse:
         release = await self._acts.undo(codec.from_proto(request, control.LineRequest))
         return pb.UndoResponse(release=codec.to_proto(release, release_pb2.Release))
+
+    async def ReleaseQuarantine(
+        self, request: pb.ReleaseQuarantineRequest, context: _Context
+    ) -> pb.ReleaseQuarantineResponse:
+        release = await self._acts.release_quarantine(codec.from_proto(request, control.ReleaseQuarantineRequest))
+        return pb.ReleaseQuarantineResponse(release=codec.to_proto(release, release_pb2.Release))

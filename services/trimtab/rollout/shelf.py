@@ -4,11 +4,17 @@
 """
 
 import asyncio
+import datetime
+from collections.abc import Sequence
 
 from trimtab import registry
 from trimtab.bus import port
-from trimtab.core import models
+from trimtab.core import errors, models, releases
 from trimtab.wire import schemas
+
+# `PublishedModel.method` of a data set that was cut from users' feedback.
+_CUT = "cut"
+_SHORT = 12
 
 
 class Shelf:
@@ -42,3 +48,61 @@ class Shelf:
             manifest = await asyncio.to_thread(self._artifacts.manifest, model_id)
             self._digests[model_id] = manifest.loaded_digest
         return self._digests[model_id]
+
+    async def led_to(self, model_id: str, at: datetime.datetime) -> releases.Quarantine:
+        """What a policy was made from, as it goes into quarantine: the feedback that was new to it, its reward models.
+
+        New is what its data set was cut with and that of the line's last policy before it was not; one that its gates
+        refused met no user, and does not count. What was not users' feedback is no data window.
+        """
+        model = await self._found(model_id)
+        if model is None:
+            return releases.Quarantine(at, summary="Nothing is quarantined: what it was made from cannot be read.")
+        rewards = [parent for parent in model.parents if await self._is_reward(parent)]
+        cuts = [dataset for dataset in model.datasets if await self._is_cut(dataset)]
+        dataset = cuts[0] if cuts else ""
+        previous = await self._previous_cut(model, dataset) if dataset else ""
+        return releases.Quarantine(
+            at=at,
+            dataset_id=dataset,
+            previous_dataset_id=previous,
+            reward_ids=tuple(rewards),
+            summary=_summary(dataset, previous, rewards),
+        )
+
+    async def _previous_cut(self, model: models.PublishedModel, dataset: str) -> str:
+        earlier = [
+            other
+            for other in self.of_line(model.context.tenant, model.context.line)
+            if other.kind is models.ModelKind.POLICY and other.passed and other.published_at < model.published_at
+        ]
+        for other in sorted(earlier, key=lambda one: one.published_at, reverse=True):
+            for source in other.datasets:
+                if source != dataset and await self._is_cut(source):
+                    return source
+        return ""
+
+    async def _is_cut(self, dataset_id: str) -> bool:
+        dataset = await self._found(dataset_id)
+        return dataset is not None and dataset.method == _CUT
+
+    async def _is_reward(self, model_id: str) -> bool:
+        model = await self._found(model_id)
+        return model is not None and model.kind is models.ModelKind.REWARD
+
+    async def _found(self, model_id: str) -> models.PublishedModel | None:
+        try:
+            return await self.find(model_id)
+        except (errors.NotFound, errors.ArtifactCorrupt):
+            return None
+
+
+def _summary(dataset: str, previous: str, rewards: Sequence[str]) -> str:
+    held = [f"reward model {reward[:_SHORT]}" for reward in rewards]
+    if dataset:
+        added = f"what data set {dataset[:_SHORT]} added"
+        held.insert(0, f"{added} to {previous[:_SHORT]}" if previous else added)
+    if dataset or rewards:
+        without = "" if dataset else "; it was not trained on users' feedback, so no examples"
+        return f"Quarantined: {' and '.join(held)}{without}."
+    return "Nothing is quarantined: it was trained neither on users' feedback nor against a reward model."

@@ -32,6 +32,7 @@ class Seen:
 
     expected_digest: of the subject's manifest. problem: a sentence that ends the release (no such artifact).
     unhealthy_s: for how long it has not answered. evidence: None when not asked for, or the ledger is away.
+    led_to: what is put in quarantine when it ends; of a release that was found worse.
     """
 
     now: datetime.datetime
@@ -41,11 +42,18 @@ class Seen:
     problem: str = ""
     unhealthy_s: float = 0.0
     evidence: ledger.EvidenceResponse | None = None
+    led_to: releases.Quarantine | None = None
 
 
 def subject(release: releases.Release) -> str:
     """The policy a release waits for: its candidate; when a promotion is undone, the one to go back to."""
     return release.stable_id if line.is_undo(release) else release.candidate_id
+
+
+def found_worse(release: releases.Release) -> bool:
+    """Whether it is on its way out because of what users said of it; an operator's undo says nothing about that."""
+    worse = release.evidence is not None and release.evidence.verdict is releases.Verdict.WORSE
+    return worse and release.state is State.ROLLING_BACK and not line.is_undo(release)
 
 
 def begin(release: releases.Release, serving: line.Line, at: datetime.datetime) -> releases.Release:
@@ -195,8 +203,10 @@ def _roll_back(release: releases.Release, seen: Seen) -> releases.Release:
     reason = release.history[-1].reason
     if not line.is_undo(release):
         settled = (seen.now - release.history[-1].at).total_seconds() >= SETTLE_S
+        if seen.led_to is not None:
+            reason = f"{reason} {seen.led_to.summary}"
         done = line.moved(release, State.ROLLED_BACK, reason, seen.now, arms=_stable_only(release))
-        return done if settled else release
+        return dataclasses.replace(done, quarantine=seen.led_to) if settled else release
     if seen.described is None:
         return release
     verified = dataclasses.replace(release, arms=_with_candidate(release, seen))

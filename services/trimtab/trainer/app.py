@@ -13,17 +13,20 @@ import functools
 import pathlib
 import threading
 import uuid
+from collections.abc import Callable
 
 from trimtab import registry
-from trimtab.bus import connect, fold, runner, topics
+from trimtab.bus import connect, fold, port, runner, topics
 from trimtab.core import errors, files, lines
 from trimtab.rpc import process
 from trimtab.trainer import (
+    audits,
     consumer,
     cuts,
     known,
     ledger_link,
     publishing,
+    quarantines,
     requests,
     runbook,
     servicer,
@@ -57,13 +60,16 @@ def build(config: settings.TrainerSettings) -> process.Process:
     publisher = publishing.Publisher(
         log=log, store=artifacts, topics_say=topics_say, link=link, config_digest=config.digest()
     )
-    cutter = cuts.Cutter(database, publisher, link, config.per_rater)
+    held = quarantines.Quarantines(topics_say, artifacts)
+    trail = audits.Audits(database, log)
+    cutter = cuts.Cutter(database, publisher, link, held, config.per_rater)
     worker = work.Worker(
         book=book,
         folder=config.state / "runs",
         artifacts=artifacts,
         publisher=publisher,
         cutter=cutter,
+        held=held,
         configured=configured,
         python=config.python,
         topics_known=topics_known,
@@ -78,25 +84,45 @@ def build(config: settings.TrainerSettings) -> process.Process:
         topics_known=topics_known,
     )
     domain = requests.Requests(
-        database=database, book=book, publisher=publisher, artifacts=artifacts, log=log, configured=configured
+        database=database,
+        book=book,
+        publisher=publisher,
+        artifacts=artifacts,
+        audits=trail,
+        held=held,
+        configured=configured,
     )
     trainer.add_service(servicer.TrainerServicer(domain).register, servicer.FULL_NAME)
     trainer.add_task("ledger", link.serve)
-    models_read, rollouts_read = trainer.add_readiness("models"), trainer.add_readiness("rollouts")
-
-    def on_models_read() -> None:
-        topics_known.set()
-        models_read()
-
-    apply_model, apply_release = topics_say.apply_model, topics_say.apply_release
-    trainer.add_thread("models", lambda stop: fold.follow(log, topics.MODELS, apply_model, stop, on_models_read))
-    trainer.add_thread("rollouts", lambda stop: fold.follow(log, topics.ROLLOUTS, apply_release, stop, rollouts_read))
+    _follow_topics(trainer, log, topics_say, topics_known)
     examples = runner.Runner(log, [topics.EXAMPLES], consumer.Examples(database), consumer=consumer.CONSUMER)
     trainer.add_thread("examples", examples.run)
     trainer.add_thread("runs", functools.partial(worker.run, triggered=False))
     trainer.add_thread("triggered runs", functools.partial(worker.run, triggered=True))
     trainer.add_thread("cycles", cycles.run)
+    trainer.add_thread("audit trail", trail.run)
     return trainer
+
+
+def _follow_topics(
+    trainer: process.Process, log: port.EventLog, topics_say: known.Known, topics_known: threading.Event
+) -> None:
+    """Keeps `topics_say` up to date; `topics_known` is set once both topics were read to their ends."""
+    unread = {topics.MODELS.name, topics.ROLLOUTS.name}
+
+    def follow(topic: topics.Topic, apply: Callable[[port.Record], None]) -> None:
+        ready = trainer.add_readiness(topic.name)
+
+        def on_read() -> None:
+            unread.discard(topic.name)
+            if not unread:
+                topics_known.set()
+            ready()
+
+        trainer.add_thread(topic.name, lambda stop: fold.follow(log, topic, apply, stop, on_read))
+
+    follow(topics.MODELS, topics_say.apply_model)
+    follow(topics.ROLLOUTS, topics_say.apply_release)
 
 
 def _own(state: pathlib.Path, trainer: process.Process) -> str:

@@ -6,29 +6,43 @@ goes in and why is `trainer.cutting`; the folder's form is `trainer.datasets`.
 
 import pathlib
 import tempfile
+from collections.abc import Collection
 
 from trimtab.core import errors, failpoints
-from trimtab.trainer import cutting, datasets, ledger_link, publishing, store
+from trimtab.trainer import cutting, datasets, ledger_link, publishing, quarantines, store
 
 
 class Cutter:
     """per_rater: examples of one rater that a data set uses at most."""
 
     def __init__(
-        self, database: store.Store, publisher: publishing.Publisher, link: ledger_link.LedgerLink, per_rater: int
+        self,
+        database: store.Store,
+        publisher: publishing.Publisher,
+        link: ledger_link.LedgerLink,
+        held: quarantines.Quarantines,
+        per_rater: int,
     ) -> None:
         self._database = database
         self._publisher = publisher
         self._ledger = link
+        self._quarantines = held
         self._per_rater = per_rater
 
-    def cut(self, tenant: str, line: str, arrival: int) -> str:
-        """The id of the data set of everything that had arrived by then; the same however often it is asked for."""
+    def cut(self, tenant: str, line: str, arrival: int, owner: str) -> str:
+        """The id of the data set of everything that had arrived by then, less what is in quarantine.
+
+        The same however often it is asked for: for an owner (a run, a cycle) the quarantines of the first time stand.
+        """
+        in_force = self._quarantines.in_force(tenant, line)
+        with self._database.transaction() as connection:
+            in_force = store.fix_quarantines(connection, owner, in_force)
+        held = self._quarantines.examples(tenant, line, in_force)
         with self._database.reading() as connection:
             stored = store.examples_until(connection, tenant, line, arrival)
         if not stored:
             raise errors.InvalidField("spec.dataset_id", "is empty and the line has no examples", "name a data set")
-        cut = cutting.cut(stored, self._per_rater)
+        cut = cutting.cut(stored, self._per_rater, held)
         with tempfile.TemporaryDirectory() as scratch:
             folder = pathlib.Path(scratch)
             card = datasets.write(folder, cut.examples, cut.members, cut.watermarks)
@@ -36,6 +50,10 @@ class Cutter:
             dataset_id = self._publisher.publish_dataset(tenant, line, folder, card)
             failpoints.reach("trainer.cut.published")
             return dataset_id
+
+    def left_out(self, tenant: str, line: str) -> Collection[str]:
+        """The examples that a cut of now would leave out."""
+        return self._quarantines.examples(tenant, line, self._quarantines.in_force(tenant, line))
 
     def check_complete(self, tenant: str, line: str) -> None:
         """NotYet while an example that the ledger has made has not arrived here."""

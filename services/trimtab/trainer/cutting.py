@@ -1,4 +1,4 @@
-"""Cuts a data set from stored examples: which train, which are held out, which are rejected and why.
+"""Cuts a data set from stored examples: which train, which are held out, which are rejected or quarantined and why.
 
 Called by `trainer.triggers` with the examples of one line from `trainer.store`. A pure function: the result does not
 depend on the order in which the examples arrived. Every example id gets exactly one disposition, withdrawn ones
@@ -8,7 +8,8 @@ included, so that the books balance. The folder form is `trainer.datasets`.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Mapping
 
 from trimtab.core import examples, feedback, ids, text
 from trimtab.trainer import datasets
@@ -33,10 +34,17 @@ class Cut:
     watermarks: dict[str, int]
 
 
-def cut(stored: Iterable[examples.Example], per_rater: int = PER_RATER_LIMIT) -> Cut:
-    """The data set of these examples, all of one line. per_rater: at most so many examples of one rater are used."""
+def cut(
+    stored: Iterable[examples.Example],
+    per_rater: int = PER_RATER_LIMIT,
+    quarantined: Mapping[str, str] = types.MappingProxyType({}),
+) -> Cut:
+    """The data set of these examples, all of one line.
+
+    per_rater: at most so many examples of one rater are used. quarantined: why, by the ids of those left out.
+    """
     everything = list(stored)
-    selection = _Selection(per_rater)
+    selection = _Selection(per_rater, quarantined)
     for example in heads(everything):
         selection.judge(example)
     return Cut(examples=selection.examples, members=selection.members, watermarks=_watermarks(everything))
@@ -71,10 +79,11 @@ def _watermarks(stored: Iterable[examples.Example]) -> dict[str, int]:
 class _Selection:
     """Judges examples in order; what was seen before decides about duplicates and a rater's share."""
 
-    def __init__(self, per_rater: int) -> None:
+    def __init__(self, per_rater: int, quarantined: Mapping[str, str]) -> None:
         self.examples: list[datasets.DatasetExample] = []
         self.members: list[datasets.Member] = []
         self._per_rater = per_rater
+        self._quarantined = quarantined
         self._seen: set[bytes] = set()
         self._of_rater: dict[str, int] = {}
 
@@ -87,6 +96,10 @@ class _Selection:
         identity = _identity(row)
         if identity in self._seen:
             self._reject(example, "duplicate: this rater said the same of the same texts")
+        elif example.id in self._quarantined:
+            # seen all the same: what repeats it stays out as well
+            self._seen.add(identity)
+            self.members.append(datasets.Member(example.id, datasets.QUARANTINED, self._quarantined[example.id]))
         elif row.weight and self._of_rater.get(row.rater, 0) >= self._per_rater:
             self._reject(example, f"rater limit: {self._per_rater} examples of one rater are used")
         else:

@@ -25,7 +25,7 @@ Split = Literal["train", "held_out"]
 Kind = Literal["thumb", "pair", "edit", "rating", "ranking", "signal", "demonstration"]
 Turn = dict[str, str]
 
-TRAINED, HELD_OUT, REJECTED = "trained", "held out", "rejected"
+TRAINED, HELD_OUT, REJECTED, QUARANTINED = "trained", "held out", "rejected", "quarantined"
 EXAMPLES_FILE, MEMBERS_FILE, CARD_FILE = "examples.jsonl", "members.jsonl", "card.json"
 # A demonstration teaches form and decides nothing, so only one fold is kept to measure the fit on.
 _DEMONSTRATION_HELD_OUT_FOLDS = frozenset({0})
@@ -89,7 +89,7 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
-    """What became of one example: "trained", "held out", or "rejected" with the reason."""
+    """What became of one example: "trained", "held out", or "rejected" or "quarantined" with the reason."""
 
     example_id: str
     disposition: str
@@ -152,13 +152,18 @@ def _card(
     examples: Sequence[DatasetExample], members: Sequence[Member], watermarks: Mapping[str, int]
 ) -> dict[str, Any]:
     by_kind = collections.Counter(f"{example.kind}/{example.split}" for example in examples)
-    reasons = collections.Counter(member.reason for member in members if member.disposition == REJECTED)
+    reasons = collections.Counter((member.disposition, member.reason) for member in members)
+    rejected, quarantined = (
+        {reason: count for (disposition, reason), count in sorted(reasons.items()) if disposition == wanted}
+        for wanted in (REJECTED, QUARANTINED)
+    )
     dispositions = collections.Counter(member.disposition for member in members)
     return {
         "members": len(members),
-        "dispositions": {name: dispositions[name] for name in (TRAINED, HELD_OUT, REJECTED)},
+        "dispositions": {name: dispositions[name] for name in (TRAINED, HELD_OUT, REJECTED, QUARANTINED)},
         "by_kind": dict(sorted(by_kind.items())),
-        "rejected_by_reason": dict(sorted(reasons.items())),
+        "rejected_by_reason": rejected,
+        "quarantined_by_reason": quarantined,
         "watermarks": dict(watermarks),
     }
 

@@ -1,4 +1,5 @@
-"""What the topics say about every line: its anchor, its published models, the newest generation that published.
+"""What the topics say about every line: its anchor, its published models, its quarantines, the newest
+generation that published.
 
 Folded from `rollouts` and `models` at every start by threads of `trainer.app`; read by `trainer.triggers` (is there an
 anchor?) and `trainer.publishing` (is it announced already, am I fenced off?). Nothing here is stored.
@@ -22,6 +23,7 @@ class Known:
         self._releases: dict[tuple[str, str], releases.Release] = {}
         self._models: dict[str, models.PublishedModel] = {}
         self._generations: dict[tuple[str, str], int] = {}
+        self._quarantines: dict[tuple[str, str], dict[str, releases.Quarantine]] = {}
 
     def apply_release(self, record: port.Record) -> None:
         """One record of topic `rollouts`."""
@@ -36,6 +38,10 @@ class Known:
         self.see_model(schemas.decode(record.value, record.headers, models.PublishedModel))
 
     def see_release(self, release: releases.Release) -> None:
+        if release.quarantine is not None:
+            line = (release.context.tenant, release.context.line)
+            with self._lock:
+                self._quarantines[line] = self._quarantines.get(line, {}) | {release.id: release.quarantine}
         if release.state in _UNPROVEN or not release.anchor_id:
             return
         with self._lock:
@@ -52,6 +58,11 @@ class Known:
         with self._lock:
             release = self._releases.get((tenant, line))
         return release.anchor_id if release else ""
+
+    def quarantines(self, tenant: str, line: str) -> dict[str, releases.Quarantine]:
+        """By release id, also those that were released again."""
+        with self._lock:
+            return self._quarantines.get((tenant, line), {})
 
     def model(self, model_id: str) -> models.PublishedModel | None:
         with self._lock:

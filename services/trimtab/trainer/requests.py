@@ -1,20 +1,21 @@
 """What people may ask of the trainer: start, read, watch and cancel runs. Called by `trainer.servicer`.
 
 A request is refused here, with the field and the remedy, or it is a run that can start: the job finds no surprise in
-its inputs. Operators' acts are put on topic `audit` before they take effect.
+its inputs. Operators' acts are noted with their effect (`trainer.audits`); a request that is tried again is answered
+with what it did.
 """
 
 import asyncio
 import dataclasses
 import json
-import uuid
 from collections.abc import AsyncIterator, Mapping
 
 from trimtab import registry
-from trimtab.bus import port, publish, topics
-from trimtab.core import audit, clock, errors, lines, models, runs, text
-from trimtab.trainer import publishing, recipes, runbook, store
+from trimtab.core import audit, clock, errors, ids, lines, models, runs, text
+from trimtab.trainer import audits, publishing, quarantines, recipes, runbook, store
 
+# Who acts when a request does not say.
+_OPERATOR = "operator"
 _POLICIES = frozenset({models.ModelKind.BASE, models.ModelKind.POLICY})
 _NEEDED: dict[runs.RunKind, tuple[str, ...]] = {
     runs.RunKind.SFT: ("parent_id", "dataset_id"),
@@ -65,17 +66,17 @@ class Requests:
         book: runbook.Runbook,
         publisher: publishing.Publisher,
         artifacts: registry.Registry,
-        log: port.EventLog,
+        audits: audits.Audits,
+        held: quarantines.Quarantines,
         configured: Mapping[str, lines.LineConfig],
-        now: clock.Clock = clock.utc_now,
     ) -> None:
         self._database = database
         self._book = book
         self._publisher = publisher
         self._registry = artifacts
-        self._log = log
+        self._audits = audits
+        self._quarantines = held
         self._lines = configured
-        self._now = now
 
     async def start(self, request: runs.StartRunRequest) -> runs.Run:
         """Queues a run after every check, with its settings resolved."""
@@ -99,13 +100,14 @@ class Requests:
 
     def _start(self, request: runs.StartRunRequest) -> runs.Run:
         spec = self._checked(request.spec)
-        actor = request.actor or "operator"
-        self._audit(
-            text.Context(spec.tenant, spec.line), actor, "run.start", spec.parent_id, f"{spec.kind.value} {spec.label}"
-        )
         with self._database.transaction() as connection:
-            run_id = self._book.ask(connection, spec, actor)
+            run_id = self._audits.target(connection, request.request_id)
+            if not run_id:
+                run_id = self._book.ask(connection, spec, request.actor or _OPERATOR)
+                reason = request.reason or f"{spec.kind.value} {spec.label}".strip()
+                self._audits.note(connection, _acted(request, spec.line, "run.start", run_id, reason))
         self._book.changed()
+        self._audits.publish()
         return self._book.get(spec.tenant, run_id)
 
     def _get(self, request: runs.GetRunRequest) -> runs.GetRunResponse:
@@ -114,9 +116,13 @@ class Requests:
 
     def _cancel(self, request: runs.CancelRunRequest) -> runs.Run:
         run = self._book.get(request.tenant, request.run_id)
-        actor = request.actor or "operator"
-        self._audit(text.Context(request.tenant, run.spec.line), actor, "run.cancel", run.id, request.reason)
-        return self._book.cancel(request.tenant, request.run_id)
+        with self._database.transaction() as connection:
+            done = self._audits.target(connection, request.request_id)
+            if not done and self._book.cancel(connection, run.id):
+                self._audits.note(connection, _acted(request, run.spec.line, "run.cancel", run.id, request.reason))
+        self._book.changed()
+        self._audits.publish()
+        return self._book.get(request.tenant, run.id)
 
     def _checked(self, spec: runs.RunSpec) -> runs.RunSpec:
         line = self._lines.get(spec.line)
@@ -129,6 +135,7 @@ class Requests:
             spec = dataclasses.replace(spec, reference_id=spec.parent_id)
         for field in _KINDS:
             self._check_input(spec, field)
+        self._quarantines.check_reward(spec.tenant, spec.line, spec.reward_id)
         return dataclasses.replace(spec, settings_json=settings_json)
 
     def _check_input(self, spec: runs.RunSpec, field: str) -> None:
@@ -144,14 +151,17 @@ class Requests:
             wanted = " or ".join(sorted(kind.value for kind in _KINDS[field]))
             raise errors.InvalidField(f"spec.{field}", f"names a {manifest.kind.value}", f"name a {wanted}")
 
-    def _audit(self, context: text.Context, actor: str, act: str, target: str, reason: str) -> None:
-        record = audit.AuditRecord(
-            id=str(uuid.uuid4()),
-            context=context,
-            at=self._now(),
-            actor=actor,
-            act=act,
-            target=target,
-            reason=reason,
-        )
-        publish.publish(self._log, topics.AUDIT, context.tenant.encode(), record).result()
+
+def _acted(
+    request: runs.StartRunRequest | runs.CancelRunRequest, line: str, act: str, target: str, reason: str
+) -> audit.AuditRecord:
+    tenant = request.spec.tenant if isinstance(request, runs.StartRunRequest) else request.tenant
+    return audit.AuditRecord(
+        id=request.request_id or str(ids.uuid7()),
+        context=text.Context(tenant, line),
+        at=clock.utc_now(),
+        actor=request.actor or _OPERATOR,
+        act=act,
+        target=target,
+        reason=reason,
+    )

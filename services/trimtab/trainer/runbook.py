@@ -118,16 +118,21 @@ class Runbook:
             values["figures"] = json.dumps(figures)
         self._update(run_id, runs.RunState.RUNNING, **values)
 
-    def cancel(self, tenant: str, run_id: str) -> runs.Run:
-        """A queued run ends at once, a running one when its process has. WrongState for one that has ended."""
-        run = self.get(tenant, run_id)
-        if run.state in FINAL_STATES:
-            raise errors.WrongState(f"Run {run_id} has {run.state}; only a queued or running one can be cancelled.")
-        now = self._now().isoformat()
-        cancelled = {"cancel": True, "state": runs.RunState.CANCELLED.value, "ended_at": now}
-        if not self._update(run_id, runs.RunState.QUEUED, **cancelled):
-            self._update(run_id, runs.RunState.RUNNING, cancel=True)
-        return self.get(tenant, run_id)
+    def cancel(self, connection: sqlalchemy.Connection, run_id: str) -> bool:
+        """A queued run ends at once, a running one when its process has; False when that was asked for before.
+
+        Inside the caller's transaction; call `changed` after the commit. WrongState for one that has ended.
+        """
+        where = store.RUNS.c.id == run_id
+        row = connection.execute(sqlalchemy.select(store.RUNS.c.state, store.RUNS.c.cancel).where(where)).one()
+        state = runs.RunState(row.state)
+        if state in FINAL_STATES:
+            raise errors.WrongState(f"Run {run_id} has {state}; only a queued or running one can be cancelled.")
+        values: dict[str, Any] = {"cancel": True}
+        if state is runs.RunState.QUEUED:
+            values |= {"state": runs.RunState.CANCELLED.value, "ended_at": self._now().isoformat()}
+        connection.execute(sqlalchemy.update(store.RUNS).where(where).values(**values))
+        return not row.cancel
 
     def is_cancelled(self, run_id: str) -> bool:
         """Whether somebody asked for this running run to stop."""

@@ -16,7 +16,7 @@ from typing import TypeVar
 from trimtab import registry
 from trimtab.core import errors, failpoints, lines, runs
 from trimtab.obs import logging, metrics
-from trimtab.trainer import cuts, jobs, publishing, runbook
+from trimtab.trainer import cuts, jobs, publishing, quarantines, runbook
 
 _IDLE_S = 0.5
 _PROGRESS_EVERY_S = 0.2
@@ -54,16 +54,18 @@ class Worker:
         artifacts: registry.Registry,
         publisher: publishing.Publisher,
         cutter: cuts.Cutter,
+        held: quarantines.Quarantines,
         configured: Mapping[str, lines.LineConfig],
         python: str,
         topics_known: threading.Event,
     ) -> None:
-        """folder: of all run folders. topics_known: set once `models` was read to its end."""
+        """folder: of all run folders. topics_known: set once `models` and `rollouts` were read to their ends."""
         self._book = book
         self._folder = folder
         self._registry = artifacts
         self._publisher = publisher
         self._cutter = cutter
+        self._quarantines = held
         self._lines = configured
         self._python = python
         self._topics_known = topics_known
@@ -114,16 +116,22 @@ class Worker:
             dataset_id = self._patiently(run, stop, lambda: self._cut(run))
             run = dataclasses.replace(run, spec=dataclasses.replace(run.spec, dataset_id=dataset_id))
             self._book.set_spec(run.id, run.spec)
+        self._check_reward(run)
         result = folder.result() or self._train(run, folder, stop)
+        self._check_reward(run)
         failpoints.reach("trainer.run.before_publishing")
         model_ids = self._patiently(run, stop, lambda: self._publisher.publish_result(run, result))
         failpoints.reach("trainer.run.published")
         self._book.end(run.id, runs.RunState.SUCCEEDED, model_ids=model_ids, figures=result.figures)
 
+    def _check_reward(self, run: runs.Run) -> None:
+        """InvalidField when its reward model went into quarantine while it waited or trained."""
+        self._quarantines.check_reward(run.spec.tenant, run.spec.line, run.spec.reward_id)
+
     def _cut(self, run: runs.Run) -> str:
         """A data set of all the line's examples, for a run that was asked for without one."""
         self._cutter.check_complete(run.spec.tenant, run.spec.line)
-        return self._cutter.cut(run.spec.tenant, run.spec.line, self._book.fix_cut(run.id))
+        return self._cutter.cut(run.spec.tenant, run.spec.line, self._book.fix_cut(run.id), run.id)
 
     def _train(self, run: runs.Run, folder: jobs.RunFolder, stop: threading.Event) -> publishing.Result:
         """The result of the run's job, started as often as it is killed while it gets on."""

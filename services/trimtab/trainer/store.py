@@ -6,9 +6,10 @@ state of runs and cycles here, so that a killed trainer goes on where it stood. 
 """
 
 import contextlib
+import json
 import pathlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy
@@ -64,6 +65,24 @@ RUNS = sqlalchemy.Table(
     Column("asked_by", String, nullable=False, default=""),
     Column("cancel", Boolean, nullable=False, default=False),
     Column("cut_arrival", Integer),
+)
+# Which quarantines a data set was cut under. owner: the run or the cycle it was cut for.
+CUTS = sqlalchemy.Table(
+    "cuts",
+    METADATA,
+    Column("owner", String, primary_key=True),
+    Column("release_ids", Text, nullable=False),
+)
+# What operators did. id: the request's.
+AUDITS = sqlalchemy.Table(
+    "audits",
+    METADATA,
+    Column("ordinal", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("target", String, nullable=False),
+    Column("published", Boolean, nullable=False, index=True),
+    Column("schema", LargeBinary, nullable=False),
+    Column("value", LargeBinary, nullable=False),
 )
 CYCLES = sqlalchemy.Table(
     "cycles",
@@ -174,10 +193,24 @@ def newest_arrival(connection: sqlalchemy.Connection) -> int:
     return connection.execute(sqlalchemy.select(sqlalchemy.func.max(EXAMPLES.c.arrival))).scalar() or 0
 
 
-def count_new_trainable(connection: sqlalchemy.Connection, tenant: str, line: str, since: int) -> int:
-    """Examples first seen after arrival `since` whose latest revision may train."""
+def fix_quarantines(connection: sqlalchemy.Connection, owner: str, in_force: Sequence[str]) -> tuple[str, ...]:
+    """Under which quarantines this owner's data set is cut: those in force when it is asked for the first time."""
+    decided = connection.execute(sqlalchemy.select(CUTS.c.release_ids).where(CUTS.c.owner == owner)).scalar()
+    if decided is None:
+        decided = json.dumps(list(in_force))
+        connection.execute(sqlalchemy.insert(CUTS).values(owner=owner, release_ids=decided))
+    return tuple(json.loads(decided))
+
+
+def count_new_trainable(
+    connection: sqlalchemy.Connection, tenant: str, line: str, since: int, without: Collection[str] = ()
+) -> int:
+    """Examples first seen after arrival `since` whose latest revision may train, `without` left out."""
     earlier = sqlalchemy.select(EXAMPLES.c.example_id).where(*_of(tenant, line), EXAMPLES.c.arrival <= since)
     new = (*_of(tenant, line), EXAMPLES.c.arrival > since, EXAMPLES.c.example_id.not_in(earlier))
+    if without:
+        named = sqlalchemy.func.json_each(json.dumps(sorted(without))).table_valued("value")
+        new = (*new, EXAMPLES.c.example_id.not_in(sqlalchemy.select(named.c.value)))
     return _count_heads(connection, EXAMPLES.c.trainable, new)
 
 

@@ -106,9 +106,10 @@ class Triggers:
         anchor = self._known.anchor(line.tenant, line.name)
         if not wanted or not anchor or (allowed and self._policies_trained(line) >= allowed):
             return
+        held = self._cutter.left_out(line.tenant, line.name)
         with self._database.transaction() as connection:
             number, since = (last.number + 1, last.cut_arrival) if last else (1, 0)
-            fresh = store.count_new_trainable(connection, line.tenant, line.name, since)
+            fresh = store.count_new_trainable(connection, line.tenant, line.name, since, held)
             if fresh < wanted:
                 return
             connection.execute(
@@ -144,7 +145,9 @@ class Triggers:
                 self._after_policy(cycle)
 
     def _cut(self, line: lines.LineConfig, cycle: Cycle) -> None:
-        dataset_id = self._cutter.cut(cycle.tenant, cycle.line, cycle.cut_arrival)
+        dataset_id = self._cutter.cut(
+            cycle.tenant, cycle.line, cycle.cut_arrival, f"cycle {cycle.tenant}/{cycle.line}/{cycle.number}"
+        )
         spec = self._spec(line, cycle, runs.RunKind.REWARD, dataset_id=dataset_id)
         self._queue(cycle, spec, CycleState.REWARD, "reward_run_id", dataset_id=dataset_id)
 

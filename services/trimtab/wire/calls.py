@@ -139,6 +139,18 @@ class LedgerCalls:
         wire = codec.to_proto(request, ledger_service_pb2.CountsRequest)
         return _read(await _ask(self._stub.Counts, wire, timeout_s), ledger.CountsResponse)
 
+    async def list_quarantines(
+        self, request: ledger.ListQuarantinesRequest, *, timeout_s: float = QUICK_S
+    ) -> ledger.ListQuarantinesResponse:
+        wire = codec.to_proto(request, ledger_service_pb2.ListQuarantinesRequest)
+        return _read(await _ask(self._stub.ListQuarantines, wire, timeout_s), ledger.ListQuarantinesResponse)
+
+    async def list_audit(
+        self, request: ledger.ListAuditRequest, *, timeout_s: float = QUICK_S
+    ) -> ledger.ListAuditResponse:
+        wire = codec.to_proto(request, ledger_service_pb2.ListAuditRequest)
+        return _read(await _ask(self._stub.ListAudit, wire, timeout_s), ledger.ListAuditResponse)
+
     async def acquire_lease(
         self, request: ledger.AcquireLeaseRequest, *, timeout_s: float = QUICK_S
     ) -> ledger.AcquireLeaseResponse:
@@ -227,6 +239,12 @@ class RolloutCalls:
 
     async def undo(self, request: control.LineRequest, *, timeout_s: float = QUICK_S) -> releases.Release:
         return await _release(self._stub.Undo, codec.to_proto(request, rollout_service_pb2.UndoRequest), timeout_s)
+
+    async def release_quarantine(
+        self, request: control.ReleaseQuarantineRequest, *, timeout_s: float = QUICK_S
+    ) -> releases.Release:
+        wire = codec.to_proto(request, rollout_service_pb2.ReleaseQuarantineRequest)
+        return await _release(self._stub.ReleaseQuarantine, wire, timeout_s)
 
 
 async def _release(method: Any, request: message.Message, timeout_s: float) -> releases.Release:

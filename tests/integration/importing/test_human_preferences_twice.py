@@ -51,7 +51,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def imported(layout: platform.Layout, file: pathlib.Path, capsys: Any) -> tuple[dict[str, Any], str]:
     """The document on standard output, and what people are told beside."""
-    asyncio.run(importing.import_file(layout.state, file, "hh-rlhf", as_json=True))
+    asyncio.run(importing.import_file(layout.state, "", file, "hh-rlhf", as_json=True))
     out, err = capsys.readouterr()
     return json.loads(out), err
 

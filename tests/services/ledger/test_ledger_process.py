@@ -134,7 +134,6 @@ async def test_leases_are_granted_refused_and_given_back(service: Service) -> No
 async def test_later_methods_say_that_they_are_not_built_yet(service: Service) -> None:
     later: list[tuple[Any, Any]] = [
         (service.stub.ListTasks, pb.ListTasksRequest()),
-        (service.stub.Quarantine, pb.QuarantineRequest()),
         (service.stub.Erase, pb.EraseRequest()),
     ]
     for method, request in later:

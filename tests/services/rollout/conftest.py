@@ -123,19 +123,26 @@ class Platform:
         announce: bool = True,
         lies: bool = False,
         crashes: bool = False,
+        parents: tuple[str, ...] = (),
     ) -> str:
         """A published model; its process may claim to have loaded other bytes, or crash."""
         folder = self._folder / name
         folder.mkdir()
         (folder / "config.json").write_text(f'"{name}"')
         passed = all(gate.passed for gate in gates)
-        draft = registry.ManifestDraft(kind=kind, tenant=TENANT, line=LINE, gates=gates, passed=passed)
+        draft = registry.ManifestDraft(kind=kind, tenant=TENANT, line=LINE, gates=gates, passed=passed, parents=parents)
         manifest = self.artifacts.publish(folder, draft)
         claim = None if crashes else "0" * 64 if lies else manifest.loaded_digest
         (self._claims / f"{manifest.id}.json").write_text(json.dumps(claim))
         if announce:
             record = models.PublishedModel(
-                manifest.id, text.Context(TENANT, LINE), kind, clock.utc_now(), gates=gates, passed=passed
+                manifest.id,
+                text.Context(TENANT, LINE),
+                kind,
+                clock.utc_now(),
+                gates=gates,
+                passed=passed,
+                parents=parents,
             )
             publish.publish(self.log, topics.MODELS, manifest.id.encode(), record).result()
         return manifest.id

@@ -72,6 +72,7 @@ async def test_a_better_policy_is_promoted_by_votes_and_can_be_undone(platform) 
         undone = await platform.reach(new, State.ROLLED_BACK)
         assert weights(undone) == {old: 1.0, new: 0.0}
         assert "users complain" in undone.history[-1].reason
+        assert undone.quarantine is None
         with pytest.raises(errors.WrongState, match="adopted"):
             await rollout.undo(asked())
 
@@ -94,6 +95,8 @@ async def test_a_refused_policy_gets_no_traffic_until_forced_and_is_rolled_back_
         assert ended.state is State.ROLLED_BACK
         assert ended.id == forced.id
         assert "worse" in ended.history[-1].reason
+        assert ended.history[-1].reason.endswith(ended.quarantine.summary)
+        assert not ended.quarantine.in_force and ended.quarantine.summary.startswith("Nothing is quarantined")
         assert weights(platform.head()) == {old: 1.0}
         entry = platform.audited()[-1]
         assert (entry.act, entry.target, entry.reason) == ("release.force", bad, "a wager")
@@ -109,7 +112,7 @@ async def test_a_policy_that_is_no_better_is_withdrawn_and_its_process_stopped(p
         release = await platform.reach(new, State.EVIDENCE)
         platform.visit(release, approval, 320)
         ended = await platform.reach(new, *releases.FINAL_STATES)
-        assert ended.state is State.NOT_PROVEN
+        assert (ended.state, ended.quarantine) == (State.NOT_PROVEN, None)
         await platform.until(lambda: not platform.running(new))
         assert platform.running(old)
 
@@ -123,6 +126,7 @@ async def test_a_process_that_loaded_other_bytes_or_crashes_fails_the_release(pl
         new = platform.publish_model("new", **fault)
         failed = await platform.reach(new, State.FAILED)
         assert words in failed.history[-1].reason
+        assert failed.quarantine is None
         assert weights(platform.head()) == {old: 1.0}
         assert not any(weights(record).get(new) for record in platform.records())
 
@@ -141,7 +145,8 @@ async def test_a_newer_model_waits_for_the_release_under_way_and_the_newest_goes
         assert platform.head().id == under_way.id
         assert platform.head().salt == under_way.salt
         await rollout.abort(asked("enough"))
-        assert (await platform.reach(first, State.NOT_PROVEN)).history[-1].actor == "ann"
+        aborted = await platform.reach(first, State.NOT_PROVEN)
+        assert (aborted.history[-1].actor, aborted.quarantine) == ("ann", None)
         begun = await platform.reach(third, State.SAFETY)
         assert begun.stable_id == old
 

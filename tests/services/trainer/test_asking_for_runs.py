@@ -1,15 +1,17 @@
 """A run that cannot start is refused with the field and the remedy, and nothing is queued."""
 
+import contextlib
 import dataclasses
 import pathlib
 import subprocess
 import sys
 
 import pytest
-from tests.services.trainer.conftest import LINE, TENANT, Installation, lines_toml
+from tests.services.trainer.conftest import AT, LINE, TENANT, Installation, lines_toml, until
 
+from trimtab import registry
 from trimtab.bus import topics
-from trimtab.core import audit, errors, models, runs
+from trimtab.core import audit, errors, models, releases, runs, text
 from trimtab.trainer import app, settings
 from trimtab.wire import calls, schemas
 
@@ -58,8 +60,6 @@ async def test_requests_that_cannot_become_runs_are_refused_and_change_nothing(i
 async def test_an_artifact_of_another_tenant_does_not_exist(
     installation: Installation, tiny_policy: pathlib.Path
 ) -> None:
-    from trimtab import registry
-
     draft = registry.ManifestDraft(kind=models.ModelKind.POLICY, tenant="rival", line=LINE, method="tiny")
     foreign = installation.registry.publish(tiny_policy, draft).id
     async with installation.trainer() as trainer:
@@ -104,3 +104,67 @@ async def test_two_trainers_never_share_a_state_folder(installation: Installatio
 def test_the_door_opens_without_torch(module: str) -> None:
     program = f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+async def test_no_policy_is_trained_against_a_reward_model_in_quarantine_until_it_is_released(
+    installation: Installation, tiny_policy: pathlib.Path
+) -> None:
+    draft = registry.ManifestDraft(kind=models.ModelKind.REWARD, tenant=TENANT, line=LINE, method="reward")
+    reward = installation.registry.publish(tiny_policy, draft).id
+    ppo = sft(installation, kind=runs.RunKind.PPO, reward_id=reward)
+    held = releases.Quarantine(AT, reward_ids=(reward,))
+    told = ended_worse(held)
+    installation.put(topics.ROLLOUTS, [(b"worse", told)])
+    async with installation.trainer() as trainer:
+        with pytest.raises(errors.InvalidField, match=r"`spec.reward_id`.*trimtab quarantine release worse"):
+            await start(trainer, ppo)
+        assert await trainer.list_runs(runs.ListRunsRequest(TENANT)) == ()
+        freed = dataclasses.replace(told, quarantine=dataclasses.replace(held, released_at=AT))
+        installation.put(topics.ROLLOUTS, [(b"worse", freed)])
+
+        async def accepted() -> runs.Run | None:
+            with contextlib.suppress(errors.InvalidField):
+                return await start(trainer, ppo)
+            return None
+
+        run = await until(accepted)
+        await trainer.cancel_run(runs.CancelRunRequest(TENANT, run.id, "ada", "a test"))
+
+
+async def test_a_run_that_waited_while_its_reward_model_went_into_quarantine_fails_and_says_so(
+    installation: Installation, tiny_policy: pathlib.Path
+) -> None:
+    draft = registry.ManifestDraft(kind=models.ModelKind.REWARD, tenant=TENANT, line=LINE, method="reward")
+    reward = installation.registry.publish(tiny_policy, draft).id
+    async with installation.trainer() as trainer:
+        before = await start(trainer, sft(installation, settings_json='{"epochs": 900}'))
+        waits = await start(trainer, sft(installation, kind=runs.RunKind.PPO, reward_id=reward))
+        installation.put(topics.ROLLOUTS, [(b"worse", ended_worse(releases.Quarantine(AT, reward_ids=(reward,))))])
+
+        async def refused() -> bool:
+            with contextlib.suppress(errors.InvalidField):
+                other = await start(trainer, sft(installation, kind=runs.RunKind.PPO, reward_id=reward))
+                await trainer.cancel_run(runs.CancelRunRequest(TENANT, other.id))
+                return False
+            return True
+
+        await until(refused)
+        await trainer.cancel_run(runs.CancelRunRequest(TENANT, before.id, "ada", "out of the way"))
+        states = [one async for one in trainer.watch_run(runs.GetRunRequest(TENANT, waits.id), timeout_s=60)]
+    assert states[-1].state is runs.RunState.FAILED
+    assert "in quarantine" in states[-1].problem
+
+
+def ended_worse(held: releases.Quarantine) -> releases.Release:
+    return releases.Release(
+        id="worse",
+        context=text.Context(TENANT, LINE),
+        revision=1,
+        candidate_id="candidate",
+        stable_id="",
+        anchor_id="",
+        state=releases.ReleaseState.ROLLED_BACK,
+        salt=b"salt",
+        created_at=AT,
+        quarantine=held,
+    )

@@ -11,8 +11,9 @@ import pytest
 from tests.services.trainer.conftest import AT, LINE, TENANT, Installation, example, lines_toml, until
 
 from trimtab.bus import connect, topics
-from trimtab.core import examples, lines, models, runs, text
-from trimtab.trainer import cuts, datasets, known, ledger_link, publishing, runbook, store, triggers
+from trimtab.core import examples, lines, models, releases, runs, text
+from trimtab.trainer import cuts, datasets, known, ledger_link, publishing, quarantines, runbook, store, triggers
+from trimtab.wire import schemas
 
 
 def thumbs(start: int, count: int) -> list[examples.Example]:
@@ -41,8 +42,10 @@ class Bench:
     publisher: publishing.Publisher
     topics_say: known.Known
     cycles: triggers.Triggers
+    cutter: cuts.Cutter
     line: lines.LineConfig
     scratch: pathlib.Path
+    adopted: releases.Release
 
     def add(self, several: list[examples.Example]) -> None:
         with self.database.transaction() as connection:
@@ -83,18 +86,23 @@ def bench(installation: Installation, tmp_path: pathlib.Path) -> Iterator[Bench]
     publisher = publishing.Publisher(
         log=log, store=installation.registry, topics_say=topics_say, link=link, config_digest=""
     )
+    held = quarantines.Quarantines(topics_say, installation.registry)
+    cutter = cuts.Cutter(database, publisher, link, held, 200)
     cycles = triggers.Triggers(
         database=database,
         book=book,
         publisher=publisher,
         topics_say=topics_say,
         configured={LINE: line},
-        cutter=cuts.Cutter(database, publisher, link, 200),
+        cutter=cutter,
         topics_known=threading.Event(),
     )
     installation.adopt(installation.policy_id)
-    topics_say.apply_release(installation.records(topics.ROLLOUTS)[0])
-    yield Bench(database, book, publisher, topics_say, cycles, line, tmp_path / "made")
+    adopted = schemas.decode(
+        (record := installation.records(topics.ROLLOUTS)[0]).value, record.headers, releases.Release
+    )
+    topics_say.see_release(adopted)
+    yield Bench(database, book, publisher, topics_say, cycles, cutter, line, tmp_path / "made", adopted)
     database.close()
     log.close()
 
@@ -270,3 +278,58 @@ async def test_a_reward_run_without_a_data_set_gets_every_example_the_ledger_has
                 break
         await trainer.cancel_run(runs.CancelRunRequest(TENANT, asked.id, "test", "seen enough"))
     assert len(datasets.read_members(installation.registry.fetch(run.spec.dataset_id))) == 25
+
+
+def members(installation: Installation, dataset_id: str) -> dict[str, str]:
+    folder = installation.registry.fetch(dataset_id)
+    return {member.example_id: member.disposition for member in datasets.read_members(folder)}
+
+
+def ended_worse(bench: Bench, dataset: str, previous: str = "", *, released: bool = False) -> None:
+    """The rollout controller's word that what led to a policy is in quarantine, or no more."""
+    held = releases.Quarantine(AT, dataset, previous, ("a reward model",), AT if released else None)
+    first = bench.adopted
+    ended = dataclasses.replace(first, id="worse", state=releases.ReleaseState.ROLLED_BACK, quarantine=held)
+    bench.topics_say.see_release(ended)
+
+
+def test_what_led_to_a_worse_policy_is_left_out_of_later_data_sets_until_it_is_released(
+    bench: Bench, installation: Installation
+) -> None:
+    bench.add(thumbs(0, 20))
+    steps(bench)
+    first = bench.cycle().dataset_id
+    train_a_policy(bench)
+    bench.add(thumbs(20, 20))
+    steps(bench)
+    second = bench.cycle().dataset_id
+    train_a_policy(bench)
+    ended_worse(bench, second, first)
+    bench.add(thumbs(40, 5))
+    later = members(installation, bench.cutter.cut(TENANT, LINE, 45, "a run"))
+    window = {f"example-{number:04}" for number in range(20, 40)}
+    assert {name for name, disposition in later.items() if disposition == "quarantined"} == window
+    assert len(later) == 45
+    ended_worse(bench, second, first, released=True)
+    assert bench.cutter.cut(TENANT, LINE, 45, "a run") == bench.cutter.cut(TENANT, LINE, 45, "a run")
+    assert members(installation, bench.cutter.cut(TENANT, LINE, 45, "a run")) == later
+    again = members(installation, bench.cutter.cut(TENANT, LINE, 45, "a later run"))
+    assert "quarantined" not in again.values()
+
+
+def test_quarantined_examples_start_no_cycle(bench: Bench) -> None:
+    bench.add(thumbs(0, 20))
+    ended_worse(bench, bench.cutter.cut(TENANT, LINE, 15, "an operator's run"))
+    steps(bench)
+    assert bench.cycles.newest(bench.line) is None
+    bench.add(thumbs(20, 15))
+    steps(bench)
+    assert bench.cycle().number == 1
+
+
+def test_while_it_is_unknown_what_is_in_quarantine_nothing_is_cut(bench: Bench) -> None:
+    bench.add(thumbs(0, 20))
+    ended_worse(bench, "f" * 64)
+    with pytest.raises(ledger_link.NotYet, match="unknown"):
+        bench.cycles.step()
+    assert bench.cycles.newest(bench.line) is None

@@ -178,3 +178,20 @@ def test_what_stands_and_teaches_a_reward_model_counts_towards_a_trigger() -> No
     counted = {example.id for example in mixed() if cutting.is_trainable(example)}
     assert {f"example-{number:03}" for number in (1, 41, 60, 61, 62, 75)} <= counted
     assert not counted & {f"example-{number:03}" for number in (63, 64, 65, 70)}
+
+
+def test_what_is_in_quarantine_is_left_out_with_its_reason_and_so_is_what_repeats_it() -> None:
+    alike = {"kind": examples.ThumbExample(said("the same"), up=True), "rater": feedback.Rater(id="r"), "prompt": ()}
+    alike["prompt"] = (text.Message(text.Role.USER, said("q")),)
+    stored = [thumb(1, **alike), thumb(4, **alike), *(thumb(number) for number in range(11, 17))]
+    cut = cutting.cut(stored, quarantined={"example-001": "it led to a worse policy", "example-900": "unknown here"})
+    assert disposition(cut, 1) == ("quarantined", "it led to a worse policy")
+    assert disposition(cut, 4)[0] == "rejected" and "duplicate" in disposition(cut, 4)[1]
+    used = {one.id for one in cut.examples}
+    assert used == {f"example-{number:03}" for number in range(11, 17)}
+    assert len(cut.members) == len(stored)
+
+
+def test_a_withdrawn_example_is_rejected_also_in_quarantine() -> None:
+    cut = cutting.cut([thumb(1, withdrawn=True, kind=None)], quarantined={"example-001": "why"})
+    assert disposition(cut, 1) == ("rejected", "withdrawn")

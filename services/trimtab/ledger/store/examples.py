@@ -143,13 +143,18 @@ def mark_published(connection: sa.Connection, upto: Mapping[int, int]) -> None:
         connection.execute(sa.update(table).where(*mine).values(published=True))
 
 
-def count_votes(connection: sa.Connection, revised: Sequence[str], votes: Sequence[dict[str, Any]]) -> None:
-    """These votes count as evidence; of the examples that were there before, no others."""
-    table = tables.VOTES
-    if revised:
-        column = table.c.example_id
-        connection.execute(sa.delete(table).where(column == sa.bindparam("old")), [{"old": item} for item in revised])
-    rows.insert(connection, table, votes)
+def count_votes(
+    connection: sa.Connection,
+    revised: Sequence[str],
+    votes: Sequence[dict[str, Any]],
+    opinions: Sequence[dict[str, Any]],
+) -> None:
+    """These votes count, as evidence and by policy; of the examples that were there before, no others."""
+    for table, new in ((tables.VOTES, votes), (tables.OPINIONS, opinions)):
+        if revised:
+            old = [{"old": item} for item in revised]
+            connection.execute(sa.delete(table).where(table.c.example_id == sa.bindparam("old")), old)
+        rows.insert(connection, table, new)
 
 
 def _newest(example: examples.Example, state: bytes | None) -> dict[str, Any]:

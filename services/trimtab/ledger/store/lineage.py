@@ -10,6 +10,8 @@ from trimtab.bus import port
 from trimtab.core import ledger, models, releases
 from trimtab.ledger.store import rows, tables
 
+_LEFT_OUT = "quarantined"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
@@ -39,7 +41,7 @@ def add_model(connection: sa.Connection, record: port.Record, model: models.Publ
 
 
 def add_members(connection: sa.Connection, dataset: models.PublishedModel, members: Sequence[Member]) -> None:
-    """Stores a data set's members; of examples in several, this is the last use."""
+    """Stores a data set's members; of examples in several, this is the last use. To be left out is no use."""
     connection.execute(sa.delete(tables.MEMBERSHIPS).where(tables.MEMBERSHIPS.c.dataset_id == dataset.id))
     named = {member.example_id: member for member in members}
     rows.insert(
@@ -48,11 +50,20 @@ def add_members(connection: sa.Connection, dataset: models.PublishedModel, membe
         [{"dataset_id": dataset.id, **dataclasses.asdict(member)} for member in named.values()],
     )
     place = {"tenant": dataset.context.tenant, "line": dataset.context.line}
-    uses = [place | {"example_id": name, "disposition": member.disposition} for name, member in named.items()]
+    uses = [
+        place | {"example_id": name, "disposition": member.disposition}
+        for name, member in named.items()
+        if member.disposition != _LEFT_OUT
+    ]
     rows.replace(connection, tables.USES, "example_id", uses)
 
 
 def add_release(connection: sa.Connection, record: port.Record, release: releases.Release) -> None:
+    """Stores a release's newest record; that of a controller that was replaced without knowing it is passed over."""
+    table = tables.RELEASES
+    known = connection.scalar(sa.select(table.c.generation).where(table.c.id == release.id))
+    if known is not None and known > release.generation:
+        return
     row = {
         "id": release.id,
         "tenant": release.context.tenant,
@@ -62,6 +73,16 @@ def add_release(connection: sa.Connection, record: port.Record, release: release
         **rows.bytes_of(record),
     }
     rows.replace(connection, tables.RELEASES, "id", [row])
+    if release.quarantine is not None:
+        held = {
+            "release_id": release.id,
+            "tenant": release.context.tenant,
+            "line": release.context.line,
+            "dataset_id": release.quarantine.dataset_id,
+            "previous_dataset_id": release.quarantine.previous_dataset_id,
+            "in_force": release.quarantine.in_force,
+        }
+        rows.replace(connection, tables.QUARANTINES, "release_id", [held])
 
 
 def highest_generation(connection: sa.Connection) -> int:

@@ -154,6 +154,18 @@ VOTES = sa.Table(
     sa.Index("votes_by_session", "release_id", "tenant", "session", "occurred_us", "outcome"),
 )
 
+# The same votes, and those on answers outside any release, by the policy that answered.
+OPINIONS = sa.Table(
+    "opinions",
+    METADATA,
+    sa.Column("example_id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.String, nullable=False),
+    sa.Column("line", sa.String, nullable=False),
+    sa.Column("policy_id", sa.String, nullable=False),
+    sa.Column("outcome", sa.Float, nullable=False),
+    sa.Index("opinions_by_policy", "tenant", "line", "policy_id", "outcome"),
+)
+
 MODELS = sa.Table(
     "models",
     METADATA,
@@ -207,6 +219,30 @@ RELEASES = sa.Table(
     sa.Column("created_us", sa.BigInteger, nullable=False),
     sa.Column("value", sa.LargeBinary, nullable=False),
     sa.Column("schema", sa.LargeBinary, nullable=False),
+)
+
+# Of releases that ended "worse". in_force: no operator has released it, and there is something to release.
+QUARANTINES = sa.Table(
+    "quarantines",
+    METADATA,
+    sa.Column("release_id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.String, nullable=False),
+    sa.Column("line", sa.String, nullable=False),
+    sa.Column("dataset_id", sa.String, nullable=False),
+    sa.Column("previous_dataset_id", sa.String, nullable=False),
+    sa.Column("in_force", sa.Boolean, nullable=False),
+)
+
+AUDIT = sa.Table(
+    "audit",
+    METADATA,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.String, nullable=False),
+    sa.Column("line", sa.String, nullable=False),
+    sa.Column("at_us", sa.BigInteger, nullable=False),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Column("schema", sa.LargeBinary, nullable=False),
+    sa.Index("audit_by_time", "tenant", "at_us"),
 )
 
 LEASES = sa.Table(

@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from trimtabapi.audit.v1 import audit_pb2 as trimtabapi_dot_audit_dot_v1_dot_audit__pb2
 from trimtabapi.common.v1 import common_pb2 as trimtabapi_dot_common_dot_v1_dot_common__pb2
 from trimtabapi.completion.v1 import completion_pb2 as trimtabapi_dot_completion_dot_v1_dot_completion__pb2
 from trimtabapi.example.v1 import example_pb2 as trimtabapi_dot_example_dot_v1_dot_example__pb2
@@ -31,7 +32,7 @@ from trimtabapi.model.v1 import model_pb2 as trimtabapi_dot_model_dot_v1_dot_mod
 from trimtabapi.release.v1 import release_pb2 as trimtabapi_dot_release_dot_v1_dot_release__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trimtabapi/ledger/v1/ledger_service.proto\x12\x14trimtabapi.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!trimtabapi/common/v1/common.proto\x1a)trimtabapi/completion/v1/completion.proto\x1a#trimtabapi/example/v1/example.proto\x1a%trimtabapi/feedback/v1/feedback.proto\x1a\x1ftrimtabapi/model/v1/model.proto\x1a#trimtabapi/release/v1/release.proto\"\x9c\x01\n\x0eTracedFeedback\x12\x34\n\x05\x65vent\x18\x01 \x01(\x0b\x32%.trimtabapi.feedback.v1.FeedbackEvent\x12\x34\n\x06status\x18\x02 \x01(\x0e\x32$.trimtabapi.ledger.v1.FeedbackStatus\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x63opies\x18\x04 \x01(\r\"`\n\x11\x44\x61tasetMembership\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64isposition\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"*\n\x0cTraceRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\xd6\x02\n\rTraceResponse\x12\x39\n\x0b\x63ompletions\x18\x01 \x03(\x0b\x32$.trimtabapi.completion.v1.Completion\x12\x36\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x03(\x0b\x32$.trimtabapi.ledger.v1.TracedFeedback\x12\x30\n\x08\x65xamples\x18\x03 \x03(\x0b\x32\x1e.trimtabapi.example.v1.Example\x12\x39\n\x08\x64\x61tasets\x18\x04 \x03(\x0b\x32\'.trimtabapi.ledger.v1.DatasetMembership\x12\x33\n\x06models\x18\x05 \x03(\x0b\x32#.trimtabapi.model.v1.PublishedModel\x12\x30\n\x08releases\x18\x06 \x03(\x0b\x32\x1e.trimtabapi.release.v1.Release\"2\n\x0eLineageRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\"\x83\x02\n\x0fLineageResponse\x12\x32\n\x05model\x18\x01 \x01(\x0b\x32#.trimtabapi.model.v1.PublishedModel\x12\x36\n\tancestors\x18\x02 \x03(\x0b\x32#.trimtabapi.model.v1.PublishedModel\x12\x38\n\x0b\x64\x65scendants\x18\x03 \x03(\x0b\x32#.trimtabapi.model.v1.PublishedModel\x12\x30\n\x08releases\x18\x04 \x03(\x0b\x32\x1e.trimtabapi.release.v1.Release\x12\x18\n\x10trained_examples\x18\x05 \x01(\x04\"I\n\x0f\x45videnceRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nrelease_id\x18\x02 \x01(\t\x12\x12\n\nmaturity_s\x18\x03 \x01(\x01\"\xc1\x01\n\x0eSessionOutcome\x12*\n\x03\x61rm\x18\x01 \x01(\x0e\x32\x1d.trimtabapi.completion.v1.Arm\x12\x12\n\npropensity\x18\x02 \x01(\x01\x12.\n\nexposed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x07outcome\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05votes\x18\x05 \x01(\r\x12\x0e\n\x06mature\x18\x06 \x01(\x08\x42\n\n\x08_outcome\"\xa0\x01\n\tArmTotals\x12*\n\x03\x61rm\x18\x01 \x01(\x0e\x32\x1d.trimtabapi.completion.v1.Arm\x12\x13\n\x0b\x63ompletions\x18\x02 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x04\x12\r\n\x05votes\x18\x04 \x01(\x04\x12\x10\n\x08vote_sum\x18\x05 \x01(\x01\x12\x16\n\x0emean_latency_s\x18\x06 \x01(\x01\"\xf4\x01\n\x10\x45videnceResponse\x12\x36\n\x08sessions\x18\x01 \x03(\x0b\x32$.trimtabapi.ledger.v1.SessionOutcome\x12/\n\x06totals\x18\x02 \x03(\x0b\x32\x1f.trimtabapi.ledger.v1.ArmTotals\x12\x46\n\x08\x63onsumed\x18\x03 \x03(\x0b\x32\x34.trimtabapi.ledger.v1.EvidenceResponse.ConsumedEntry\x1a/\n\rConsumedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"-\n\rCountsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\"\xc2\x04\n\x0e\x43ountsResponse\x12\x13\n\x0b\x63ompletions\x18\x01 \x01(\x04\x12\x10\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x01(\x04\x12\x0f\n\x07waiting\x18\x03 \x01(\x04\x12\x0e\n\x06joined\x18\x04 \x01(\x04\x12\x12\n\nsuperseded\x18\x05 \x01(\x04\x12\x11\n\tconflicts\x18\x06 \x01(\x04\x12\x10\n\x08rejected\x18\x07 \x01(\x04\x12\x12\n\nduplicates\x18\x08 \x01(\x04\x12\x10\n\x08\x65xamples\x18\t \x01(\x04\x12V\n\x12rejected_by_reason\x18\n \x03(\x0b\x32:.trimtabapi.ledger.v1.CountsResponse.RejectedByReasonEntry\x12L\n\x0c\x64ispositions\x18\x0b \x03(\x0b\x32\x36.trimtabapi.ledger.v1.CountsResponse.DispositionsEntry\x12\x44\n\x08\x63onsumed\x18\x0c \x03(\x0b\x32\x32.trimtabapi.ledger.v1.CountsResponse.ConsumedEntry\x1a\x37\n\x15RejectedByReasonEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x33\n\x11\x44ispositionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a/\n\rConsumedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"B\n\x13\x41\x63quireLeaseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\x01\"H\n\x14\x41\x63quireLeaseResponse\x12\x0c\n\x04held\x18\x01 \x01(\x08\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0e\n\x06holder\x18\x03 \x01(\t\"3\n\x13ReleaseLeaseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\"\x16\n\x14ReleaseLeaseResponse\"0\n\x10ListTasksRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\"H\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x34\n\tresponses\x18\x02 \x03(\x0b\x32!.trimtabapi.common.v1.ResponseRef\">\n\x11ListTasksResponse\x12)\n\x05tasks\x18\x01 \x03(\x0b\x32\x1a.trimtabapi.ledger.v1.Task\"b\n\x11QuarantineRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\"\x14\n\x12QuarantineResponse\";\n\x0c\x45raseRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"S\n\rEraseResponse\x12\x12\n\nreceipt_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tasets\x18\x02 \x03(\t\x12\x0c\n\x04runs\x18\x03 \x03(\t\x12\x0e\n\x06models\x18\x04 \x03(\t*\xc6\x01\n\x0e\x46\x65\x65\x64\x62\x61\x63kStatus\x12\x1f\n\x1b\x46\x45\x45\x44\x42\x41\x43K_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46\x45\x45\x44\x42\x41\x43K_STATUS_WAITING\x10\x01\x12\x1a\n\x16\x46\x45\x45\x44\x42\x41\x43K_STATUS_JOINED\x10\x02\x12\x1e\n\x1a\x46\x45\x45\x44\x42\x41\x43K_STATUS_SUPERSEDED\x10\x03\x12\x1c\n\x18\x46\x45\x45\x44\x42\x41\x43K_STATUS_CONFLICT\x10\x04\x12\x1c\n\x18\x46\x45\x45\x44\x42\x41\x43K_STATUS_REJECTED\x10\x05\x32\xc8\x06\n\rLedgerService\x12P\n\x05Trace\x12\".trimtabapi.ledger.v1.TraceRequest\x1a#.trimtabapi.ledger.v1.TraceResponse\x12V\n\x07Lineage\x12$.trimtabapi.ledger.v1.LineageRequest\x1a%.trimtabapi.ledger.v1.LineageResponse\x12Y\n\x08\x45vidence\x12%.trimtabapi.ledger.v1.EvidenceRequest\x1a&.trimtabapi.ledger.v1.EvidenceResponse\x12S\n\x06\x43ounts\x12#.trimtabapi.ledger.v1.CountsRequest\x1a$.trimtabapi.ledger.v1.CountsResponse\x12\x65\n\x0c\x41\x63quireLease\x12).trimtabapi.ledger.v1.AcquireLeaseRequest\x1a*.trimtabapi.ledger.v1.AcquireLeaseResponse\x12\x65\n\x0cReleaseLease\x12).trimtabapi.ledger.v1.ReleaseLeaseRequest\x1a*.trimtabapi.ledger.v1.ReleaseLeaseResponse\x12\\\n\tListTasks\x12&.trimtabapi.ledger.v1.ListTasksRequest\x1a\'.trimtabapi.ledger.v1.ListTasksResponse\x12_\n\nQuarantine\x12\'.trimtabapi.ledger.v1.QuarantineRequest\x1a(.trimtabapi.ledger.v1.QuarantineResponse\x12P\n\x05\x45rase\x12\".trimtabapi.ledger.v1.EraseRequest\x1a#.trimtabapi.ledger.v1.EraseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trimtabapi/ledger/v1/ledger_service.proto\x12\x14trimtabapi.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftrimtabapi/audit/v1/audit.proto\x1a!trimtabapi/common/v1/common.proto\x1a)trimtabapi/completion/v1/completion.proto\x1a#trimtabapi/example/v1/example.proto\x1a%trimtabapi/feedback/v1/feedback.proto\x1a\x1ftrimtabapi/model/v1/model.proto\x1a#trimtabapi/release/v1/release.proto\"\x9c\x01\n\x0eTracedFeedback\x12\x34\n\x05\x65vent\x18\x01 \x01(\x0b\x32%.trimtabapi.feedback.v1.FeedbackEvent\x12\x34\n\x06status\x18\x02 \x01(\x0e\x32$.trimtabapi.ledger.v1.FeedbackStatus\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x63opies\x18\x04 \x01(\r\"`\n\x11\x44\x61tasetMembership\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64isposition\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"*\n\x0cTraceRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\xee\x02\n\rTraceResponse\x12\x39\n\x0b\x63ompletions\x18\x01 \x03(\x0b\x32$.trimtabapi.completion.v1.Completion\x12\x36\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x03(\x0b\x32$.trimtabapi.ledger.v1.TracedFeedback\x12\x30\n\x08\x65xamples\x18\x03 \x03(\x0b\x32\x1e.trimtabapi.example.v1.Example\x12\x39\n\x08\x64\x61tasets\x18\x04 \x03(\x0b\x32\'.trimtabapi.ledger.v1.DatasetMembership\x12\x33\n\x06models\x18\x05 \x03(\x0b\x32#.trimtabapi.model.v1.PublishedModel\x12\x30\n\x08releases\x18\x06 \x03(\x0b\x32\x1e.trimtabapi.release.v1.Release\x12\x16\n\x0equarantined_by\x18\x07 \x03(\t\"2\n\x0eLineageRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\"\x83\x02\n\x0fLineageResponse\x12\x32\n\x05model\x18\x01 \x01(\x0b\x32#.trimtabapi.model.v1.PublishedModel\x12\x36\n\tancestors\x18\x02 \x03(\x0b\x32#.trimtabapi.model.v1.PublishedModel\x12\x38\n\x0b\x64\x65scendants\x18\x03 \x03(\x0b\x32#.trimtabapi.model.v1.PublishedModel\x12\x30\n\x08releases\x18\x04 \x03(\x0b\x32\x1e.trimtabapi.release.v1.Release\x12\x18\n\x10trained_examples\x18\x05 \x01(\x04\"I\n\x0f\x45videnceRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nrelease_id\x18\x02 \x01(\t\x12\x12\n\nmaturity_s\x18\x03 \x01(\x01\"\xc1\x01\n\x0eSessionOutcome\x12*\n\x03\x61rm\x18\x01 \x01(\x0e\x32\x1d.trimtabapi.completion.v1.Arm\x12\x12\n\npropensity\x18\x02 \x01(\x01\x12.\n\nexposed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x07outcome\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05votes\x18\x05 \x01(\r\x12\x0e\n\x06mature\x18\x06 \x01(\x08\x42\n\n\x08_outcome\"\xa0\x01\n\tArmTotals\x12*\n\x03\x61rm\x18\x01 \x01(\x0e\x32\x1d.trimtabapi.completion.v1.Arm\x12\x13\n\x0b\x63ompletions\x18\x02 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x04\x12\r\n\x05votes\x18\x04 \x01(\x04\x12\x10\n\x08vote_sum\x18\x05 \x01(\x01\x12\x16\n\x0emean_latency_s\x18\x06 \x01(\x01\"\xf4\x01\n\x10\x45videnceResponse\x12\x36\n\x08sessions\x18\x01 \x03(\x0b\x32$.trimtabapi.ledger.v1.SessionOutcome\x12/\n\x06totals\x18\x02 \x03(\x0b\x32\x1f.trimtabapi.ledger.v1.ArmTotals\x12\x46\n\x08\x63onsumed\x18\x03 \x03(\x0b\x32\x34.trimtabapi.ledger.v1.EvidenceResponse.ConsumedEntry\x1a/\n\rConsumedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"-\n\rCountsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\"\xf4\x04\n\x0e\x43ountsResponse\x12\x13\n\x0b\x63ompletions\x18\x01 \x01(\x04\x12\x10\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x01(\x04\x12\x0f\n\x07waiting\x18\x03 \x01(\x04\x12\x0e\n\x06joined\x18\x04 \x01(\x04\x12\x12\n\nsuperseded\x18\x05 \x01(\x04\x12\x11\n\tconflicts\x18\x06 \x01(\x04\x12\x10\n\x08rejected\x18\x07 \x01(\x04\x12\x12\n\nduplicates\x18\x08 \x01(\x04\x12\x10\n\x08\x65xamples\x18\t \x01(\x04\x12V\n\x12rejected_by_reason\x18\n \x03(\x0b\x32:.trimtabapi.ledger.v1.CountsResponse.RejectedByReasonEntry\x12L\n\x0c\x64ispositions\x18\x0b \x03(\x0b\x32\x36.trimtabapi.ledger.v1.CountsResponse.DispositionsEntry\x12\x44\n\x08\x63onsumed\x18\x0c \x03(\x0b\x32\x32.trimtabapi.ledger.v1.CountsResponse.ConsumedEntry\x12\x30\n\x05votes\x18\r \x03(\x0b\x32!.trimtabapi.ledger.v1.PolicyVotes\x1a\x37\n\x15RejectedByReasonEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x33\n\x11\x44ispositionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a/\n\rConsumedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"A\n\x0bPolicyVotes\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\r\n\x05votes\x18\x02 \x01(\x04\x12\x10\n\x08vote_sum\x18\x03 \x01(\x01\"B\n\x13\x41\x63quireLeaseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\x01\"H\n\x14\x41\x63quireLeaseResponse\x12\x0c\n\x04held\x18\x01 \x01(\x08\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0e\n\x06holder\x18\x03 \x01(\t\"3\n\x13ReleaseLeaseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\"\x16\n\x14ReleaseLeaseResponse\"0\n\x10ListTasksRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\"H\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x34\n\tresponses\x18\x02 \x03(\x0b\x32!.trimtabapi.common.v1.ResponseRef\">\n\x11ListTasksResponse\x12)\n\x05tasks\x18\x01 \x03(\x0b\x32\x1a.trimtabapi.ledger.v1.Task\"6\n\x16ListQuarantinesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\"T\n\x0fQuarantineEntry\x12/\n\x07release\x18\x01 \x01(\x0b\x32\x1e.trimtabapi.release.v1.Release\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x04\"Q\n\x17ListQuarantinesResponse\x12\x36\n\x07\x65ntries\x18\x01 \x03(\x0b\x32%.trimtabapi.ledger.v1.QuarantineEntry\"?\n\x10ListAuditRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\"F\n\x11ListAuditResponse\x12\x31\n\x07records\x18\x01 \x03(\x0b\x32 .trimtabapi.audit.v1.AuditRecord\";\n\x0c\x45raseRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"S\n\rEraseResponse\x12\x12\n\nreceipt_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tasets\x18\x02 \x03(\t\x12\x0c\n\x04runs\x18\x03 \x03(\t\x12\x0e\n\x06models\x18\x04 \x03(\t*\xc6\x01\n\x0e\x46\x65\x65\x64\x62\x61\x63kStatus\x12\x1f\n\x1b\x46\x45\x45\x44\x42\x41\x43K_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46\x45\x45\x44\x42\x41\x43K_STATUS_WAITING\x10\x01\x12\x1a\n\x16\x46\x45\x45\x44\x42\x41\x43K_STATUS_JOINED\x10\x02\x12\x1e\n\x1a\x46\x45\x45\x44\x42\x41\x43K_STATUS_SUPERSEDED\x10\x03\x12\x1c\n\x18\x46\x45\x45\x44\x42\x41\x43K_STATUS_CONFLICT\x10\x04\x12\x1c\n\x18\x46\x45\x45\x44\x42\x41\x43K_STATUS_REJECTED\x10\x05\x32\xb5\x07\n\rLedgerService\x12P\n\x05Trace\x12\".trimtabapi.ledger.v1.TraceRequest\x1a#.trimtabapi.ledger.v1.TraceResponse\x12V\n\x07Lineage\x12$.trimtabapi.ledger.v1.LineageRequest\x1a%.trimtabapi.ledger.v1.LineageResponse\x12Y\n\x08\x45vidence\x12%.trimtabapi.ledger.v1.EvidenceRequest\x1a&.trimtabapi.ledger.v1.EvidenceResponse\x12S\n\x06\x43ounts\x12#.trimtabapi.ledger.v1.CountsRequest\x1a$.trimtabapi.ledger.v1.CountsResponse\x12\x65\n\x0c\x41\x63quireLease\x12).trimtabapi.ledger.v1.AcquireLeaseRequest\x1a*.trimtabapi.ledger.v1.AcquireLeaseResponse\x12\x65\n\x0cReleaseLease\x12).trimtabapi.ledger.v1.ReleaseLeaseRequest\x1a*.trimtabapi.ledger.v1.ReleaseLeaseResponse\x12\\\n\tListTasks\x12&.trimtabapi.ledger.v1.ListTasksRequest\x1a\'.trimtabapi.ledger.v1.ListTasksResponse\x12n\n\x0fListQuarantines\x12,.trimtabapi.ledger.v1.ListQuarantinesRequest\x1a-.trimtabapi.ledger.v1.ListQuarantinesResponse\x12\\\n\tListAudit\x12&.trimtabapi.ledger.v1.ListAuditRequest\x1a\'.trimtabapi.ledger.v1.ListAuditResponse\x12P\n\x05\x45rase\x12\".trimtabapi.ledger.v1.EraseRequest\x1a#.trimtabapi.ledger.v1.EraseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,62 +47,70 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COUNTSRESPONSE_DISPOSITIONSENTRY']._serialized_options = b'8\001'
   _globals['_COUNTSRESPONSE_CONSUMEDENTRY']._loaded_options = None
   _globals['_COUNTSRESPONSE_CONSUMEDENTRY']._serialized_options = b'8\001'
-  _globals['_FEEDBACKSTATUS']._serialized_start=3269
-  _globals['_FEEDBACKSTATUS']._serialized_end=3467
-  _globals['_TRACEDFEEDBACK']._serialized_start=325
-  _globals['_TRACEDFEEDBACK']._serialized_end=481
-  _globals['_DATASETMEMBERSHIP']._serialized_start=483
-  _globals['_DATASETMEMBERSHIP']._serialized_end=579
-  _globals['_TRACEREQUEST']._serialized_start=581
-  _globals['_TRACEREQUEST']._serialized_end=623
-  _globals['_TRACERESPONSE']._serialized_start=626
-  _globals['_TRACERESPONSE']._serialized_end=968
-  _globals['_LINEAGEREQUEST']._serialized_start=970
-  _globals['_LINEAGEREQUEST']._serialized_end=1020
-  _globals['_LINEAGERESPONSE']._serialized_start=1023
-  _globals['_LINEAGERESPONSE']._serialized_end=1282
-  _globals['_EVIDENCEREQUEST']._serialized_start=1284
-  _globals['_EVIDENCEREQUEST']._serialized_end=1357
-  _globals['_SESSIONOUTCOME']._serialized_start=1360
-  _globals['_SESSIONOUTCOME']._serialized_end=1553
-  _globals['_ARMTOTALS']._serialized_start=1556
-  _globals['_ARMTOTALS']._serialized_end=1716
-  _globals['_EVIDENCERESPONSE']._serialized_start=1719
-  _globals['_EVIDENCERESPONSE']._serialized_end=1963
-  _globals['_EVIDENCERESPONSE_CONSUMEDENTRY']._serialized_start=1916
-  _globals['_EVIDENCERESPONSE_CONSUMEDENTRY']._serialized_end=1963
-  _globals['_COUNTSREQUEST']._serialized_start=1965
-  _globals['_COUNTSREQUEST']._serialized_end=2010
-  _globals['_COUNTSRESPONSE']._serialized_start=2013
-  _globals['_COUNTSRESPONSE']._serialized_end=2591
-  _globals['_COUNTSRESPONSE_REJECTEDBYREASONENTRY']._serialized_start=2434
-  _globals['_COUNTSRESPONSE_REJECTEDBYREASONENTRY']._serialized_end=2489
-  _globals['_COUNTSRESPONSE_DISPOSITIONSENTRY']._serialized_start=2491
-  _globals['_COUNTSRESPONSE_DISPOSITIONSENTRY']._serialized_end=2542
-  _globals['_COUNTSRESPONSE_CONSUMEDENTRY']._serialized_start=1916
-  _globals['_COUNTSRESPONSE_CONSUMEDENTRY']._serialized_end=1963
-  _globals['_ACQUIRELEASEREQUEST']._serialized_start=2593
-  _globals['_ACQUIRELEASEREQUEST']._serialized_end=2659
-  _globals['_ACQUIRELEASERESPONSE']._serialized_start=2661
-  _globals['_ACQUIRELEASERESPONSE']._serialized_end=2733
-  _globals['_RELEASELEASEREQUEST']._serialized_start=2735
-  _globals['_RELEASELEASEREQUEST']._serialized_end=2786
-  _globals['_RELEASELEASERESPONSE']._serialized_start=2788
-  _globals['_RELEASELEASERESPONSE']._serialized_end=2810
-  _globals['_LISTTASKSREQUEST']._serialized_start=2812
-  _globals['_LISTTASKSREQUEST']._serialized_end=2860
-  _globals['_TASK']._serialized_start=2862
-  _globals['_TASK']._serialized_end=2934
-  _globals['_LISTTASKSRESPONSE']._serialized_start=2936
-  _globals['_LISTTASKSRESPONSE']._serialized_end=2998
-  _globals['_QUARANTINEREQUEST']._serialized_start=3000
-  _globals['_QUARANTINEREQUEST']._serialized_end=3098
-  _globals['_QUARANTINERESPONSE']._serialized_start=3100
-  _globals['_QUARANTINERESPONSE']._serialized_end=3120
-  _globals['_ERASEREQUEST']._serialized_start=3122
-  _globals['_ERASEREQUEST']._serialized_end=3181
-  _globals['_ERASERESPONSE']._serialized_start=3183
-  _globals['_ERASERESPONSE']._serialized_end=3266
-  _globals['_LEDGERSERVICE']._serialized_start=3470
-  _globals['_LEDGERSERVICE']._serialized_end=4310
+  _globals['_FEEDBACKSTATUS']._serialized_start=3683
+  _globals['_FEEDBACKSTATUS']._serialized_end=3881
+  _globals['_TRACEDFEEDBACK']._serialized_start=358
+  _globals['_TRACEDFEEDBACK']._serialized_end=514
+  _globals['_DATASETMEMBERSHIP']._serialized_start=516
+  _globals['_DATASETMEMBERSHIP']._serialized_end=612
+  _globals['_TRACEREQUEST']._serialized_start=614
+  _globals['_TRACEREQUEST']._serialized_end=656
+  _globals['_TRACERESPONSE']._serialized_start=659
+  _globals['_TRACERESPONSE']._serialized_end=1025
+  _globals['_LINEAGEREQUEST']._serialized_start=1027
+  _globals['_LINEAGEREQUEST']._serialized_end=1077
+  _globals['_LINEAGERESPONSE']._serialized_start=1080
+  _globals['_LINEAGERESPONSE']._serialized_end=1339
+  _globals['_EVIDENCEREQUEST']._serialized_start=1341
+  _globals['_EVIDENCEREQUEST']._serialized_end=1414
+  _globals['_SESSIONOUTCOME']._serialized_start=1417
+  _globals['_SESSIONOUTCOME']._serialized_end=1610
+  _globals['_ARMTOTALS']._serialized_start=1613
+  _globals['_ARMTOTALS']._serialized_end=1773
+  _globals['_EVIDENCERESPONSE']._serialized_start=1776
+  _globals['_EVIDENCERESPONSE']._serialized_end=2020
+  _globals['_EVIDENCERESPONSE_CONSUMEDENTRY']._serialized_start=1973
+  _globals['_EVIDENCERESPONSE_CONSUMEDENTRY']._serialized_end=2020
+  _globals['_COUNTSREQUEST']._serialized_start=2022
+  _globals['_COUNTSREQUEST']._serialized_end=2067
+  _globals['_COUNTSRESPONSE']._serialized_start=2070
+  _globals['_COUNTSRESPONSE']._serialized_end=2698
+  _globals['_COUNTSRESPONSE_REJECTEDBYREASONENTRY']._serialized_start=2541
+  _globals['_COUNTSRESPONSE_REJECTEDBYREASONENTRY']._serialized_end=2596
+  _globals['_COUNTSRESPONSE_DISPOSITIONSENTRY']._serialized_start=2598
+  _globals['_COUNTSRESPONSE_DISPOSITIONSENTRY']._serialized_end=2649
+  _globals['_COUNTSRESPONSE_CONSUMEDENTRY']._serialized_start=1973
+  _globals['_COUNTSRESPONSE_CONSUMEDENTRY']._serialized_end=2020
+  _globals['_POLICYVOTES']._serialized_start=2700
+  _globals['_POLICYVOTES']._serialized_end=2765
+  _globals['_ACQUIRELEASEREQUEST']._serialized_start=2767
+  _globals['_ACQUIRELEASEREQUEST']._serialized_end=2833
+  _globals['_ACQUIRELEASERESPONSE']._serialized_start=2835
+  _globals['_ACQUIRELEASERESPONSE']._serialized_end=2907
+  _globals['_RELEASELEASEREQUEST']._serialized_start=2909
+  _globals['_RELEASELEASEREQUEST']._serialized_end=2960
+  _globals['_RELEASELEASERESPONSE']._serialized_start=2962
+  _globals['_RELEASELEASERESPONSE']._serialized_end=2984
+  _globals['_LISTTASKSREQUEST']._serialized_start=2986
+  _globals['_LISTTASKSREQUEST']._serialized_end=3034
+  _globals['_TASK']._serialized_start=3036
+  _globals['_TASK']._serialized_end=3108
+  _globals['_LISTTASKSRESPONSE']._serialized_start=3110
+  _globals['_LISTTASKSRESPONSE']._serialized_end=3172
+  _globals['_LISTQUARANTINESREQUEST']._serialized_start=3174
+  _globals['_LISTQUARANTINESREQUEST']._serialized_end=3228
+  _globals['_QUARANTINEENTRY']._serialized_start=3230
+  _globals['_QUARANTINEENTRY']._serialized_end=3314
+  _globals['_LISTQUARANTINESRESPONSE']._serialized_start=3316
+  _globals['_LISTQUARANTINESRESPONSE']._serialized_end=3397
+  _globals['_LISTAUDITREQUEST']._serialized_start=3399
+  _globals['_LISTAUDITREQUEST']._serialized_end=3462
+  _globals['_LISTAUDITRESPONSE']._serialized_start=3464
+  _globals['_LISTAUDITRESPONSE']._serialized_end=3534
+  _globals['_ERASEREQUEST']._serialized_start=3536
+  _globals['_ERASEREQUEST']._serialized_end=3595
+  _globals['_ERASERESPONSE']._serialized_start=3597
+  _globals['_ERASERESPONSE']._serialized_end=3680
+  _globals['_LEDGERSERVICE']._serialized_start=3884
+  _globals['_LEDGERSERVICE']._serialized_end=4833
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from trimtabapi.audit.v1 import audit_pb2 as _audit_pb2
 from trimtabapi.common.v1 import common_pb2 as _common_pb2
 from trimtabapi.completion.v1 import completion_pb2 as _completion_pb2
 from trimtabapi.example.v1 import example_pb2 as _example_pb2
@@ -98,7 +99,7 @@ class DatasetMembership(_message.Message):
     example_id: _builtins.str
     dataset_id: _builtins.str
     disposition: _builtins.str
-    """"trained", "held out" or "rejected"."""
+    """"trained", "held out", "rejected" or "quarantined"."""
     reason: _builtins.str
     def __init__(
         self,
@@ -149,6 +150,7 @@ class TraceResponse(_message.Message):
     DATASETS_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     RELEASES_FIELD_NUMBER: _builtins.int
+    QUARANTINED_BY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def completions(self) -> _containers.RepeatedCompositeFieldContainer[_completion_pb2.Completion]:
         """The policy, arm and release that answered are in here; absent while it has not arrived."""
@@ -165,6 +167,10 @@ class TraceResponse(_message.Message):
 
     @_builtins.property
     def releases(self) -> _containers.RepeatedCompositeFieldContainer[_release_pb2.Release]: ...
+    @_builtins.property
+    def quarantined_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Releases whose quarantine holds one of the examples now."""
+
     def __init__(
         self,
         *,
@@ -174,10 +180,11 @@ class TraceResponse(_message.Message):
         datasets: _abc.Iterable[Global___DatasetMembership] | None = ...,
         models: _abc.Iterable[_model_pb2.PublishedModel] | None = ...,
         releases: _abc.Iterable[_release_pb2.Release] | None = ...,
+        quarantined_by: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "datasets", b"datasets", "examples", b"examples", "feedback", b"feedback", "models", b"models", "releases", b"releases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "datasets", b"datasets", "examples", b"examples", "feedback", b"feedback", "models", b"models", "quarantined_by", b"quarantined_by", "releases", b"releases"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -494,6 +501,7 @@ class CountsResponse(_message.Message):
     REJECTED_BY_REASON_FIELD_NUMBER: _builtins.int
     DISPOSITIONS_FIELD_NUMBER: _builtins.int
     CONSUMED_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
     completions: _builtins.int
     feedback: _builtins.int
     """Distinct feedback ids."""
@@ -509,10 +517,16 @@ class CountsResponse(_message.Message):
     def rejected_by_reason(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     @_builtins.property
     def dispositions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """By disposition over all data sets of the line: an example counts where it was used last."""
+        """By disposition over all data sets of the line: an example counts where it was used last, unless it is
+        in quarantine now.
+        """
 
     @_builtins.property
     def consumed(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def votes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyVotes]:
+        """Votes (thumbs, stars) by the policy that answered."""
+
     def __init__(
         self,
         *,
@@ -528,14 +542,41 @@ class CountsResponse(_message.Message):
         rejected_by_reason: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         dispositions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         consumed: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        votes: _abc.Iterable[Global___PolicyVotes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "conflicts", b"conflicts", "consumed", b"consumed", "dispositions", b"dispositions", "duplicates", b"duplicates", "examples", b"examples", "feedback", b"feedback", "joined", b"joined", "rejected", b"rejected", "rejected_by_reason", b"rejected_by_reason", "superseded", b"superseded", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "conflicts", b"conflicts", "consumed", b"consumed", "dispositions", b"dispositions", "duplicates", b"duplicates", "examples", b"examples", "feedback", b"feedback", "joined", b"joined", "rejected", b"rejected", "rejected_by_reason", b"rejected_by_reason", "superseded", b"superseded", "votes", b"votes", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CountsResponse: _TypeAlias = CountsResponse  # noqa: Y015
+
+@_typing.final
+class PolicyVotes(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    VOTE_SUM_FIELD_NUMBER: _builtins.int
+    policy_id: _builtins.str
+    votes: _builtins.int
+    vote_sum: _builtins.float
+    """Their sum: a thumb is 0 or 1, s of S stars are (s - 1) / (S - 1)."""
+    def __init__(
+        self,
+        *,
+        policy_id: _builtins.str = ...,
+        votes: _builtins.int = ...,
+        vote_sum: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_id", b"policy_id", "vote_sum", b"vote_sum", "votes", b"votes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyVotes: _TypeAlias = PolicyVotes  # noqa: Y015
 
 @_typing.final
 class AcquireLeaseRequest(_message.Message):
@@ -692,50 +733,118 @@ class ListTasksResponse(_message.Message):
 Global___ListTasksResponse: _TypeAlias = ListTasksResponse  # noqa: Y015
 
 @_typing.final
-class QuarantineRequest(_message.Message):
+class ListQuarantinesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
-    MODEL_ID_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
-    ACTOR_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     line: _builtins.str
-    model_id: _builtins.str
-    reason: _builtins.str
-    actor: _builtins.str
+    """Empty means all lines."""
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         line: _builtins.str = ...,
-        model_id: _builtins.str = ...,
-        reason: _builtins.str = ...,
-        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "line", b"line", "model_id", b"model_id", "reason", b"reason", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___QuarantineRequest: _TypeAlias = QuarantineRequest  # noqa: Y015
+Global___ListQuarantinesRequest: _TypeAlias = ListQuarantinesRequest  # noqa: Y015
 
 @_typing.final
-class QuarantineResponse(_message.Message):
+class QuarantineEntry(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    RELEASE_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    examples: _builtins.int
+    """Examples of its data window, whether it has been released or not."""
+    @_builtins.property
+    def release(self) -> _release_pb2.Release: ...
     def __init__(
         self,
+        *,
+        release: _release_pb2.Release | None = ...,
+        examples: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "release", b"release"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___QuarantineResponse: _TypeAlias = QuarantineResponse  # noqa: Y015
+Global___QuarantineEntry: _TypeAlias = QuarantineEntry  # noqa: Y015
+
+@_typing.final
+class ListQuarantinesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuarantineEntry]: ...
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___QuarantineEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQuarantinesResponse: _TypeAlias = ListQuarantinesResponse  # noqa: Y015
+
+@_typing.final
+class ListAuditRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    line: _builtins.str
+    """Empty means all lines."""
+    limit: _builtins.int
+    """At most so many; 0 means all."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        line: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "line", b"line", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditRequest: _TypeAlias = ListAuditRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.AuditRecord]: ...
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[_audit_pb2.AuditRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditResponse: _TypeAlias = ListAuditResponse  # noqa: Y015
 
 @_typing.final
 class EraseRequest(_message.Message):

@@ -70,10 +70,15 @@ class LedgerServiceStub:
                 request_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListTasksRequest.SerializeToString,
                 response_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListTasksResponse.FromString,
                 _registered_method=True)
-        self.Quarantine = channel.unary_unary(
-                '/trimtabapi.ledger.v1.LedgerService/Quarantine',
-                request_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.QuarantineRequest.SerializeToString,
-                response_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.QuarantineResponse.FromString,
+        self.ListQuarantines = channel.unary_unary(
+                '/trimtabapi.ledger.v1.LedgerService/ListQuarantines',
+                request_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListQuarantinesRequest.SerializeToString,
+                response_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListQuarantinesResponse.FromString,
+                _registered_method=True)
+        self.ListAudit = channel.unary_unary(
+                '/trimtabapi.ledger.v1.LedgerService/ListAudit',
+                request_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListAuditResponse.FromString,
                 _registered_method=True)
         self.Erase = channel.unary_unary(
                 '/trimtabapi.ledger.v1.LedgerService/Erase',
@@ -134,8 +139,16 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Quarantine(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+    def ListQuarantines(self, request, context):
+        """What releases that ended "worse" have put in quarantine, newest first. They are released through RolloutService.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAudit(self, request, context):
+        """What operators did, newest first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -184,10 +197,15 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     request_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListTasksRequest.FromString,
                     response_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListTasksResponse.SerializeToString,
             ),
-            'Quarantine': grpc.unary_unary_rpc_method_handler(
-                    servicer.Quarantine,
-                    request_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.QuarantineRequest.FromString,
-                    response_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.QuarantineResponse.SerializeToString,
+            'ListQuarantines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQuarantines,
+                    request_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListQuarantinesRequest.FromString,
+                    response_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListQuarantinesResponse.SerializeToString,
+            ),
+            'ListAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudit,
+                    request_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListAuditRequest.FromString,
+                    response_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListAuditResponse.SerializeToString,
             ),
             'Erase': grpc.unary_unary_rpc_method_handler(
                     servicer.Erase,
@@ -396,7 +414,7 @@ class LedgerService:
             _registered_method=True)
 
     @staticmethod
-    def Quarantine(request,
+    def ListQuarantines(request,
             target,
             options=(),
             channel_credentials=None,
@@ -409,9 +427,36 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/trimtabapi.ledger.v1.LedgerService/Quarantine',
-            trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.QuarantineRequest.SerializeToString,
-            trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.QuarantineResponse.FromString,
+            '/trimtabapi.ledger.v1.LedgerService/ListQuarantines',
+            trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListQuarantinesRequest.SerializeToString,
+            trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListQuarantinesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trimtabapi.ledger.v1.LedgerService/ListAudit',
+            trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListAuditRequest.SerializeToString,
+            trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.ListAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,7 +46,10 @@ class LedgerServiceStub:
     ReleaseLease: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ReleaseLeaseRequest, _ledger_service_pb2.ReleaseLeaseResponse]
     ListTasks: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ListTasksRequest, _ledger_service_pb2.ListTasksResponse]
     """Answers that wait for a person's judgement."""
-    Quarantine: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.QuarantineRequest, _ledger_service_pb2.QuarantineResponse]
+    ListQuarantines: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ListQuarantinesRequest, _ledger_service_pb2.ListQuarantinesResponse]
+    """What releases that ended "worse" have put in quarantine, newest first. They are released through RolloutService."""
+    ListAudit: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ListAuditRequest, _ledger_service_pb2.ListAuditResponse]
+    """What operators did, newest first."""
     Erase: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.EraseRequest, _ledger_service_pb2.EraseResponse]
 
 @_typing.type_check_only
@@ -67,7 +70,10 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ReleaseLeaseRequest, _ledger_service_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
     ListTasks: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListTasksRequest, _ledger_service_pb2.ListTasksResponse]  # type: ignore[assignment]
     """Answers that wait for a person's judgement."""
-    Quarantine: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.QuarantineRequest, _ledger_service_pb2.QuarantineResponse]  # type: ignore[assignment]
+    ListQuarantines: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListQuarantinesRequest, _ledger_service_pb2.ListQuarantinesResponse]  # type: ignore[assignment]
+    """What releases that ended "worse" have put in quarantine, newest first. They are released through RolloutService."""
+    ListAudit: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListAuditRequest, _ledger_service_pb2.ListAuditResponse]  # type: ignore[assignment]
+    """What operators did, newest first."""
     Erase: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.EraseRequest, _ledger_service_pb2.EraseResponse]  # type: ignore[assignment]
 
 class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -129,11 +135,20 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers that wait for a person's judgement."""
 
     @_abc_1.abstractmethod
-    def Quarantine(
+    def ListQuarantines(
         self,
-        request: _ledger_service_pb2.QuarantineRequest,
+        request: _ledger_service_pb2.ListQuarantinesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_ledger_service_pb2.QuarantineResponse, _abc.Awaitable[_ledger_service_pb2.QuarantineResponse]]: ...
+    ) -> _typing.Union[_ledger_service_pb2.ListQuarantinesResponse, _abc.Awaitable[_ledger_service_pb2.ListQuarantinesResponse]]:
+        """What releases that ended "worse" have put in quarantine, newest first. They are released through RolloutService."""
+
+    @_abc_1.abstractmethod
+    def ListAudit(
+        self,
+        request: _ledger_service_pb2.ListAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.ListAuditResponse, _abc.Awaitable[_ledger_service_pb2.ListAuditResponse]]:
+        """What operators did, newest first."""
 
     @_abc_1.abstractmethod
     def Erase(

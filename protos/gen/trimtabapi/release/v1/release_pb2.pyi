@@ -251,6 +251,92 @@ class Transition(_message.Message):
 Global___Transition: _TypeAlias = Transition  # noqa: Y015
 
 @_typing.final
+class Act(_message.Message):
+    """Something an operator did to a release; repeated on topic `audit`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ACT_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The request's; the audit record has the same."""
+    act: _builtins.str
+    """E.g. "release.force"."""
+    target: _builtins.str
+    """What it was done to: a release or a model."""
+    actor: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        act: _builtins.str = ...,
+        target: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "actor", b"actor", "at", b"at", "id", b"id", "reason", b"reason", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Act: _TypeAlias = Act  # noqa: Y015
+
+@_typing.final
+class Quarantine(_message.Message):
+    """What led to a candidate that users found worse: nothing is trained with it until an operator releases it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_ID_FIELD_NUMBER: _builtins.int
+    PREVIOUS_DATASET_ID_FIELD_NUMBER: _builtins.int
+    REWARD_IDS_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    RELEASED_AT_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    dataset_id: _builtins.str
+    """Examples that this data set used and `previous_dataset_id` did not; empty when there is no such window."""
+    previous_dataset_id: _builtins.str
+    """Empty when no earlier data set led to a policy."""
+    summary: _builtins.str
+    """What is quarantined, or why nothing is, in a sentence."""
+    @_builtins.property
+    def reward_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Reward models that trained the candidate."""
+
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def released_at(self) -> _timestamp_pb2.Timestamp:
+        """Set once an operator has released it."""
+
+    def __init__(
+        self,
+        *,
+        dataset_id: _builtins.str = ...,
+        previous_dataset_id: _builtins.str = ...,
+        reward_ids: _abc.Iterable[_builtins.str] | None = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        released_at: _timestamp_pb2.Timestamp | None = ...,
+        summary: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "released_at", b"released_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "dataset_id", b"dataset_id", "previous_dataset_id", b"previous_dataset_id", "released_at", b"released_at", "reward_ids", b"reward_ids", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Quarantine: _TypeAlias = Quarantine  # noqa: Y015
+
+@_typing.final
 class Release(_message.Message):
     """The record on topic `rollouts`, key: the release id. The newest record of a line says how its
     traffic is routed.
@@ -276,6 +362,8 @@ class Release(_message.Message):
     EVIDENCE_STARTED_AT_FIELD_NUMBER: _builtins.int
     FORCED_REASON_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    QUARANTINE_FIELD_NUMBER: _builtins.int
+    ACTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     revision: _builtins.int
     """Rises with every record of the line."""
@@ -306,6 +394,14 @@ class Release(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def evidence_started_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def quarantine(self) -> Global___Quarantine:
+        """Present when it ended "worse"."""
+
+    @_builtins.property
+    def acts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Act]:
+        """Oldest first."""
+
     def __init__(
         self,
         *,
@@ -327,10 +423,12 @@ class Release(_message.Message):
         evidence_started_at: _timestamp_pb2.Timestamp | None = ...,
         forced_reason: _builtins.str = ...,
         generation: _builtins.int = ...,
+        quarantine: Global___Quarantine | None = ...,
+        acts: _abc.Iterable[Global___Act] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at", "quarantine", b"quarantine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_id", b"anchor_id", "arms", b"arms", "candidate_id", b"candidate_id", "context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at", "forced_reason", b"forced_reason", "generation", b"generation", "history", b"history", "id", b"id", "margin", b"margin", "paused", b"paused", "revision", b"revision", "rule", b"rule", "salt", b"salt", "stable_id", b"stable_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acts", b"acts", "anchor_id", b"anchor_id", "arms", b"arms", "candidate_id", b"candidate_id", "context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at", "forced_reason", b"forced_reason", "generation", b"generation", "history", b"history", "id", b"id", "margin", b"margin", "paused", b"paused", "quarantine", b"quarantine", "revision", b"revision", "rule", b"rule", "salt", b"salt", "stable_id", b"stable_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -85,6 +85,11 @@ class RolloutServiceStub:
                 request_serializer=trimtabapi_dot_rollout_dot_v1_dot_rollout__service__pb2.UndoRequest.SerializeToString,
                 response_deserializer=trimtabapi_dot_rollout_dot_v1_dot_rollout__service__pb2.UndoResponse.FromString,
                 _registered_method=True)
+        self.ReleaseQuarantine = channel.unary_unary(
+                '/trimtabapi.rollout.v1.RolloutService/ReleaseQuarantine',
+                request_serializer=trimtabapi_dot_rollout_dot_v1_dot_rollout__service__pb2.ReleaseQuarantineRequest.SerializeToString,
+                response_deserializer=trimtabapi_dot_rollout_dot_v1_dot_rollout__service__pb2.ReleaseQuarantineResponse.FromString,
+                _registered_method=True)
 
 
 class RolloutServiceServicer:
@@ -158,6 +163,13 @@ class RolloutServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseQuarantine(self, request, context):
+        """Lets training use again what a release that ended "worse" had put in quarantine; needs a reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RolloutServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -210,6 +222,11 @@ def add_RolloutServiceServicer_to_server(servicer, server):
                     servicer.Undo,
                     request_deserializer=trimtabapi_dot_rollout_dot_v1_dot_rollout__service__pb2.UndoRequest.FromString,
                     response_serializer=trimtabapi_dot_rollout_dot_v1_dot_rollout__service__pb2.UndoResponse.SerializeToString,
+            ),
+            'ReleaseQuarantine': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseQuarantine,
+                    request_deserializer=trimtabapi_dot_rollout_dot_v1_dot_rollout__service__pb2.ReleaseQuarantineRequest.FromString,
+                    response_serializer=trimtabapi_dot_rollout_dot_v1_dot_rollout__service__pb2.ReleaseQuarantineResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -483,6 +500,33 @@ class RolloutService:
             '/trimtabapi.rollout.v1.RolloutService/Undo',
             trimtabapi_dot_rollout_dot_v1_dot_rollout__service__pb2.UndoRequest.SerializeToString,
             trimtabapi_dot_rollout_dot_v1_dot_rollout__service__pb2.UndoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseQuarantine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trimtabapi.rollout.v1.RolloutService/ReleaseQuarantine',
+            trimtabapi_dot_rollout_dot_v1_dot_rollout__service__pb2.ReleaseQuarantineRequest.SerializeToString,
+            trimtabapi_dot_rollout_dot_v1_dot_rollout__service__pb2.ReleaseQuarantineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,8 @@ class RolloutServiceStub:
     """Ends a release in favour of the stable policy; says nothing about the candidate."""
     Undo: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.UndoRequest, _rollout_service_pb2.UndoResponse]
     """Back to the policy before the last promotion."""
+    ReleaseQuarantine: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.ReleaseQuarantineRequest, _rollout_service_pb2.ReleaseQuarantineResponse]
+    """Lets training use again what a release that ended "worse" had put in quarantine; needs a reason."""
 
 @_typing.type_check_only
 class RolloutServiceAsyncStub(RolloutServiceStub):
@@ -73,6 +75,8 @@ class RolloutServiceAsyncStub(RolloutServiceStub):
     """Ends a release in favour of the stable policy; says nothing about the candidate."""
     Undo: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.UndoRequest, _rollout_service_pb2.UndoResponse]  # type: ignore[assignment]
     """Back to the policy before the last promotion."""
+    ReleaseQuarantine: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ReleaseQuarantineRequest, _rollout_service_pb2.ReleaseQuarantineResponse]  # type: ignore[assignment]
+    """Lets training use again what a release that ended "worse" had put in quarantine; needs a reason."""
 
 class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
     """Decides what is live. One release at a time per line."""
@@ -153,5 +157,13 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_service_pb2.UndoResponse, _abc.Awaitable[_rollout_service_pb2.UndoResponse]]:
         """Back to the policy before the last promotion."""
+
+    @_abc_1.abstractmethod
+    def ReleaseQuarantine(
+        self,
+        request: _rollout_service_pb2.ReleaseQuarantineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_service_pb2.ReleaseQuarantineResponse, _abc.Awaitable[_rollout_service_pb2.ReleaseQuarantineResponse]]:
+        """Lets training use again what a release that ended "worse" had put in quarantine; needs a reason."""
 
 def add_RolloutServiceServicer_to_server(servicer: RolloutServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

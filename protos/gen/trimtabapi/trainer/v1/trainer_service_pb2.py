@@ -26,17 +26,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from trimtabapi.model.v1 import model_pb2 as trimtabapi_dot_model_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+trimtabapi/trainer/v1/trainer_service.proto\x12\x15trimtabapi.trainer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftrimtabapi/model/v1/model.proto\"\xf7\x01\n\x07RunSpec\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\x12,\n\x04kind\x18\x03 \x01(\x0e\x32\x1e.trimtabapi.trainer.v1.RunKind\x12\x11\n\tparent_id\x18\x04 \x01(\t\x12\x14\n\x0creference_id\x18\x05 \x01(\t\x12\x11\n\treward_id\x18\x06 \x01(\t\x12\x1c\n\x14\x65valuation_reward_id\x18\x07 \x01(\t\x12\x12\n\ndataset_id\x18\x08 \x01(\t\x12\x15\n\rsettings_json\x18\t \x01(\t\x12\x0c\n\x04seed\x18\n \x01(\x04\x12\r\n\x05label\x18\x0b \x01(\t\"(\n\tRunFigure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"\x83\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x04spec\x18\x02 \x01(\x0b\x32\x1e.trimtabapi.trainer.v1.RunSpec\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.trimtabapi.trainer.v1.RunState\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tmodel_ids\x18\x07 \x03(\t\x12\x0f\n\x07problem\x18\x08 \x01(\t\x12\x0c\n\x04step\x18\t \x01(\r\x12\r\n\x05steps\x18\n \x01(\r\x12\x31\n\x07\x66igures\x18\x0b \x03(\x0b\x32 .trimtabapi.trainer.v1.RunFigure\x12\x10\n\x08\x61sked_by\x18\x0c \x01(\t\"N\n\x0fStartRunRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1e.trimtabapi.trainer.v1.RunSpec\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\";\n\x10StartRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.trimtabapi.trainer.v1.Run\"/\n\rGetRunRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"n\n\x0eGetRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.trimtabapi.trainer.v1.Run\x12\x33\n\x06models\x18\x02 \x03(\x0b\x32#.trimtabapi.model.v1.PublishedModel\"/\n\x0fListRunsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\"<\n\x10ListRunsResponse\x12(\n\x04runs\x18\x01 \x03(\x0b\x32\x1a.trimtabapi.trainer.v1.Run\"1\n\x0fWatchRunRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\";\n\x10WatchRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.trimtabapi.trainer.v1.Run\"Q\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"<\n\x11\x43\x61ncelRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.trimtabapi.trainer.v1.Run*\xb8\x01\n\x07RunKind\x12\x18\n\x14RUN_KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cRUN_KIND_SFT\x10\x01\x12\x13\n\x0fRUN_KIND_REWARD\x10\x02\x12\x10\n\x0cRUN_KIND_PPO\x10\x03\x12\x11\n\rRUN_KIND_RLOO\x10\x04\x12\x11\n\rRUN_KIND_GRPO\x10\x05\x12\x10\n\x0cRUN_KIND_A2C\x10\x06\x12\x10\n\x0cRUN_KIND_DPO\x10\x07\x12\x10\n\x0cRUN_KIND_KTO\x10\x08*\x9a\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05\x32\xe0\x03\n\x0eTrainerService\x12[\n\x08StartRun\x12&.trimtabapi.trainer.v1.StartRunRequest\x1a\'.trimtabapi.trainer.v1.StartRunResponse\x12U\n\x06GetRun\x12$.trimtabapi.trainer.v1.GetRunRequest\x1a%.trimtabapi.trainer.v1.GetRunResponse\x12[\n\x08ListRuns\x12&.trimtabapi.trainer.v1.ListRunsRequest\x1a\'.trimtabapi.trainer.v1.ListRunsResponse\x12]\n\x08WatchRun\x12&.trimtabapi.trainer.v1.WatchRunRequest\x1a\'.trimtabapi.trainer.v1.WatchRunResponse0\x01\x12^\n\tCancelRun\x12\'.trimtabapi.trainer.v1.CancelRunRequest\x1a(.trimtabapi.trainer.v1.CancelRunResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+trimtabapi/trainer/v1/trainer_service.proto\x12\x15trimtabapi.trainer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftrimtabapi/model/v1/model.proto\"\xf7\x01\n\x07RunSpec\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\x12,\n\x04kind\x18\x03 \x01(\x0e\x32\x1e.trimtabapi.trainer.v1.RunKind\x12\x11\n\tparent_id\x18\x04 \x01(\t\x12\x14\n\x0creference_id\x18\x05 \x01(\t\x12\x11\n\treward_id\x18\x06 \x01(\t\x12\x1c\n\x14\x65valuation_reward_id\x18\x07 \x01(\t\x12\x12\n\ndataset_id\x18\x08 \x01(\t\x12\x15\n\rsettings_json\x18\t \x01(\t\x12\x0c\n\x04seed\x18\n \x01(\x04\x12\r\n\x05label\x18\x0b \x01(\t\"(\n\tRunFigure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"\x83\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x04spec\x18\x02 \x01(\x0b\x32\x1e.trimtabapi.trainer.v1.RunSpec\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.trimtabapi.trainer.v1.RunState\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tmodel_ids\x18\x07 \x03(\t\x12\x0f\n\x07problem\x18\x08 \x01(\t\x12\x0c\n\x04step\x18\t \x01(\r\x12\r\n\x05steps\x18\n \x01(\r\x12\x31\n\x07\x66igures\x18\x0b \x03(\x0b\x32 .trimtabapi.trainer.v1.RunFigure\x12\x10\n\x08\x61sked_by\x18\x0c \x01(\t\"r\n\x0fStartRunRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1e.trimtabapi.trainer.v1.RunSpec\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\";\n\x10StartRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.trimtabapi.trainer.v1.Run\"/\n\rGetRunRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"n\n\x0eGetRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.trimtabapi.trainer.v1.Run\x12\x33\n\x06models\x18\x02 \x03(\x0b\x32#.trimtabapi.model.v1.PublishedModel\"/\n\x0fListRunsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\"<\n\x10ListRunsResponse\x12(\n\x04runs\x18\x01 \x03(\x0b\x32\x1a.trimtabapi.trainer.v1.Run\"1\n\x0fWatchRunRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\";\n\x10WatchRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.trimtabapi.trainer.v1.Run\"e\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"<\n\x11\x43\x61ncelRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.trimtabapi.trainer.v1.Run*\xb8\x01\n\x07RunKind\x12\x18\n\x14RUN_KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cRUN_KIND_SFT\x10\x01\x12\x13\n\x0fRUN_KIND_REWARD\x10\x02\x12\x10\n\x0cRUN_KIND_PPO\x10\x03\x12\x11\n\rRUN_KIND_RLOO\x10\x04\x12\x11\n\rRUN_KIND_GRPO\x10\x05\x12\x10\n\x0cRUN_KIND_A2C\x10\x06\x12\x10\n\x0cRUN_KIND_DPO\x10\x07\x12\x10\n\x0cRUN_KIND_KTO\x10\x08*\x9a\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05\x32\xe0\x03\n\x0eTrainerService\x12[\n\x08StartRun\x12&.trimtabapi.trainer.v1.StartRunRequest\x1a\'.trimtabapi.trainer.v1.StartRunResponse\x12U\n\x06GetRun\x12$.trimtabapi.trainer.v1.GetRunRequest\x1a%.trimtabapi.trainer.v1.GetRunResponse\x12[\n\x08ListRuns\x12&.trimtabapi.trainer.v1.ListRunsRequest\x1a\'.trimtabapi.trainer.v1.ListRunsResponse\x12]\n\x08WatchRun\x12&.trimtabapi.trainer.v1.WatchRunRequest\x1a\'.trimtabapi.trainer.v1.WatchRunResponse0\x01\x12^\n\tCancelRun\x12\'.trimtabapi.trainer.v1.CancelRunRequest\x1a(.trimtabapi.trainer.v1.CancelRunResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trimtabapi.trainer.v1.trainer_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNKIND']._serialized_start=1489
-  _globals['_RUNKIND']._serialized_end=1673
-  _globals['_RUNSTATE']._serialized_start=1676
-  _globals['_RUNSTATE']._serialized_end=1830
+  _globals['_RUNKIND']._serialized_start=1545
+  _globals['_RUNKIND']._serialized_end=1729
+  _globals['_RUNSTATE']._serialized_start=1732
+  _globals['_RUNSTATE']._serialized_end=1886
   _globals['_RUNSPEC']._serialized_start=137
   _globals['_RUNSPEC']._serialized_end=384
   _globals['_RUNFIGURE']._serialized_start=386
@@ -44,25 +44,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUN']._serialized_start=429
   _globals['_RUN']._serialized_end=816
   _globals['_STARTRUNREQUEST']._serialized_start=818
-  _globals['_STARTRUNREQUEST']._serialized_end=896
-  _globals['_STARTRUNRESPONSE']._serialized_start=898
-  _globals['_STARTRUNRESPONSE']._serialized_end=957
-  _globals['_GETRUNREQUEST']._serialized_start=959
-  _globals['_GETRUNREQUEST']._serialized_end=1006
-  _globals['_GETRUNRESPONSE']._serialized_start=1008
-  _globals['_GETRUNRESPONSE']._serialized_end=1118
-  _globals['_LISTRUNSREQUEST']._serialized_start=1120
-  _globals['_LISTRUNSREQUEST']._serialized_end=1167
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1169
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1229
-  _globals['_WATCHRUNREQUEST']._serialized_start=1231
-  _globals['_WATCHRUNREQUEST']._serialized_end=1280
-  _globals['_WATCHRUNRESPONSE']._serialized_start=1282
-  _globals['_WATCHRUNRESPONSE']._serialized_end=1341
-  _globals['_CANCELRUNREQUEST']._serialized_start=1343
-  _globals['_CANCELRUNREQUEST']._serialized_end=1424
-  _globals['_CANCELRUNRESPONSE']._serialized_start=1426
-  _globals['_CANCELRUNRESPONSE']._serialized_end=1486
-  _globals['_TRAINERSERVICE']._serialized_start=1833
-  _globals['_TRAINERSERVICE']._serialized_end=2313
+  _globals['_STARTRUNREQUEST']._serialized_end=932
+  _globals['_STARTRUNRESPONSE']._serialized_start=934
+  _globals['_STARTRUNRESPONSE']._serialized_end=993
+  _globals['_GETRUNREQUEST']._serialized_start=995
+  _globals['_GETRUNREQUEST']._serialized_end=1042
+  _globals['_GETRUNRESPONSE']._serialized_start=1044
+  _globals['_GETRUNRESPONSE']._serialized_end=1154
+  _globals['_LISTRUNSREQUEST']._serialized_start=1156
+  _globals['_LISTRUNSREQUEST']._serialized_end=1203
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1205
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1265
+  _globals['_WATCHRUNREQUEST']._serialized_start=1267
+  _globals['_WATCHRUNREQUEST']._serialized_end=1316
+  _globals['_WATCHRUNRESPONSE']._serialized_start=1318
+  _globals['_WATCHRUNRESPONSE']._serialized_end=1377
+  _globals['_CANCELRUNREQUEST']._serialized_start=1379
+  _globals['_CANCELRUNREQUEST']._serialized_end=1480
+  _globals['_CANCELRUNRESPONSE']._serialized_start=1482
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1542
+  _globals['_TRAINERSERVICE']._serialized_start=1889
+  _globals['_TRAINERSERVICE']._serialized_end=2369
 # @@protoc_insertion_point(module_scope)
