@@ -94,7 +94,18 @@ SESSION = (
             Typed("trimtab eval candidate --against stable --prompts questions.jsonl"),
             Typed('trimtab rollout promote --reason "it knows about sunsets"'),
             Typed("trimtab rollout status", until="promoted  "),
+            Typed("trimtab rollout history"),
             Typed("trimtab models lineage {policy}"),
+        ),
+    ),
+    Part(
+        "Operate it",
+        "From any terminal. Whatever an operator does is on the audit trail.",
+        (
+            Typed("trimtab status"),
+            Typed("trimtab audit"),
+            Typed("trimtab quarantine list"),
+            Typed('trimtab rollout undo --reason "only to show it"'),
         ),
     ),
 )
@@ -114,11 +125,14 @@ class Scrub:
     """Replaces what varies. One for a whole session: an id is replaced by the same one wherever it stands."""
 
     _WHOLE = re.compile(
-        r"chatcmpl-[\w-]{40,}|tt-[\w-]{30,}|run-[0-9a-f]{32}|\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b"
+        r"chatcmpl-[\w-]{40,}|tt-[\w-]{30,}|run-[0-9a-f]{32}|\b[0-9a-f]{64}\b|\b[0-9a-f]{20}\b|\b[0-9a-f]{12}\b"
         r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
     )
     _PLAIN = (
-        (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"), "2026-01-05 09:30:00 UTC"),
+        (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "2026-01-05 09:30:00"),
+        (re.compile(r"(?<=running)  +\d+"), lambda pid: "4711".rjust(len(pid[0]))),
+        (re.compile(r" +\d+ MB"), lambda memory: "80 MB".rjust(len(memory[0]))),
+        (re.compile(r": loading;"), ": waits for its turn;"),
         (re.compile(r'"created":\d+'), '"created":1767605400'),
         (re.compile(r"\b\d+ s\b"), "2 s"),
         (re.compile(r"\bfold \d\b"), "fold 4"),
@@ -202,7 +216,7 @@ class Session:
             )
         try:
             deadline = time.monotonic() + _LIMIT_S
-            while "Ctrl-C stops it" not in (text := said.read_text()):
+            while "stops it; the same" not in (text := said.read_text()):
                 if self._up.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"`trimtab up` does not serve: {text}")
                 threading.Event().wait(0.1)
@@ -278,6 +292,7 @@ class Session:
             "URL": f"http://127.0.0.1:{self.port}/v1",
             "KEY": self.key,
             "COLUMNS": "120",
+            "LOGNAME": "ann",
         }
         return os.environ | own
 

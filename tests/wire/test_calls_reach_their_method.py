@@ -56,6 +56,8 @@ UNWRITTEN = {
         {
             "trace": ledger.TraceRequest("acme", "x"),
             "lineage": ledger.LineageRequest("acme", "m"),
+            "list_quarantines": ledger.ListQuarantinesRequest("acme", "support"),
+            "list_audit": ledger.ListAuditRequest("acme", "support", 5),
             "evidence": ledger.EvidenceRequest("acme", "rel", 3.0),
             "counts": ledger.CountsRequest("acme", "support"),
             "acquire_lease": ledger.AcquireLeaseRequest("n", "h", 1.0),
@@ -87,6 +89,7 @@ UNWRITTEN = {
             "resume": LINE,
             "abort": LINE,
             "undo": LINE,
+            "release_quarantine": control.ReleaseQuarantineRequest("acme", "rel", "ann", "why", "request"),
         },
     ),
 }

@@ -16,6 +16,9 @@ async def show_list(state: pathlib.Path, line: str, as_json: bool) -> None:
     if as_json:
         screen.json([_document(entry) for entry in entries])
         return
+    if not entries:
+        screen.say("No release has ended worse.")
+        return
     screen.table(
         ("release", "line", "policy", "since (UTC)", "examples", "reward model", "now"),
         [_row(entry) for entry in entries],
@@ -24,8 +27,6 @@ async def show_list(state: pathlib.Path, line: str, as_json: bool) -> None:
     for entry in entries:
         if entry.release.quarantine is not None:
             screen.say(show.literal(f"{entry.release.id}: {entry.release.history[-1].reason}"))
-    if not entries:
-        screen.say("No release has ended worse.")
 
 
 async def release(state: pathlib.Path, beginning: str, reason: str, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from trimtab.cli import inspecting, platform, show
 from trimtab.core import control, errors, ledger, releases
 
-_SHORT = 12
+_SHORT, _MODEL_ID = 12, 64
 _ASK_EVERY_S = 0.5
 # Acts that change no state: history has them in no transition.
 _NO_MOVE = frozenset({"release.pause", "release.resume", "quarantine.release"})
@@ -89,7 +89,9 @@ async def history(state: pathlib.Path, line: str, beginning: str, as_json: bool)
     if as_json:
         screen.json([inspecting.plain(release) for release in listed])
         return
-    for release in listed:
+    for number, release in enumerate(listed):
+        if number:
+            screen.say("")
         against = f" against {release.stable_id[:_SHORT]}" if release.stable_id else ", the line's first"
         verdict = f", verdict: {_verdict(release)}" if release.evidence else ""
         screen.say(
@@ -99,7 +101,6 @@ async def history(state: pathlib.Path, line: str, beginning: str, as_json: bool)
             )
         )
         screen.table(("when (UTC)", "what", "who", "why"), _events(release))
-        screen.say("")
 
 
 def _verdict(release: releases.Release) -> str:
@@ -123,15 +124,24 @@ async def audited(state: pathlib.Path, line: str, limit: int, as_json: bool) -> 
     if as_json:
         screen.json([inspecting.plain(record) for record in found])
         return
+    if not found:
+        screen.say("Nobody has done anything yet.")
+        return
     screen.table(
-        ("when", "who", "what", "to", "line", "why"),
+        ("when (UTC)", "who", "what", "to", "line", "why"),
         [
-            (show.moment(record.at), record.actor, record.act, record.target, record.context.line, record.reason)
+            (
+                show.moment(record.at),
+                record.actor,
+                record.act,
+                # a model's id is long; the others are read whole
+                record.target[:_SHORT] if len(record.target) == _MODEL_ID else record.target,
+                record.context.line,
+                record.reason,
+            )
             for record in found
         ],
     )
-    if not found:
-        screen.say("Nobody has done anything yet.")
 
 
 async def _listed(state: pathlib.Path, line: str) -> list[releases.Release]:

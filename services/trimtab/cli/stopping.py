@@ -28,7 +28,7 @@ def down(state: pathlib.Path) -> None:
         if holder:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(holder, signal.SIGTERM)
-            _wait(layout.state)
+            _wait(layout.state, holder)
         else:
             _clear_away(layout.state)
         step.say(f"{len(running)} processes: {', '.join(running)}" if running else "nothing had started yet")
@@ -39,12 +39,20 @@ def _running(layout: platform.Layout) -> list[str]:
         return [row.name for row in table.rows() if row.pid]
 
 
-def _wait(state: pathlib.Path) -> None:
+def _wait(state: pathlib.Path, holder: int) -> None:
+    """Until the process that held the folder has ended, not only let go of it."""
     deadline = time.monotonic() + _LIMIT_S
-    while supervisor.holder(state):
+    while supervisor.holder(state) == holder or _runs(holder):
         if time.monotonic() > deadline:
             raise errors.DeadlineExceeded(f"The platform in {state} has not ended within {_LIMIT_S:.0f} s; try again.")
         time.sleep(_LOOK_EVERY_S)
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        # the state stands behind the command in brackets, which may hold anything
+        return (pathlib.Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def _clear_away(state: pathlib.Path) -> None:

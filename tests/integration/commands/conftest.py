@@ -1,8 +1,12 @@
 """One platform for all tests of this folder: the one that the documented session is recorded from."""
 
+import asyncio
+import contextlib
 import dataclasses
+import io
 import json
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +16,8 @@ from tests.integration.loop import living
 from tools import record_cli
 
 from trimtab.bus import connect, publish, topics
-from trimtab.cli import artifacts, platform
-from trimtab.core import models
+from trimtab.cli import artifacts, commands, platform
+from trimtab.core import errors, ledger, models
 from trimtab.registry import ManifestDraft
 
 
@@ -28,11 +32,31 @@ class Recorded:
     def layout(self) -> platform.Layout:
         return platform.Layout(self.session.state)
 
-    def trimtab(self, *arguments: str, typed: str | None = None) -> tuple[int, str, str]:
-        """(exit code, standard output, standard error) of a command on this platform."""
-        ended = living.trimtab(*arguments, "--state", str(self.session.state), typed=typed)
-        assert "Traceback" not in ended.stderr
-        return ended.returncode, ended.stdout, ended.stderr
+    def trimtab(self, *arguments: str, typed: str = "") -> tuple[int, str, str]:
+        """(exit code, standard output, standard error) of a command on this platform, run in this process."""
+        out, err = io.StringIO(), io.StringIO()
+        code: object = 0
+        standard, sys.stdin = sys.stdin, io.StringIO(typed)
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                commands.run([*arguments, "--state", str(self.session.state)])
+        except SystemExit as end:
+            code = end.code
+        finally:
+            sys.stdin = standard
+        return int(str(code or 0)), out.getvalue(), err.getvalue()
+
+    def trace(self, identity: str) -> ledger.TraceResponse:
+        """The chain an id belongs to; an empty one while the ledger knows nothing of it."""
+
+        async def asked() -> ledger.TraceResponse:
+            async with platform.doors(self.layout) as doors:
+                return await doors.ledger.trace(ledger.TraceRequest(living.TENANT, identity), timeout_s=10)
+
+        try:
+            return asyncio.run(asked())
+        except errors.NotFound:
+            return ledger.TraceResponse()
 
     def told(self, *arguments: str) -> Any:
         """What a command that succeeds tells a program."""

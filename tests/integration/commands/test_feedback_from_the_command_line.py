@@ -6,22 +6,23 @@ import pytest
 from tests.integration.commands.conftest import Recorded
 from tests.integration.loop import living
 
+from trimtab.cli import inspecting
+from trimtab.core import feedback
+
 pytestmark = pytest.mark.slow
 
 
 def known(recorded: Recorded, feedback_id: str, wanted: str = "joined") -> dict[str, Any]:
     """What the ledger says of an event, once it has come to say this."""
-    found: list[dict[str, Any]] = []
+    found: list[feedback.FeedbackEvent] = []
 
     def arrived() -> bool:
-        code, _, _ = recorded.trimtab("feedback", "trace", feedback_id)
-        if code == 0:
-            chain = recorded.told("feedback", "trace", feedback_id)["feedback"]
-            found[:] = [one for one in chain if one["event"]["id"] == feedback_id and one["status"] == wanted]
+        chain = recorded.trace(feedback_id).feedback
+        found[:] = [one.event for one in chain if one.event.id == feedback_id and one.status.value == wanted]
         return bool(found)
 
     living.until(arrived, f"{wanted} feedback", 60)
-    return dict(found[0]["event"])
+    return dict(inspecting.plain(found[0]))
 
 
 def test_every_kind_arrives_as_it_was_said(recorded: Recorded) -> None:

@@ -142,6 +142,6 @@ async def _history(doors: platform.Doors) -> tuple[releases.Release, ...]:
     return tuple(await doors.rollout.list_releases(control.ListReleasesRequest(TENANT, LINE), timeout_s=10))
 
 
-def trimtab(*arguments: str, typed: str | None = None) -> "subprocess.CompletedProcess[str]":
-    """A command as a person types it. typed: what they type into it."""
-    return subprocess.run((*COMMAND, *arguments), capture_output=True, text=True, timeout=60, check=False, input=typed)
+def trimtab(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """A command as a person types it."""
+    return subprocess.run((*COMMAND, *arguments), capture_output=True, text=True, timeout=60, check=False)

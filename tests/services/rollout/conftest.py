@@ -12,6 +12,7 @@ import shlex
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -123,14 +124,18 @@ class Platform:
         announce: bool = True,
         lies: bool = False,
         crashes: bool = False,
-        parents: tuple[str, ...] = (),
+        **origin: Any,
     ) -> str:
-        """A published model; its process may claim to have loaded other bytes, or crash."""
+        """A published model; its process may claim to have loaded other bytes, or crash.
+
+        origin: its parents, datasets and method; files: what stands in its folder.
+        """
         folder = self._folder / name
         folder.mkdir()
-        (folder / "config.json").write_text(f'"{name}"')
+        for path, content in ({"config.json": f'"{name}"'} | origin.pop("files", {})).items():
+            (folder / path).write_text(content)
         passed = all(gate.passed for gate in gates)
-        draft = registry.ManifestDraft(kind=kind, tenant=TENANT, line=LINE, gates=gates, passed=passed, parents=parents)
+        draft = registry.ManifestDraft(kind=kind, tenant=TENANT, line=LINE, gates=gates, passed=passed, **origin)
         manifest = self.artifacts.publish(folder, draft)
         claim = None if crashes else "0" * 64 if lies else manifest.loaded_digest
         (self._claims / f"{manifest.id}.json").write_text(json.dumps(claim))
@@ -142,7 +147,7 @@ class Platform:
                 clock.utc_now(),
                 gates=gates,
                 passed=passed,
-                parents=parents,
+                **origin,
             )
             publish.publish(self.log, topics.MODELS, manifest.id.encode(), record).result()
         return manifest.id
@@ -169,16 +174,18 @@ class Platform:
         self.log.append(records).result()
 
     def records(self) -> list[releases.Release]:
-        return [schemas.decode(r.value, r.headers, releases.Release) for r in self._read(topics.ROLLOUTS)]
+        return [schemas.decode(r.value, r.headers, releases.Release) for r in self.read(topics.ROLLOUTS)]
 
     def head(self) -> releases.Release:
         return max(self.records(), key=lambda release: release.revision)
 
     def audited(self) -> list[audit.AuditRecord]:
-        return [schemas.decode(r.value, r.headers, audit.AuditRecord) for r in self._read(topics.AUDIT)]
+        return [schemas.decode(r.value, r.headers, audit.AuditRecord) for r in self.read(topics.AUDIT)]
 
-    def _read(self, topic: topics.Topic) -> list[port.Record]:
-        with contextlib.closing(self.log.reader({port.TopicPartition(topic.name, 0): 0})) as reader:
+    def read(self, topic: topics.Topic) -> list[port.Record]:
+        with contextlib.closing(
+            self.log.reader({port.TopicPartition(topic.name, place): 0 for place in range(topic.partitions)})
+        ) as reader:
             found: list[port.Record] = []
             while records := reader.poll(500, 0.0):
                 found += records
