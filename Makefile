@@ -23,8 +23,8 @@ setup: $(READY) ## Set up the virtual environment
 demo: $(READY) ## The whole loop on this machine: two acts, a table, about five minutes
 	@$(BIN)/trimtab demo
 
-test: $(READY) ## Every test
-	@$(BIN)/python -m pytest
+test: $(READY) ## Every test, three files at once
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 faults: $(READY) ## Kill processes at random while the platform works; SHORT=1 takes three minutes
 	@$(BIN)/python -m tests.faults.storm.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
