@@ -75,6 +75,7 @@ CYCLES = sqlalchemy.Table(
     Column("state", String, nullable=False),
     Column("cut_arrival", Integer, nullable=False),
     Column("anchor_id", String, nullable=False),
+    Column("live_id", String, nullable=False),
     Column("dataset_id", String, nullable=False, default=""),
     Column("reward_run_id", String, nullable=False, default=""),
     Column("policy_run_id", String, nullable=False, default=""),
