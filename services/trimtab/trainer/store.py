@@ -79,6 +79,7 @@ CYCLES = sqlalchemy.Table(
     Column("dataset_id", String, nullable=False, default=""),
     Column("reward_run_id", String, nullable=False, default=""),
     Column("policy_run_id", String, nullable=False, default=""),
+    Column("end_arrival", Integer, nullable=False, default=0),
     Column("outcome", Text, nullable=False, default=""),
     sqlalchemy.UniqueConstraint("tenant", "line", "number"),
 )

@@ -2,8 +2,8 @@
 
 A line's cycles follow one another without end. Each
 
-- starts when enough examples have arrived since the last one's cut, whatever became of that one: nothing is trained
-  twice on the same feedback, and a candidate that was refused, rolled back or not proven stops nothing;
+- starts when enough examples have arrived since the last one ended, whatever became of that one: nothing is trained
+  twice without news of what serves now, and a candidate that was refused, rolled back or not proven stops nothing;
 - cuts a data set of *all* the line's examples, so that a reward model, made anew from the anchor, is never taught by
   the newest answers alone (replay);
 - trains the policy that serves the line now, against the anchor as reference: the KL that PPO weighs and the gate
@@ -42,7 +42,7 @@ class CycleState(enum.StrEnum):
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cycle:
     """One pass from feedback to the users' verdict on a policy. number: 1 for a line's first. live_id: the policy that
-    served when it started. outcome: how it ended, in words."""
+    served when it started. end_arrival: the newest example when it ended; outcome: how, in words."""
 
     ordinal: int
     tenant: str
@@ -55,6 +55,7 @@ class Cycle:
     dataset_id: str = ""
     reward_run_id: str = ""
     policy_run_id: str = ""
+    end_arrival: int = 0
     outcome: str = ""
 
 
@@ -120,7 +121,7 @@ class Triggers:
         if not wanted or not anchor or not live or (allowed and self._policies_trained(line) >= allowed):
             return
         with self._database.transaction() as connection:
-            number, since = (last.number + 1, last.cut_arrival) if last else (1, 0)
+            number, since = (last.number + 1, last.end_arrival) if last else (1, 0)
             fresh = store.count_new_trainable(connection, line.tenant, line.name, since)
             if fresh < wanted:
                 return
@@ -225,7 +226,8 @@ class Triggers:
 
     def _end(self, cycle: Cycle, outcome: str) -> None:
         with self._database.transaction() as connection:
-            self._update(connection, cycle, state=CycleState.ENDED.value, outcome=outcome)
+            end = store.newest_arrival(connection)
+            self._update(connection, cycle, state=CycleState.ENDED.value, end_arrival=end, outcome=outcome)
         _log.info("cycle ended", line=cycle.line, cycle=cycle.number, outcome=outcome)
 
     @staticmethod

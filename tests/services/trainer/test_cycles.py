@@ -250,18 +250,25 @@ def test_cycles_follow_one_another_from_what_serves_with_the_anchor_as_reference
     assert seen == [(number, number) for number in range(1, 6)]
 
 
-def test_while_users_decide_on_its_candidate_no_other_cycle_starts(bench: Bench) -> None:
+def test_while_users_decide_on_its_candidate_nothing_starts_and_nothing_is_lost(
+    bench: Bench, installation: Installation
+) -> None:
+    """What comes meanwhile is in the next data set; what starts it is feedback on the policy that then serves."""
     bench.add(thumbs(0, 20))
     steps(bench)
     policy = train_a_policy(bench)
-    bench.add(thumbs(20, 60))
+    bench.add(thumbs(20, 20))
     for state in (None, State.PENDING, State.VERIFYING, State.SAFETY, State.EVIDENCE, State.PROMOTING):
         if state is not None:
             release_record(bench, policy, state)
         steps(bench)
         assert (bench.cycle().number, bench.open_runs()) == (1, [])
     decide(bench, policy, State.PROMOTED)
-    assert bench.cycle().number == 2
+    assert (bench.cycle().number, bench.open_runs()) == (1, [])
+    bench.add(thumbs(40, 20))
+    steps(bench)
+    assert (bench.cycle().number, bench.cycle().live_id) == (2, policy)
+    assert len(datasets.read_members(installation.registry.fetch(bench.cycle().dataset_id))) == 60
     (reward_run,) = bench.open_runs()
     bench.succeed(reward_run, reward=True, evaluation_reward=True)
     steps(bench)

@@ -17,13 +17,14 @@ _LINES = """\
 tenant = "demo"
 
 [lines.support.trigger]
-examples = 1100
+examples = 1300
 cycles = 2
 
 [lines.support.training.reward]
 lr = 1e-3
 train_embeddings = false
 surprise = true
+epochs = 2
 # a few dozen corrections teach the policy; too few to say whether a reward model understood them
 minimum_examples = 60
 
