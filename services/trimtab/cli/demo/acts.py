@@ -23,8 +23,8 @@ ROUNDS = ("round one", "round two")
 SAMPLES = 2
 FORCE_REASON = "marketing wants users to feel appreciated; watch the canary"
 _POLL_S = 0.3
-# A fifteenth of PPO's: a step that users do not notice.
-_SMALL_LR = 1e-4
+# So little that users do not notice, and enough to be a policy of its own.
+_SMALL_LR = 1e-5
 # Until so many votes have come that the platform trains on them.
 _COLLECTING_LIMIT_S = 180.0
 # How often the users are asked for more votes because the reward model was refused.
