@@ -26,7 +26,7 @@ _POLL_S = 0.3
 # So little that users do not notice, and enough to be a policy of its own.
 _SMALL_LR = 1e-5
 # Until so many votes have come that the platform trains on them.
-_COLLECTING_LIMIT_S = 180.0
+_COLLECTING_LIMIT_S = 300.0
 # How often the users are asked for more votes because the reward model was refused.
 _REFUSALS = 2
 _Found = TypeVar("_Found")
