@@ -29,7 +29,7 @@ epochs = 2
 minimum_examples = 60
 
 [lines.support.training.ppo]
-iterations = 12
+iterations = 10
 
 [lines.support.release]
 maturity_s = 2.0
