@@ -313,7 +313,14 @@ class Demo:
 
     async def _measure(self, name: str, policy_id: str, kl_to_anchor: float | None) -> report.Measured:
         with self._screen.step(f"held-out questions to the {name}") as step:
-            judgements = await self._users.judge(self._held_out, f"{LINE}@{policy_id}", SAMPLES)
+            model = f"{LINE}@{policy_id}"
+
+            async def served() -> bool | None:
+                return await self._users.can_ask(model) or None
+
+            # the rollout controller's word reaches the gateway by the log, a moment later
+            await self._eventually("the gateway to serve it", served, 10.0)
+            judgements = await self._users.judge(self._held_out, model, SAMPLES)
             measured = report.Measured(name, judgements, kl_to_anchor)
             step.say(f"approval {measured.row()[1]}")
         return measured

@@ -75,6 +75,10 @@ class Users:
 
         await self._at_once(worker, range(self._concurrency))
 
+    async def can_ask(self, model: str) -> bool:
+        """Whether the gateway has heard of a policy."""
+        return (await self._http.get(f"/v1/models/{model}")).status_code == httpx.codes.OK
+
     async def judge(self, questions: Sequence[str], model: str, samples: int) -> list[taste.Judgement]:
         """How `samples` answers to each question look to the users. Nobody votes."""
         judgements: list[taste.Judgement] = []
