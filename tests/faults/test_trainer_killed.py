@@ -102,8 +102,9 @@ def serve(folder: pathlib.Path) -> None:
         threading.Thread(target=target, args=arguments, daemon=True).start()
     assert topics_known.wait(30) and rollouts_known.wait(30)
     deadline = time.monotonic() + 60
-    # nobody releases its policy here
-    while (newest := cycles.newest(LINE)) is None or newest.state is not triggers.CycleState.RELEASE:
+    # nobody releases its policy here; a cycle that has none ends
+    over = (triggers.CycleState.RELEASE, triggers.CycleState.ENDED)
+    while (newest := cycles.newest(LINE)) is None or newest.state not in over:
         assert time.monotonic() < deadline
         cycles.step()
         time.sleep(0.01)
