@@ -6,13 +6,15 @@ Exit code 0 when at least nine in ten ended well. Memory is the largest sum of w
 private and their share of what is common (PSS), looked at every two seconds.
 """
 
+import contextlib
 import json
-import pathlib
 import subprocess
 import sys
 import threading
 import time
 from typing import Any
+
+import psutil
 
 LOOK_EVERY_S = 2.0
 
@@ -23,35 +25,21 @@ class Memory(threading.Thread):
     def __init__(self, root: int) -> None:
         super().__init__(daemon=True)
         self.peak_gib = 0.0
-        self._root = root
+        self._root = psutil.Process(root)
         self.ended = threading.Event()
 
     def run(self) -> None:
         while not self.ended.wait(LOOK_EVERY_S):
-            held_kib = sum(_pss_kib(pid) for pid in _family(self._root))
-            self.peak_gib = max(self.peak_gib, held_kib / 1024**2)
+            with contextlib.suppress(psutil.NoSuchProcess):  # the demo has ended
+                self.peak_gib = max(self.peak_gib, _held_bytes(self._root) / 2**30)
 
 
-def _family(root: int) -> set[int]:
-    parents: dict[int, int] = {}
-    for folder in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text()
-        except OSError:
-            continue
-        parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
-    family = {root}
-    while grown := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= grown
-    return family
-
-
-def _pss_kib(pid: int) -> int:
-    try:
-        lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+def _held_bytes(root: psutil.Process) -> int:
+    held = 0
+    for process in (root, *root.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            held += process.memory_full_info().pss
+    return held
 
 
 def play(seed: str) -> tuple[int, float, float, dict[str, Any]]:

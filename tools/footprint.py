@@ -19,7 +19,7 @@ import time
 import httpx
 import psutil
 
-from trimtab.cli import platform
+from trimtab.cli import app, platform
 from trimtab.core import errors
 from trimtab.rpc import secrets
 
@@ -45,10 +45,7 @@ def name_of(process: psutil.Process) -> str:
     words = process.cmdline()
     if "up" in words:
         return "supervisor"
-    return next((word for word in words if word in _NAMES), "other")
-
-
-_NAMES = ("gateway", "policy", "reward", "feedback", "ledger", "trainer", "rollout")
+    return next((word for word in words if word in app.PROCESSES), "other")
 
 
 def cpu_s(processes: list[psutil.Process]) -> dict[str, float]:

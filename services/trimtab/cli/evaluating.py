@@ -19,7 +19,6 @@ from trimtab_client import errors as client_errors
 
 _AT_ONCE = 8
 _SCORED_AT_ONCE = 64
-_SHORT = 12
 # Fewer to fit bags of words to leave a fold of the choice of their decay without any.
 _FEWEST_PAIRS = 3
 # Of a prompt, not of the platform: the others go on.
@@ -187,7 +186,7 @@ class _Evaluation:
 
     async def _scores(self, items: Sequence[scoring.ScoreItem]) -> list[scoring.Score]:
         scores: list[scoring.Score] = []
-        with self._screen.step(f"scoring {len(items):,} answers by reward model {self._judge[:_SHORT]}") as step:
+        with self._screen.step(f"scoring {len(items):,} answers by reward model {self._judge[: show.SHORT]}") as step:
             for start in range(0, len(items), _SCORED_AT_ONCE):
                 request = scoring.ScoreRequest(self._judge, tuple(items[start : start + _SCORED_AT_ONCE]))
                 answer = await platform.patiently(lambda: self._doors.reward.score(request))  # noqa: B023
@@ -222,7 +221,7 @@ class _Evaluation:
     def _show_preferences(
         self, own: measuring.Predictor, line: "WordsLine | None", unscored: Sequence[measuring.Judged]
     ) -> None:
-        rows = [(f"reward model {self._judge[:_SHORT]}", own)]
+        rows = [(f"reward model {self._judge[: show.SHORT]}", own)]
         if line is not None:
             rows.append(("bag of words", line.predictor))
         self._screen.say("")
@@ -261,7 +260,7 @@ def pinned(layout: platform.Layout, given: str, line: str) -> str:
 
 def _short(policy: str) -> str:
     line, _, pin = policy.partition("@")
-    return f"{line}@{pin[:_SHORT]}"
+    return f"{line}@{pin[: show.SHORT]}"
 
 
 async def _answer(

@@ -9,8 +9,6 @@ from trimtab.cli import artifacts, operating, platform, show
 from trimtab.core import examples, feedback, ledger
 from trimtab.core import runs as core_runs
 
-_SHORT = 12
-
 
 async def trace(state: pathlib.Path, identity: str, as_json: bool) -> None:
     """The chain from completion to release, one line a link."""
@@ -29,7 +27,9 @@ def _links(chain: ledger.TraceResponse) -> list[tuple[str, str, str]]:
         answers = " | ".join(_quote(response.text.body) for response in completion.responses)
         exposure = completion.exposure
         arm = f", {exposure.arm.value} arm" if exposure and exposure.arm else ""
-        policy = f"policy {completion.policy_id[:_SHORT]}{arm}" if completion.policy_id else completion.origin.value
+        policy = (
+            f"policy {completion.policy_id[: show.SHORT]}{arm}" if completion.policy_id else completion.origin.value
+        )
         rows.append(("completion", completion.id, f"{policy}: {answers}"))
     for traced in chain.feedback:
         copies = f", {traced.copies} more copies" if traced.copies else ""
@@ -40,11 +40,11 @@ def _links(chain: ledger.TraceResponse) -> list[tuple[str, str, str]]:
         rows.append(("example", example.id, f"{what}, revision {example.revision}, fold {example.fold}"))
     for member in chain.datasets:
         reason = f": {member.reason}" if member.reason else ""
-        rows.append(("data set", member.dataset_id[:_SHORT], f"{member.disposition}{reason}"))
+        rows.append(("data set", member.dataset_id[: show.SHORT], f"{member.disposition}{reason}"))
     for model in chain.models:
         if model.kind.value != "dataset":
             verdict = "gates passed" if model.passed else "refused at the gate"
-            rows.append((model.kind.value.replace("_", " "), model.id[:_SHORT], f"run {model.run_id}, {verdict}"))
+            rows.append((model.kind.value.replace("_", " "), model.id[: show.SHORT], f"run {model.run_id}, {verdict}"))
     for release_id in chain.quarantined_by:
         rows.append(("quarantine", release_id, "an example of this chain trains nothing: the release ended worse"))
     for release in chain.releases:
@@ -74,7 +74,13 @@ async def models(state: pathlib.Path, as_json: bool) -> None:
         screen.json([plain(manifest) for manifest in manifests])
         return
     rows = [
-        (item.id[:_SHORT], item.kind.value.replace("_", " "), item.line, item.method, "yes" if item.passed else "no")
+        (
+            item.id[: show.SHORT],
+            item.kind.value.replace("_", " "),
+            item.line,
+            item.method,
+            "yes" if item.passed else "no",
+        )
         for item in manifests
     ]
     screen.table(("model", "kind", "line", "method", "gates passed"), rows)
@@ -92,8 +98,8 @@ async def model(state: pathlib.Path, prefix: str, as_json: bool) -> None:
         ("line", manifest.line),
         ("method", manifest.method),
         ("run", manifest.run_id),
-        ("parents", ", ".join(parent[:_SHORT] for parent in manifest.parents)),
-        ("data sets", ", ".join(dataset[:_SHORT] for dataset in manifest.datasets)),
+        ("parents", ", ".join(parent[: show.SHORT] for parent in manifest.parents)),
+        ("data sets", ", ".join(dataset[: show.SHORT] for dataset in manifest.datasets)),
         ("size", f"{sum(file.size for file in manifest.files) / 1e6:.1f} MB in {len(manifest.files)} files"),
     ]
     screen.table(("", ""), [(name, value) for name, value in rows if value])

@@ -13,7 +13,6 @@ from trimtab.cli import artifacts, inspecting, operating, platform, show
 from trimtab.core import control, errors, models, releases
 from trimtab.trainer import datasets
 
-_SHORT = 12
 # Fields of a run's specification, with what the model that was made owes them.
 _ROLES = {
     "parent_id": "weights from",
@@ -189,7 +188,7 @@ def kind(of: models.ModelKind) -> str:
 
 def describe(manifest: registry.Manifest) -> str:
     """A model or data set in a line."""
-    words = f"{kind(manifest.kind)} {manifest.id[:_SHORT]}"
+    words = f"{kind(manifest.kind)} {manifest.id[: show.SHORT]}"
     if manifest.kind is models.ModelKind.DATASET:
         used = manifest.settings.get("card", {}).get("dispositions", {})
         counts = ", ".join(f"{used[name]:,} {name}" for name in _DISPOSITIONS if used.get(name))

@@ -10,7 +10,6 @@ from trimtab.cli import inspecting, platform, show
 from trimtab.core import completions, control, errors, ledger, lines, releases, runs
 from trimtab.rollout import processes
 
-_SHORT = 12
 _QUICK_S = 5.0
 _Told = TypeVar("_Told")
 
@@ -170,8 +169,8 @@ def _show(screen: show.Screen, facts: platform.Facts, listed: tuple[Process, ...
         [
             (
                 one.name,
-                one.stable_id[:_SHORT] or "none yet",
-                one.candidate_id[:_SHORT] or "-",
+                one.stable_id[: show.SHORT] or "none yet",
+                one.candidate_id[: show.SHORT] or "-",
                 one.release_state or "-",
                 _feedback(one.counts),
                 _examples(one.counts),
@@ -182,7 +181,7 @@ def _show(screen: show.Screen, facts: platform.Facts, listed: tuple[Process, ...
     )
     screen.say("")
     approvals = [
-        (one.name, approval.policy_id[:_SHORT], approval.role, str(approval.votes), _share(approval.approval))
+        (one.name, approval.policy_id[: show.SHORT], approval.role, str(approval.votes), _share(approval.approval))
         for one in found
         for approval in one.approvals
     ]

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from trimtab.cli import inspecting, operating, platform, show
 from trimtab.core import control, errors, ledger, releases
 
-_SHORT = 12
-
 
 async def show_list(state: pathlib.Path, line: str, as_json: bool) -> None:
     async with platform.doors(platform.Layout(state), line) as doors:
@@ -42,7 +40,7 @@ async def release(state: pathlib.Path, beginning: str, reason: str, as_json: boo
         screen.json(inspecting.plain(freed))
         return
     held = freed.quarantine
-    rewards = ", ".join(reward[:_SHORT] for reward in held.reward_ids) if held else ""
+    rewards = ", ".join(reward[: show.SHORT] for reward in held.reward_ids) if held else ""
     what = [f"{entry.examples} examples"] if entry.examples else []
     what += [f"reward model {rewards}"] if rewards else []
     screen.say(show.literal(f"released: {' and '.join(what)} of release {freed.id} may train again"))
@@ -68,10 +66,10 @@ def _row(entry: ledger.QuarantineEntry) -> tuple[str, ...]:
     return (
         one.id,
         one.context.line,
-        one.candidate_id[:_SHORT],
+        one.candidate_id[: show.SHORT],
         show.moment(held.at),
         str(entry.examples) if held.dataset_id else "-",
-        ", ".join(reward[:_SHORT] for reward in held.reward_ids) or "-",
+        ", ".join(reward[: show.SHORT] for reward in held.reward_ids) or "-",
         _now(one, held),
     )
 

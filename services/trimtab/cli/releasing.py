@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from trimtab.cli import inspecting, platform, show
 from trimtab.core import control, errors, ledger, releases
 
-_SHORT, _MODEL_ID = 12, 64
+_MODEL_ID = 64
 _ASK_EVERY_S = 0.5
 # Acts that change no state: history has them in no transition.
 _NO_MOVE = frozenset({"release.pause", "release.resume", "quarantine.release"})
@@ -28,7 +28,7 @@ async def status(state: pathlib.Path, line: str, as_json: bool) -> None:
             (
                 release.id,
                 release.context.line,
-                release.candidate_id[:_SHORT],
+                release.candidate_id[: show.SHORT],
                 release.state.value.replace("_", " ") + (", paused" if release.paused else ""),
                 release.history[-1].reason if release.history else "",
             )
@@ -38,7 +38,7 @@ async def status(state: pathlib.Path, line: str, as_json: bool) -> None:
     for head in heads(listed).values():
         for target in head.arms:
             if target.weight > 0:
-                share = f"policy {target.policy_id[:_SHORT]} takes {target.weight:.0%} of new sessions"
+                share = f"policy {target.policy_id[: show.SHORT]} takes {target.weight:.0%} of new sessions"
                 screen.say(f"live on line {show.literal(head.context.line)}: {share}")
     if not listed:
         screen.say("No policy has been adopted yet: `trimtab rollout adopt MODEL --reason WHY`.")
@@ -69,7 +69,7 @@ async def watch(state: pathlib.Path, line: str, as_json: bool) -> None:
 
 def _tell(screen: show.Screen, release: releases.Release, told: dict[str, str], as_json: bool) -> None:
     paused = ", paused" if release.paused else ""
-    words = f"{release.candidate_id[:_SHORT]} {platform.describe_release(release)}{paused}"
+    words = f"{release.candidate_id[: show.SHORT]} {platform.describe_release(release)}{paused}"
     if told.get(release.id) == words:
         return
     told[release.id] = words
@@ -92,12 +92,12 @@ async def history(state: pathlib.Path, line: str, beginning: str, as_json: bool)
     for number, release in enumerate(listed):
         if number:
             screen.say("")
-        against = f" against {release.stable_id[:_SHORT]}" if release.stable_id else ", the line's first"
+        against = f" against {release.stable_id[: show.SHORT]}" if release.stable_id else ", the line's first"
         verdict = f", verdict: {_verdict(release)}" if release.evidence else ""
         screen.say(
             show.literal(
-                f"release {release.id} on line {release.context.line}: policy {release.candidate_id[:_SHORT]}{against}"
-                f"{verdict}"
+                f"release {release.id} on line {release.context.line}: "
+                f"policy {release.candidate_id[: show.SHORT]}{against}{verdict}"
             )
         )
         screen.table(("when (UTC)", "what", "who", "why"), _events(release))
@@ -135,7 +135,7 @@ async def audited(state: pathlib.Path, line: str, limit: int, as_json: bool) -> 
                 record.actor,
                 record.act,
                 # a model's id is long; the others are read whole
-                record.target[:_SHORT] if len(record.target) == _MODEL_ID else record.target,
+                record.target[: show.SHORT] if len(record.target) == _MODEL_ID else record.target,
                 record.context.line,
                 record.reason,
             )

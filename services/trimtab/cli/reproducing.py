@@ -7,8 +7,6 @@ import tempfile
 from trimtab.cli import artifacts, platform, show
 from trimtab.trainer import jobs, reproducing
 
-_SHORT = 12
-
 
 def reproduce(state: pathlib.Path, beginning: str, as_json: bool) -> int:
     """Runs it again in a scratch folder, prints what is equal; exit code 0 when every file is."""
@@ -39,10 +37,10 @@ def _show(screen: show.Screen, found: reproducing.Reproduction) -> None:
         ("model", "file", "published", "made again", ""),
         [
             (
-                f"{file.kind.replace('_', ' ')} {file.model_id[:_SHORT]}",
+                f"{file.kind.replace('_', ' ')} {file.model_id[: show.SHORT]}",
                 file.path,
-                file.published[:_SHORT],
-                file.made[:_SHORT],
+                file.published[: show.SHORT],
+                file.made[: show.SHORT],
                 _verdict(file),
             )
             for file in found.files

@@ -33,6 +33,10 @@ def _harmless(words: str) -> str:
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in words)
 
 
+# So much of a model's id tells it apart from others.
+SHORT = 12
+
+
 def moment(at: datetime.datetime) -> str:
     """A moment as people read it: UTC, to the second."""
     return f"{at.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S}"

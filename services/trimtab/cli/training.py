@@ -12,7 +12,6 @@ from trimtab.cli import artifacts, inspecting, lineage, operating, platform, sho
 from trimtab.core import errors, models, runs
 from trimtab.trainer import recipes
 
-_SHORT = 12
 _INPUTS = {
     "parent_id": "weights from",
     "reference_id": "anchor",
@@ -73,7 +72,7 @@ def card(screen: show.Screen, detail: runs.GetRunResponse, store: registry.Regis
         )
     for model in detail.models:
         verdict = "gates passed" if model.passed else "[red]refused at its gates[/]"
-        screen.say(f"\n{lineage.kind(model.kind)} {model.id[:_SHORT]}: {verdict if model.gates else 'not judged'}")
+        screen.say(f"\n{lineage.kind(model.kind)} {model.id[: show.SHORT]}: {verdict if model.gates else 'not judged'}")
         show_gates(screen, model.gates)
 
 
@@ -103,7 +102,7 @@ def facts(run: runs.Run) -> list[tuple[str, str]]:
 
 
 def _time(at: datetime.datetime | None) -> str:
-    return f"{at.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC" if at else ""
+    return f"{show.moment(at)} UTC" if at else ""
 
 
 def _duration(run: runs.Run) -> str:
@@ -119,7 +118,7 @@ def inputs(spec: runs.RunSpec, store: registry.Registry) -> list[tuple[str, str,
     for field, role in _INPUTS.items():
         model_id = getattr(spec, field)
         if model_id:
-            rows.append((role, model_id[:_SHORT], lineage.describe(store.manifest(model_id))))
+            rows.append((role, model_id[: show.SHORT], lineage.describe(store.manifest(model_id))))
     return rows
 
 
@@ -176,7 +175,7 @@ async def start(state: pathlib.Path, asked: Asked, watch: bool, as_json: bool) -
     elif watch:
         card(screen, detail, artifacts.open_registry(layout))
     else:
-        screen.say(f"run {run.id}: {platform.describe_run(run)}; `trimtab train show {run.id[:_SHORT]} --watch`")
+        screen.say(f"run {run.id}: {platform.describe_run(run)}; `trimtab train show {run.id[: show.SHORT]} --watch`")
 
 
 def _named(layout: platform.Layout, given: str, tenant: str, line: str) -> str:
