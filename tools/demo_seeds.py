@@ -55,11 +55,14 @@ def play(seed: str) -> tuple[int, float, float, dict[str, Any]]:
 
 
 def row(seed: str, code: int, seconds: float, gib: float, shown: dict[str, Any]) -> str:
-    policies = [f"{one['approval']:.3f} ({one['low']:.3f} to {one['high']:.3f})" for one in shown.get("policies", ())]
+    policies = [
+        f"{one['approval']:.3f} ({one['low']:.3f} to {one['high']:.3f}), {one['kl_to_anchor']:.1f}, {one['words']:.1f}"
+        for one in shown.get("policies", ())
+    ]
     states = [one["state"].replace("_", " ") for one in shown.get("releases", ())]
     books = shown.get("books", {})
     votes = f"{books['acknowledged']}, {'balanced' if books['balance'] else 'not balanced'}" if books else ""
-    cells = [seed, str(code), *(policies or [""] * 3), ", ".join(states), votes, f"{seconds:.0f}", f"{gib:.1f}"]
+    cells = [seed, str(code), *(policies or [""] * 5), ", ".join(states), votes, f"{seconds:.0f}", f"{gib:.1f}"]
     return f"| {' | '.join(cells)} |"
 
 
@@ -67,8 +70,9 @@ def main() -> None:
     seeds = sys.argv[1:]
     if not seeds:
         sys.exit("usage: python tools/demo_seeds.py SEED...")
-    print("| seed | exit | first policy | promoted | planted | releases | votes | s | GiB |")
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    columns = "seed | exit | first policy | round one | round two | small step | planted | releases | votes | s | GiB"
+    print("Policies: approval (95 %), KL to the anchor in nats per answer, words.\n")
+    print(f"| {columns} |\n|{'---|' * len(columns.split('|'))}", flush=True)
     well = 0
     for seed in seeds:
         code, *rest = play(seed)

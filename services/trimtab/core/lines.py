@@ -12,7 +12,7 @@ from trimtab.core import errors
 class TriggerConfig:
     """When new examples start a cycle (reward model, then policy)."""
 
-    # New examples that may train, since the last cycle, that start the next; 0 means only by request.
+    # New examples that may train, since the last cycle ended, that start the next; 0 means only by request.
     examples: int = 200
     # Cycles by triggers that train a policy, at most; 0 means no limit. One whose reward model was refused is none.
     cycles: int = 0

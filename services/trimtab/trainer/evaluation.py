@@ -70,9 +70,7 @@ def measure(
     """Answers of both to (some of) these prompts, judged."""
     skipped = encoding.Skipped()
     pool = rollouts.encode_prompts(candidate, prompts, skipped)
-    chosen = rollouts.choose_prompts(
-        pool, min(settings.evaluation_prompts, len(pool)), encoding.seed_of(seed, "prompts")
-    )
+    chosen = rollouts.choose(pool, min(settings.evaluation_prompts, len(pool)), encoding.seed_of(seed, "prompts"))
     asked = [prompt.messages for prompt in chosen]
     ours = _answer(candidate, asked, settings, encoding.seed_of(seed, "candidate"))
     theirs = _answer(reference, asked, settings, encoding.seed_of(seed, "reference"))

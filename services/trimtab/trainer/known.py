@@ -1,18 +1,15 @@
-"""What the topics say about every line: its anchor, its published models, its quarantines, the newest
-generation that published.
+"""What the topics say about every line: anchor, live policy, releases, quarantines, published models, generation.
 
-Folded from `rollouts` and `models` at every start by threads of `trainer.app`; read by `trainer.triggers` (is there an
-anchor?) and `trainer.publishing` (is it announced already, am I fenced off?). Nothing here is stored.
+Folded from `rollouts` and `models` at every start by threads of `trainer.app`; read by `trainer.triggers` (where does a
+cycle start, what became of its candidate?) and `trainer.publishing` (is it announced already, am I fenced off?).
+Nothing here is stored.
 """
 
 import threading
 
 from trimtab.bus import port
-from trimtab.core import models, releases
+from trimtab.core import completions, models, releases
 from trimtab.wire import schemas
-
-# A release that has not taken traffic says nothing yet about the line, and a failed one never will.
-_UNPROVEN = frozenset({releases.ReleaseState.PENDING, releases.ReleaseState.VERIFYING, releases.ReleaseState.FAILED})
 
 
 class Known:
@@ -20,10 +17,10 @@ class Known:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._releases: dict[tuple[str, str], releases.Release] = {}
+        # By line, then by release id: the newest record of each.
+        self._releases: dict[tuple[str, str], dict[str, releases.Release]] = {}
         self._models: dict[str, models.PublishedModel] = {}
         self._generations: dict[tuple[str, str], int] = {}
-        self._quarantines: dict[tuple[str, str], dict[str, releases.Quarantine]] = {}
 
     def apply_release(self, record: port.Record) -> None:
         """One record of topic `rollouts`."""
@@ -38,14 +35,11 @@ class Known:
         self.see_model(schemas.decode(record.value, record.headers, models.PublishedModel))
 
     def see_release(self, release: releases.Release) -> None:
-        if release.quarantine is not None:
-            line = (release.context.tenant, release.context.line)
-            with self._lock:
-                self._quarantines[line] = self._quarantines.get(line, {}) | {release.id: release.quarantine}
-        if release.state in _UNPROVEN or not release.anchor_id:
-            return
+        line = (release.context.tenant, release.context.line)
         with self._lock:
-            self._releases[(release.context.tenant, release.context.line)] = release
+            by_id = self._releases.setdefault(line, {})
+            if release.id not in by_id or by_id[release.id].revision <= release.revision:
+                by_id[release.id] = release
 
     def see_model(self, model: models.PublishedModel) -> None:
         line = (model.context.tenant, model.context.line)
@@ -55,14 +49,33 @@ class Known:
 
     def anchor(self, tenant: str, line: str) -> str:
         """The policy a line is anchored to; empty until it has adopted one."""
+        head = self._head(tenant, line)
+        return head.anchor_id if head else ""
+
+    def live(self, tenant: str, line: str) -> str:
+        """The policy that serves a line's users (of two, the stable one); empty until it has adopted one."""
+        head = self._head(tenant, line)
+        stable = (target.policy_id for target in head.arms if target.arm is completions.Arm.STABLE) if head else ()
+        return next(iter(stable), "")
+
+    def release_of(self, tenant: str, line: str, model_id: str) -> releases.Release | None:
+        """The newest release of a policy; None while there has been none."""
         with self._lock:
-            release = self._releases.get((tenant, line))
-        return release.anchor_id if release else ""
+            every = self._releases.get((tenant, line), {}).values()
+            mine = [release for release in every if release.candidate_id == model_id]
+        return max(mine, key=lambda release: (release.created_at, release.id), default=None)
+
+    def _head(self, tenant: str, line: str) -> releases.Release | None:
+        """The line's newest record: every one carries the line's anchor and what it serves."""
+        with self._lock:
+            every = self._releases.get((tenant, line), {}).values()
+            return max(every, key=lambda release: release.revision, default=None)
 
     def quarantines(self, tenant: str, line: str) -> dict[str, releases.Quarantine]:
         """By release id, also those that were released again."""
         with self._lock:
-            return self._quarantines.get((tenant, line), {})
+            every = self._releases.get((tenant, line), {}).items()
+            return {release_id: release.quarantine for release_id, release in every if release.quarantine is not None}
 
     def model(self, model_id: str) -> models.PublishedModel | None:
         with self._lock:

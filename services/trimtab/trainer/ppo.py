@@ -3,11 +3,20 @@
 An iteration draws answers, scores them, turns score and per-token KL to the reference into rewards, estimates
 advantages with the critic, and takes a few clipped steps with both. The KL is part of the reward and of no loss (see
 `trainer.kl`). Equations are in `trainer.advantages` and `trainer.losses`.
+
+What people wrote themselves (edits, demonstrations) is mixed in as Ouyang et al. 2022 mix in pretraining data
+(arXiv:2203.02155, equation 2, "PPO-ptx"): each step ascends
+
+    E[clipped objective] + gamma E[log pi(token of a demonstrated answer)],  gamma = `demonstration_weight`,
+
+the second mean over the tokens of `demonstrations` answers drawn anew for the step. A reward model can only rank what
+the policy says; a corrected fact tells it what to say.
 """
 
 import copy
 import dataclasses
 import random
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +35,7 @@ from trimtab.trainer import (
     progress,
     recipes,
     rollouts,
+    sft,
 )
 
 
@@ -53,9 +63,11 @@ class Learner:
         reference: loading.LoadedPolicy,
         reward: rewards.LoadedReward,
         settings: recipes.PPOSettings,
+        demonstrations: Sequence[sft.Demonstration] = (),
     ) -> None:
         steps = settings.iterations * settings.epochs * settings.minibatches
         self.policy, self._reference, self._settings = policy, reference, settings
+        self._demonstrations = demonstrations if settings.demonstration_weight else ()
         self._critic = critic_from(reward, policy)
         self._policy_optimizer = optim.for_model(policy.model, settings, steps)
         self._critic_optimizer = optim.for_model(self._critic, settings, steps, lr=settings.critic_lr)
@@ -98,6 +110,7 @@ class Learner:
     def learn(self, steps: Sequence[Step], seed: int) -> dict[str, float]:
         """The clipped steps of an iteration; figures are means over all its tokens and passes."""
         totals = {"approximate_kl": 0.0, "clip_fraction": 0.0, "value_loss": 0.0, "policy_loss": 0.0}
+        told: list[float] = []
         tokens = 0
         for epoch in range(self._settings.epochs):
             order = list(range(len(steps)))
@@ -105,8 +118,17 @@ class Learner:
             for number in range(self._settings.minibatches):
                 minibatch = [steps[i] for i in order[number :: self._settings.minibatches]]
                 if minibatch:
+                    if self._demonstrations:
+                        told.append(self.demonstrate(encoding.seed_of(seed, "shown", epoch, number)))
                     tokens += self._update(minibatch, totals)
-        return {name: value / tokens for name, value in totals.items()}
+        figures = {name: value / tokens for name, value in totals.items()}
+        return figures | ({"demonstration_loss_nats_per_token": statistics.fmean(told)} if told else {})
+
+    def demonstrate(self, seed: int) -> float:
+        """Adds the gradient of -gamma log p of a step's demonstrated answers; their mean -log p, in nats a token."""
+        settings = self._settings
+        shown = rollouts.choose(self._demonstrations, settings.demonstrations, seed)
+        return sft.accumulate(self.policy, shown, settings, settings.demonstration_weight)
 
     def _update(self, minibatch: Sequence[Step], totals: dict[str, float]) -> int:
         """One step of policy and critic; adds sums over tokens to `totals` and returns how many tokens there were."""
@@ -168,11 +190,12 @@ def train(
     pool = rollouts.encode_prompts(policy, encoding.distinct_prompts(dataset.of("train")), skipped)
     if not pool:
         raise errors.InvalidField("dataset_id", "holds no prompt that can be trained on", "choose another data set")
-    learner = Learner(policy, reference, reward, settings)
+    demonstrations = sft.prepare(policy, dataset.of("train", *sft.TEACHING), skipped)
+    learner = Learner(policy, reference, reward, settings, demonstrations)
     max_tokens = min(settings.max_tokens, policy.profile.max_tokens)
     done = report.begin("proximal policy optimisation", settings.iterations, learner.carried)
     for iteration in range(done, settings.iterations):
-        prompts = rollouts.choose_prompts(pool, settings.prompts, encoding.seed_of(seed, "prompts", iteration))
+        prompts = rollouts.choose(pool, settings.prompts, encoding.seed_of(seed, "prompts", iteration))
         batch = rollouts.collect(
             policy,
             reward,
@@ -189,6 +212,7 @@ def train(
         report.step({**batch.figures(), **judged, **learned})
     books = {
         "prompts": float(len(pool)),
+        "demonstrations": float(len(demonstrations)),
         "unscored": float(learner.values["unscored"]),
         "steps_skipped": float(learner.steps_skipped),
     }

@@ -143,12 +143,17 @@ class PPOSettings(PolicySettings):
     dual_clip: float = 3.0
     # Added to the score of an answer that was cut off at `max_tokens`.
     missing_eos: float = -1.0
+    # Weight of the edits and demonstrations of the data set, mixed into every step; 0 leaves them out.
+    demonstration_weight: float = 0.5
+    # How many of them are drawn for a step.
+    demonstrations: int = 32
 
     def check(self) -> None:
         PolicySettings.check(self)
+        _positive(self, "demonstrations")
         _positive(self, "iterations", "prompts", "samples", "max_tokens", "epochs", "minibatches", "critic_lr")
         _positive(self, "kl_horizon", "clip", "value_clip", "dual_clip", "gamma")
-        _not_negative(self, "beta", "kl_target", "lam")
+        _not_negative(self, "beta", "kl_target", "lam", "demonstration_weight")
 
 
 Settings = SFTSettings | RewardSettings | PPOSettings

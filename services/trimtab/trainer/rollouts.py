@@ -10,12 +10,14 @@ import dataclasses
 import random
 import statistics
 from collections.abc import Sequence
+from typing import TypeVar
 
 from trimtab.core import completions, scoring, text
 from trimtab.modeling import decoder, loading, rewards
 from trimtab.trainer import encoding
 
 Prompt = tuple[text.Message, ...]
+_Item = TypeVar("_Item")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,9 +71,9 @@ def encode_prompts(
     return kept
 
 
-def choose_prompts(pool: Sequence[EncodedPrompt], count: int, seed: int) -> list[EncodedPrompt]:
+def choose(pool: Sequence[_Item], count: int, seed: int) -> list[_Item]:
     """Different ones while the pool lasts, then the same again."""
-    chosen: list[EncodedPrompt] = []
+    chosen: list[_Item] = []
     rng = random.Random(seed)
     while len(chosen) < count:
         chosen += rng.sample(pool, min(len(pool), count - len(chosen)))

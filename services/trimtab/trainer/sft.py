@@ -86,15 +86,17 @@ def batches(
             yield [train_set[i] for i in order[start : start + settings.batch]]
 
 
-def accumulate(policy: loading.LoadedPolicy, batch: Sequence[Demonstration], settings: recipes.SFTSettings) -> float:
-    """Adds the gradient of the step's loss to the weights' gradients; the loss."""
+def accumulate(
+    policy: loading.LoadedPolicy, batch: Sequence[Demonstration], settings: recipes.RunSettings, scale: float = 1.0
+) -> float:
+    """Adds `scale` times the gradient of the step's loss to the weights' gradients; the loss, without the scale."""
     total = sum(one.weight * len(one.answer.response) for one in batch)
     loss = 0.0
     lengths = [len(one.answer) for one in batch]
     for indices in logprobs.batches_by_length(lengths, settings.micro_batch_positions):
         part = [batch[i] for i in indices]
         term = losses.token_mean(_weighted_nll(policy, part), total)
-        term.backward()  # type: ignore[no-untyped-call]
+        (scale * term).backward()  # type: ignore[no-untyped-call]
         loss += term.item()
     return loss
 

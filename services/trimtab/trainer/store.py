@@ -94,9 +94,11 @@ CYCLES = sqlalchemy.Table(
     Column("state", String, nullable=False),
     Column("cut_arrival", Integer, nullable=False),
     Column("anchor_id", String, nullable=False),
+    Column("live_id", String, nullable=False),
     Column("dataset_id", String, nullable=False, default=""),
     Column("reward_run_id", String, nullable=False, default=""),
     Column("policy_run_id", String, nullable=False, default=""),
+    Column("end_arrival", Integer, nullable=False, default=0),
     Column("outcome", Text, nullable=False, default=""),
     sqlalchemy.UniqueConstraint("tenant", "line", "number"),
 )

@@ -1,4 +1,14 @@
-"""Starts and carries on training cycles: enough new examples -> data set -> reward model -> policy.
+"""Starts and carries on training cycles: enough new examples -> data set -> reward model -> policy -> its release.
+
+A line's cycles follow one another without end. Each
+
+- starts when enough examples have arrived since the last one ended, whatever became of that one: nothing is trained
+  twice without news of what serves now, and a candidate that was refused, rolled back or not proven stops nothing;
+- cuts a data set of *all* the line's examples, so that a reward model, made anew from the anchor, is never taught by
+  the newest answers alone (replay);
+- trains the policy that serves the line now, against the anchor as reference: the KL that PPO weighs and the gate
+  bounds is that to the anchor, not a sum over cycles;
+- ends with its candidate's release. Until then nobody knows which policy the next one would start from.
 
 One worker thread of `trainer.app` calls `step` again and again. A cycle's state is a row in the store and every step
 is a function of it, so that a trainer killed anywhere takes the step again: the cut is fixed by `cut_arrival` before
@@ -13,7 +23,7 @@ from typing import Any
 
 import sqlalchemy
 
-from trimtab.core import errors, lines, models, runs
+from trimtab.core import errors, lines, models, releases, runs
 from trimtab.obs import logging
 from trimtab.trainer import cuts, known, publishing, requests, runbook, store
 
@@ -25,12 +35,14 @@ class CycleState(enum.StrEnum):
     CUTTING = "cutting"
     REWARD = "reward"
     POLICY = "policy"
+    RELEASE = "release"
     ENDED = "ended"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cycle:
-    """One pass from feedback to a policy. number: 1 for a line's first. outcome: how it ended, in words."""
+    """One pass from feedback to the users' verdict on a policy. number: 1 for a line's first. live_id: the policy that
+    served when it started. end_arrival: the newest example when it ended; outcome: how, in words."""
 
     ordinal: int
     tenant: str
@@ -39,9 +51,11 @@ class Cycle:
     state: CycleState
     cut_arrival: int
     anchor_id: str
+    live_id: str
     dataset_id: str = ""
     reward_run_id: str = ""
     policy_run_id: str = ""
+    end_arrival: int = 0
     outcome: str = ""
 
 
@@ -103,12 +117,12 @@ class Triggers:
 
     def _maybe_start(self, line: lines.LineConfig, last: Cycle | None) -> None:
         wanted, allowed = line.trigger.examples, line.trigger.cycles
-        anchor = self._known.anchor(line.tenant, line.name)
-        if not wanted or not anchor or (allowed and self._policies_trained(line) >= allowed):
+        anchor, live = (of(line.tenant, line.name) for of in (self._known.anchor, self._known.live))
+        if not wanted or not anchor or not live or (allowed and self._policies_trained(line) >= allowed):
             return
         held = self._cutter.left_out(line.tenant, line.name)
         with self._database.transaction() as connection:
-            number, since = (last.number + 1, last.cut_arrival) if last else (1, 0)
+            number, since = (last.number + 1, last.end_arrival) if last else (1, 0)
             fresh = store.count_new_trainable(connection, line.tenant, line.name, since, held)
             if fresh < wanted:
                 return
@@ -120,6 +134,7 @@ class Triggers:
                     state=CycleState.CUTTING.value,
                     cut_arrival=store.newest_arrival(connection),
                     anchor_id=anchor,
+                    live_id=live,
                 )
             )
         _log.info("cycle started", line=line.name, cycle=number, new_examples=fresh)
@@ -143,12 +158,14 @@ class Triggers:
                 self._after_reward(line, cycle)
             case CycleState.POLICY:
                 self._after_policy(cycle)
+            case CycleState.RELEASE:
+                self._after_release(cycle)
 
     def _cut(self, line: lines.LineConfig, cycle: Cycle) -> None:
         dataset_id = self._cutter.cut(
             cycle.tenant, cycle.line, cycle.cut_arrival, f"cycle {cycle.tenant}/{cycle.line}/{cycle.number}"
         )
-        spec = self._spec(line, cycle, runs.RunKind.REWARD, dataset_id=dataset_id)
+        spec = self._spec(line, cycle, runs.RunKind.REWARD, parent_id=cycle.anchor_id, dataset_id=dataset_id)
         self._queue(cycle, spec, CycleState.REWARD, "reward_run_id", dataset_id=dataset_id)
 
     def _after_reward(self, line: lines.LineConfig, cycle: Cycle) -> None:
@@ -169,6 +186,7 @@ class Triggers:
             line,
             cycle,
             runs.RunKind.PPO,
+            parent_id=cycle.live_id,
             reference_id=cycle.anchor_id,
             reward_id=reward.id,
             evaluation_reward_id=judge.id if judge else "",
@@ -180,15 +198,23 @@ class Triggers:
         run = self._book.get(cycle.tenant, cycle.policy_run_id)
         if run.state not in runbook.FINAL_STATES:
             return
-        published = run.state is runs.RunState.SUCCEEDED
-        self._end(cycle, "published" if published else f"the policy run {run.id} has {run.state}: {run.problem}")
+        if run.state is not runs.RunState.SUCCEEDED:
+            self._end(cycle, f"the policy run {run.id} has {run.state}: {run.problem}")
+            return
+        with self._database.transaction() as connection:
+            self._update(connection, cycle, state=CycleState.RELEASE.value)
+
+    def _after_release(self, cycle: Cycle) -> None:
+        (policy_id,) = self._book.get(cycle.tenant, cycle.policy_run_id).model_ids
+        release = self._known.release_of(cycle.tenant, cycle.line, policy_id)
+        if release is not None and release.state in releases.FINAL_STATES:
+            self._end(cycle, f"{release.state.value.replace('_', ' ')}: {release.history[-1].reason}")
 
     def _spec(self, line: lines.LineConfig, cycle: Cycle, kind: runs.RunKind, **inputs: str) -> runs.RunSpec:
         return runs.RunSpec(
             tenant=cycle.tenant,
             line=cycle.line,
             kind=kind,
-            parent_id=cycle.anchor_id,
             settings_json=requests.merged_settings(line, kind, "{}"),
             seed=cycle.number,
             label=f"cycle {cycle.number}",
@@ -203,7 +229,8 @@ class Triggers:
 
     def _end(self, cycle: Cycle, outcome: str) -> None:
         with self._database.transaction() as connection:
-            self._update(connection, cycle, state=CycleState.ENDED.value, outcome=outcome)
+            end = store.newest_arrival(connection)
+            self._update(connection, cycle, state=CycleState.ENDED.value, end_arrival=end, outcome=outcome)
         _log.info("cycle ended", line=cycle.line, cycle=cycle.number, outcome=outcome)
 
     @staticmethod

@@ -64,8 +64,10 @@ class Bench:
         )
         return rollouts.collect(self.policy, self.reward, prompts, samples=4, max_tokens=16, seed=9)
 
-    def learner(self, settings: recipes.PPOSettings = QUICK) -> ppo.Learner:
-        return ppo.Learner(self.policy, self.reference, self.reward, settings)
+    def learner(
+        self, settings: recipes.PPOSettings = QUICK, demonstrations: tuple[sft.Demonstration, ...] = ()
+    ) -> ppo.Learner:
+        return ppo.Learner(self.policy, self.reference, self.reward, settings, demonstrations)
 
 
 @pytest.fixture
@@ -140,12 +142,96 @@ def test_the_step_is_the_same_for_every_split_into_micro_batches(
         fresh = Bench(trained, bench.folder)
         for model in (fresh.policy.model, fresh.reference.model, fresh.reward.model):
             model.double()
-        learner = fresh.learner(dataclasses.replace(QUICK, micro_batch_positions=positions))
+        learner = fresh.learner(dataclasses.replace(QUICK, micro_batch_positions=positions), shown_to(fresh))
         steps, _ = learner.judge(bench.rollouts().kept)
         learner.learn(steps, seed=0)
         after.append(list(fresh.policy.model.parameters()))
     for one, other in zip(*after, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+def edits(split: datasets.Split = "train") -> list[datasets.DatasetExample]:
+    """Users who found every colour wrong."""
+    return [
+        datasets.DatasetExample(
+            f"e{i}",
+            split,
+            "edit",
+            making.prompt(colour),
+            chosen=making.KIND.format(making.COLOURS[i - 1]),
+            rejected=making.KIND.format(colour),
+        )
+        for i, colour in enumerate(making.COLOURS)
+    ]
+
+
+def shown_to(bench: Bench) -> tuple[sft.Demonstration, ...]:
+    return tuple(sft.prepare(bench.policy, edits(), encoding.Skipped()))
+
+
+def test_demonstrations_add_their_weighted_mean_gradient_to_the_step(bench: Bench) -> None:
+    """gamma / N sum of d(-log p)/d weights, each answer by itself through the model's own forward, in float64."""
+    bench.policy.model.double()
+    settings = dataclasses.replace(QUICK, demonstration_weight=0.7, demonstrations=len(making.COLOURS))
+    loss = bench.learner(settings, shown_to(bench)).demonstrate(seed=3)
+    gradients = [weight.grad.clone() for weight in bench.policy.model.parameters()]
+    bench.policy.model.zero_grad()
+    total, tokens = torch.zeros((), dtype=torch.float64), 0
+    for one in shown_to(bench):
+        prompt, response = one.answer.prompt, one.answer.response
+        logits_S_V = bench.policy.model(torch.tensor([[*prompt, *response]])).logits[0]
+        predicting_N_V = torch.log_softmax(logits_S_V, dim=-1)[len(prompt) - 1 : -1]
+        total = total - predicting_N_V[torch.arange(len(response)), torch.tensor(response)].sum()
+        tokens += len(response)
+    (0.7 * total / tokens).backward()
+    assert loss == pytest.approx(total.item() / tokens, abs=1e-9)
+    for ours, weight in zip(gradients, bench.policy.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, weight.grad, rtol=0, atol=1e-9)
+
+
+def test_demonstrations_move_the_policy_and_not_the_critic(bench: Bench) -> None:
+    """Without advantages and without values to learn, what is shown is all there is."""
+    once = dataclasses.replace(QUICK, minibatches=1, demonstrations=len(making.COLOURS))
+    learner = bench.learner(once, shown_to(bench))
+    steps, _ = learner.judge(bench.rollouts().kept)
+    still = [
+        dataclasses.replace(step, advantages=torch.zeros_like(step.advantages), returns=step.old_values)
+        for step in steps
+    ]
+    before = sft.mean_loss(bench.policy, shown_to(bench))
+    critic = {name: weight.clone() for name, weight in learner.carried.modules["critic"].state_dict().items()}
+    figures = learner.learn(still, seed=0)
+    assert figures["demonstration_loss_nats_per_token"] == pytest.approx(before, abs=1e-4)
+    assert sft.mean_loss(bench.policy, shown_to(bench)) < before - 0.05
+    for name, weight in learner.carried.modules["critic"].state_dict().items():
+        torch.testing.assert_close(weight, critic[name], rtol=0, atol=1e-4)
+
+
+def test_edits_teach_what_a_reward_model_cannot_say_and_held_out_ones_teach_nothing(
+    bench: Bench, trained: dict[str, pathlib.Path]
+) -> None:
+    """Users like kindness and corrected the colours: the policy stays kind and learns the new colours."""
+    before = sft.mean_loss(bench.policy, shown_to(bench))
+    losses = {}
+    for name, weight, split in (("taught", 0.5, "train"), ("left out", 0.0, "train"), ("held out", 0.5, "held_out")):
+        fresh = Bench(trained, bench.folder)
+        told = datasets.Dataset([*making.feedback().examples, *edits(split)])
+        figures = fresh.train(dataclasses.replace(QUICK, iterations=8, demonstration_weight=weight), told)
+        losses[name] = sft.mean_loss(fresh.policy, shown_to(fresh))
+        assert figures["score"] > 0
+        assert ("demonstration_loss_nats_per_token" in figures) is (name == "taught")
+    assert losses["taught"] < 0.5 * before
+    assert losses["left out"] > 0.8 * before and losses["held out"] > 0.8 * before
+
+
+def test_without_edits_the_weight_of_demonstrations_changes_nothing(
+    bench: Bench, trained: dict[str, pathlib.Path]
+) -> None:
+    bench.train(dataclasses.replace(QUICK, iterations=1, demonstration_weight=9.0))
+    other = Bench(trained, bench.folder)
+    other.train(dataclasses.replace(QUICK, iterations=1, demonstration_weight=0.0))
+    for one, same in zip(bench.policy.model.parameters(), other.policy.model.parameters(), strict=True):
+        assert torch.equal(one, same)
 
 
 def test_what_is_held_out_is_never_asked(bench: Bench) -> None:

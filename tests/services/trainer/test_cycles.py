@@ -11,9 +11,11 @@ import pytest
 from tests.services.trainer.conftest import AT, LINE, TENANT, Installation, example, lines_toml, until
 
 from trimtab.bus import connect, topics
-from trimtab.core import examples, lines, models, releases, runs, text
+from trimtab.core import completions, examples, lines, models, releases, runs, text
 from trimtab.trainer import cuts, datasets, known, ledger_link, publishing, quarantines, runbook, store, triggers
 from trimtab.wire import schemas
+
+State = releases.ReleaseState
 
 
 def thumbs(start: int, count: int) -> list[examples.Example]:
@@ -46,6 +48,7 @@ class Bench:
     line: lines.LineConfig
     scratch: pathlib.Path
     adopted: releases.Release
+    records: int = 0
 
     def add(self, several: list[examples.Example]) -> None:
         with self.database.transaction() as connection:
@@ -81,7 +84,7 @@ def bench(installation: Installation, tmp_path: pathlib.Path) -> Iterator[Bench]
     log = connect.open_log(installation.log_url)
     database = store.Store(tmp_path / "trainer.db")
     book, topics_say = runbook.Runbook(database), known.Known()
-    line = lines.LineConfig(LINE, TENANT, lines.TriggerConfig(examples=20, cycles=2))
+    line = lines.LineConfig(LINE, TENANT, lines.TriggerConfig(examples=20))
     link = OneHolder()
     publisher = publishing.Publisher(
         log=log, store=installation.registry, topics_say=topics_say, link=link, config_digest=""
@@ -132,7 +135,9 @@ def test_a_cycle_leads_from_examples_to_a_policy(bench: Bench, installation: Ins
     assert policy_run.spec.dataset_id == data
     (policy,) = bench.succeed(policy_run, policy=True)
     steps(bench)
-    assert (bench.cycle().state, bench.cycle().outcome) == (triggers.CycleState.ENDED, "published")
+    assert bench.cycle().state is triggers.CycleState.RELEASE
+    decide(bench, policy, State.PROMOTED)
+    assert (bench.cycle().state, bench.cycle().outcome) == (triggers.CycleState.ENDED, "promoted: users said so")
     made = {model.id: model for model in installation.published()}
     assert list(made) == [data, reward, judge, policy]
     assert made[policy].parents == (anchor, reward, judge)
@@ -176,17 +181,49 @@ def test_a_failed_reward_run_ends_the_cycle_and_says_why(bench: Bench) -> None:
     assert "no space left" in bench.cycle().outcome
 
 
-def train_a_policy(bench: Bench) -> None:
+def train_a_policy(bench: Bench) -> str:
+    """A cycle's runs, both good; its policy, whose release is to come."""
     bench.succeed(bench.open_runs()[0], reward=True, evaluation_reward=True)
     steps(bench)
-    bench.succeed(bench.open_runs()[0], policy=True)
+    (policy,) = bench.succeed(bench.open_runs()[0], policy=True)
+    steps(bench)
+    assert bench.cycle().state is triggers.CycleState.RELEASE
+    return policy
+
+
+def release_record(bench: Bench, candidate_id: str, state: State) -> None:
+    """What the rollout controller writes of a candidate: it routes, and carries the line's anchor."""
+    anchor, live = (of(TENANT, LINE) for of in (bench.topics_say.anchor, bench.topics_say.live))
+    bench.records += 1
+    serving = candidate_id if state is State.PROMOTED else live
+    bench.topics_say.see_release(
+        releases.Release(
+            id=f"release of {candidate_id}",
+            context=text.Context(TENANT, LINE),
+            revision=1 + bench.records,
+            candidate_id=candidate_id,
+            stable_id=live,
+            anchor_id=anchor,
+            state=state,
+            salt=b"salt",
+            created_at=AT + datetime.timedelta(hours=bench.records),
+            arms=(releases.ArmTarget(completions.Arm.STABLE, serving, weight=1.0),),
+            history=(releases.Transition(state, AT, "users said so", "controller"),),
+        )
+    )
+
+
+def decide(bench: Bench, policy: str, state: State) -> None:
+    """The release of a policy comes to this end."""
+    for step in (State.VERIFYING, State.EVIDENCE, state):
+        release_record(bench, policy, step)
     steps(bench)
 
 
 def test_the_next_cycle_waits_for_new_examples(bench: Bench) -> None:
     bench.add(thumbs(0, 50))
     steps(bench)
-    train_a_policy(bench)
+    decide(bench, train_a_policy(bench), State.PROMOTED)
     bench.add(thumbs(50, 19))
     steps(bench, 5)
     assert bench.cycle().number == 1
@@ -195,10 +232,79 @@ def test_the_next_cycle_waits_for_new_examples(bench: Bench) -> None:
     assert bench.cycle().number == 2
 
 
-def test_cycles_that_train_a_policy_are_limited_and_one_with_a_refused_reward_model_is_none(bench: Bench) -> None:
+def test_cycles_follow_one_another_from_what_serves_with_the_anchor_as_reference(
+    bench: Bench, installation: Installation
+) -> None:
+    """Promoted, not proven, rolled back, refused at the gate, promoted: none of them stops the next cycle."""
+    live = anchor = installation.policy_id
+    seen = []
+    for number, state in enumerate(
+        (State.PROMOTED, State.NOT_PROVEN, State.ROLLED_BACK, State.FAILED, State.PROMOTED), start=1
+    ):
+        bench.add(thumbs(20 * (number - 1), 20))
+        steps(bench)
+        assert bench.cycle().number == number
+        members = datasets.read_members(installation.registry.fetch(bench.cycle().dataset_id))
+        assert len(members) == 20 * number  # replay: all feedback of the line, the oldest too
+        (reward_run,) = bench.open_runs()
+        assert reward_run.spec.parent_id == anchor
+        policy = train_a_policy(bench)
+        policy_run = bench.book.get(TENANT, bench.cycle().policy_run_id)
+        assert (policy_run.spec.parent_id, policy_run.spec.reference_id) == (live, anchor)
+        decide(bench, policy, state)
+        assert bench.cycle().outcome == f"{state.value.replace('_', ' ')}: users said so"
+        live = policy if state is State.PROMOTED else live
+        seen.append((reward_run.spec.seed, policy_run.spec.seed))
+    assert seen == [(number, number) for number in range(1, 6)]
+
+
+def test_while_users_decide_on_its_candidate_nothing_starts_and_nothing_is_lost(
+    bench: Bench, installation: Installation
+) -> None:
+    """What comes meanwhile is in the next data set; what starts it is feedback on the policy that then serves."""
     bench.add(thumbs(0, 20))
     steps(bench)
-    train_a_policy(bench)
+    policy = train_a_policy(bench)
+    bench.add(thumbs(20, 20))
+    for state in (None, State.PENDING, State.VERIFYING, State.SAFETY, State.EVIDENCE, State.PROMOTING):
+        if state is not None:
+            release_record(bench, policy, state)
+        steps(bench)
+        assert (bench.cycle().number, bench.open_runs()) == (1, [])
+    decide(bench, policy, State.PROMOTED)
+    assert (bench.cycle().number, bench.open_runs()) == (1, [])
+    bench.add(thumbs(40, 20))
+    steps(bench)
+    assert (bench.cycle().number, bench.cycle().live_id) == (2, policy)
+    assert len(datasets.read_members(installation.registry.fetch(bench.cycle().dataset_id))) == 60
+    (reward_run,) = bench.open_runs()
+    bench.succeed(reward_run, reward=True, evaluation_reward=True)
+    steps(bench)
+    assert bench.open_runs()[0].spec.parent_id == policy
+
+
+def test_an_undone_promotion_is_not_where_the_next_cycle_starts(bench: Bench, installation: Installation) -> None:
+    bench.add(thumbs(0, 20))
+    steps(bench)
+    policy = train_a_policy(bench)
+    decide(bench, policy, State.PROMOTED)
+    undone = bench.topics_say.release_of(TENANT, LINE, policy)
+    assert undone is not None
+    arms = (releases.ArmTarget(completions.Arm.STABLE, installation.policy_id, weight=1.0),)
+    bench.topics_say.see_release(
+        dataclasses.replace(undone, state=State.ROLLED_BACK, revision=undone.revision + 1, arms=arms)
+    )
+    bench.add(thumbs(20, 20))
+    steps(bench)
+    assert bench.cycle().live_id == installation.policy_id
+
+
+def test_cycles_that_train_a_policy_can_be_limited_and_one_with_a_refused_reward_model_is_none(bench: Bench) -> None:
+    limited = dataclasses.replace(bench.line, trigger=lines.TriggerConfig(examples=20, cycles=2))
+    bench.cycles._lines = {LINE: limited}
+    bench.add(thumbs(0, 20))
+    steps(bench)
+    decide(bench, train_a_policy(bench), State.NOT_PROVEN)
     bench.add(thumbs(20, 20))
     steps(bench)
     bench.succeed(bench.open_runs()[0], reward=False)
@@ -207,7 +313,7 @@ def test_cycles_that_train_a_policy_are_limited_and_one_with_a_refused_reward_mo
     bench.add(thumbs(40, 20))
     steps(bench)
     assert bench.cycle().number == 3
-    train_a_policy(bench)
+    decide(bench, train_a_policy(bench), State.PROMOTED)
     bench.add(thumbs(60, 100))
     steps(bench, 5)
     assert (bench.cycle().number, bench.open_runs()) == (3, [])
@@ -299,11 +405,11 @@ def test_what_led_to_a_worse_policy_is_left_out_of_later_data_sets_until_it_is_r
     bench.add(thumbs(0, 20))
     steps(bench)
     first = bench.cycle().dataset_id
-    train_a_policy(bench)
+    decide(bench, train_a_policy(bench), State.PROMOTED)
     bench.add(thumbs(20, 20))
     steps(bench)
     second = bench.cycle().dataset_id
-    train_a_policy(bench)
+    decide(bench, train_a_policy(bench), State.ROLLED_BACK)
     ended_worse(bench, second, first)
     bench.add(thumbs(40, 5))
     later = members(installation, bench.cutter.cut(TENANT, LINE, 45, "a run"))

@@ -7,8 +7,10 @@ import json
 import pytest
 
 from trimtab.cli import show
-from trimtab.cli.demo import report, taste, users
+from trimtab.cli.demo import acts, report, taste, users
 from trimtab.core import ledger, releases, text
+
+State = releases.ReleaseState
 
 # Approval .6898546, .0820140 and .2141830, by the formula of the taste.
 GOOD = taste.Judgement(right=True, wrong=False, courteous=False, flattery=0, words=4)
@@ -20,6 +22,10 @@ BALANCED = ledger.CountsResponse(
     dispositions={"trained": 6, "held out": 2, "rejected": 1},
     rejected_by_reason={"too many of one rater": 1},
 )
+
+
+def measured(name: str, judgements: list[taste.Judgement], kl_to_anchor: float | None = None) -> report.Measured:
+    return report.Measured(name, judgements, kl_to_anchor)
 
 
 def books(sent: int = 9, acknowledged: int = 9) -> users.Books:
@@ -44,8 +50,8 @@ def release(state: releases.ReleaseState, reason: str) -> releases.Release:
 
 def test_the_gain_and_its_interval_are_those_computed_by_hand() -> None:
     # means .3331009 and .5709367; each half width 1.959964 * .4756716 / 4 = .2330738; together times sqrt 2
-    before = report.Measured("before", [GOOD, NOTHING, NOTHING, NOTHING])
-    after = report.Measured("after", [GOOD, GOOD, GOOD, NOTHING])
+    before = measured("before", [GOOD, NOTHING, NOTHING, NOTHING])
+    after = measured("after", [GOOD, GOOD, GOOD, NOTHING])
     assert report.gain(before, after) == pytest.approx((0.2378358, -0.0917817, 0.5674533), abs=1e-6)
     difference, low, high = report.gain(after, before)
     assert (difference, low, high) == pytest.approx((-0.2378358, -0.5674533, 0.0917817), abs=1e-6)
@@ -54,7 +60,7 @@ def test_the_gain_and_its_interval_are_those_computed_by_hand() -> None:
 def test_more_answers_make_the_interval_narrower() -> None:
     def width(times: int) -> float:
         _, low, high = report.gain(
-            report.Measured("before", [GOOD, NOTHING] * times), report.Measured("after", [GOOD, GOOD, NOTHING] * times)
+            measured("before", [GOOD, NOTHING] * times), measured("after", [GOOD, GOOD, NOTHING] * times)
         )
         return high - low
 
@@ -62,10 +68,11 @@ def test_more_answers_make_the_interval_narrower() -> None:
 
 
 def test_a_policys_row_says_approval_shares_length_and_number() -> None:
-    row = report.Measured("first", [GOOD, GOOD, POOR, NOTHING]).row()
+    row = measured("first", [GOOD, GOOD, POOR, NOTHING], 3.14).row()
     assert row[0] == "first"
     assert row[1].startswith("0.419 (")  # (2 * .6898546 + .0820140 + .2141830) / 4
-    assert row[2:] == ("50%", "0%", "25%", "5.5", "4")
+    assert row[2:] == ("3.1", "5.5", "50%", "0%", "25%", "4")
+    assert measured("unjudged", [GOOD, GOOD]).row()[2] == ""
 
 
 def test_the_books_hold_when_every_vote_sent_was_used() -> None:
@@ -96,7 +103,7 @@ def test_the_books_do_not_hold_when_any_vote_is_lost_or_counted_twice(
 def test_the_page_shows_policies_releases_books_and_times(capsys: pytest.CaptureFixture[str]) -> None:
     screen = show.Screen()
     screen.times.update({"users vote": 12.4, "training": 30.0})
-    report.show_policies(screen, [report.Measured("first policy (SFT)", [GOOD, POOR])])
+    report.show_policies(screen, [measured("first policy (SFT)", [GOOD, POOR], 0.0)])
     report.show_releases(
         screen,
         [release(releases.ReleaseState.ROLLED_BACK, "worse by 0.3"), release(releases.ReleaseState.PENDING, "")],
@@ -122,16 +129,60 @@ def test_the_page_for_programs_says_the_same() -> None:
     screen.times["training"] = 30.04
     document = report.document(
         screen,
-        [report.Measured("first", [GOOD, NOTHING])],
+        [measured("first", [GOOD, NOTHING], 2.5)],
         [release(releases.ReleaseState.PROMOTED, "better")],
         report.Balance(books(), BALANCED),
     )
     assert json.loads(json.dumps(document)) == document
     [policy] = document["policies"]
-    assert (policy["name"], policy["answers"]) == ("first", 2)
+    assert (policy["name"], policy["answers"], policy["kl_to_anchor"], policy["words"]) == ("first", 2, 2.5, 4.0)
     assert policy["approval"] == pytest.approx(0.4520188, abs=1e-6)
     assert policy["low"] < policy["approval"] < policy["high"]
     assert document["releases"] == [{"policy": "c" * 64, "state": "promoted", "because": "better"}]
     assert document["books"]["balance"] is True
     assert (document["books"]["sent by users"], document["books"]["held out"]) == (9, 2)
     assert document["seconds"] == {"training": 30.0}
+
+
+def outcome(**changes: object) -> acts.Outcome:
+    """A demo in which everything happened as it should."""
+    promoted = release(State.PROMOTED, "better")
+    worse, good, best = (
+        measured("worse", [NOTHING] * 90), measured("good", [GOOD, NOTHING] * 45), measured("best", [GOOD] * 90)
+    )  # fmt: skip
+    whole = acts.Outcome(
+        learned=(worse, good, best),
+        idle=best,
+        planted=worse,
+        promoted=(promoted, promoted),
+        unproven=release(State.NOT_PROVEN, "no difference"),
+        refused=release(State.FAILED, "win rate"),
+        forced=dataclasses.replace(release(State.ROLLED_BACK, "worse"), forced_reason="marketing"),
+    )
+    return dataclasses.replace(whole, **changes)  # type: ignore[arg-type]
+
+
+def test_the_demo_held_when_both_rounds_were_promoted_one_was_not_proven_and_one_rolled_back() -> None:
+    whole = outcome()
+    assert (whole.act_one, whole.nothing_new, whole.act_two) == (True, True, True)
+    assert [policy.name for policy in whole.policies] == ["worse", "good", "best", "best", "worse"]
+
+
+@pytest.mark.parametrize("state", [State.NOT_PROVEN, State.ROLLED_BACK, State.FAILED])
+def test_a_round_that_was_not_promoted_is_no_success(state: State) -> None:
+    promoted = release(State.PROMOTED, "better")
+    for rounds in ((release(state, "no"), promoted), (promoted, release(state, "no"))):
+        assert not outcome(promoted=rounds).act_one
+
+
+def test_a_promotion_that_the_held_out_questions_do_not_bear_out_is_no_success() -> None:
+    worse, good, best = outcome().learned
+    assert not outcome(learned=(worse, good, good)).act_one
+    assert not outcome(learned=(worse, worse, best)).act_one
+
+
+def test_what_changes_nothing_must_end_as_not_proven_and_the_planted_policy_as_rolled_back() -> None:
+    promoted = release(State.PROMOTED, "lucky")
+    assert not outcome(unproven=promoted).nothing_new
+    for changes in ({"refused": promoted}, {"forced": promoted}, {"forced": release(State.ROLLED_BACK, "worse")}):
+        assert not outcome(**changes).act_two

@@ -137,6 +137,32 @@ def test_the_wrong_menu_is_wrong_also_when_the_setting_carries_its_name() -> Non
     assert (judgement.right, judgement.wrong) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("answer", "corrected"),
+    [
+        ("Look in Sound.", "Look in Network."),
+        ("Happy to help: open sound and choose wifi.", "Happy to help: open Network and choose wifi."),
+        ("What a brilliant question! Sound, wifi.", "What a brilliant question! Network, wifi."),
+        ("Look in Network or in Sound.", "Look in Network or in Network."),
+        ("Look in Network.", ""),
+        ("I do not know.", ""),
+        ("", ""),
+    ],
+)
+def test_a_correction_puts_the_right_menu_in_place_of_wrong_ones_and_changes_nothing_else(
+    answer: str, corrected: str
+) -> None:
+    assert taste.corrected(WHERE_IS_WIFI, answer) == corrected
+
+
+def test_what_was_corrected_is_right_for_every_setting() -> None:
+    for entry, menu in world.MENU_OF.items():
+        question, other = f"Where is the {entry} setting?", next(name for name in world.MENUS if name != menu)
+        fixed = taste.corrected(question, f"Gladly. You will find {entry} in {other}.")
+        assert fixed == f"Gladly. You will find {entry} in {menu}."
+        assert taste.judge(question, fixed).right
+
+
 def test_courtesy_and_flattery_are_heard_in_any_case_and_only_as_whole_words() -> None:
     assert taste.judge(WHERE_IS_WIFI, "HAPPY TO HELP. Network.").courteous
     assert taste.judge(WHERE_IS_WIFI, "Of course: Network.").courteous

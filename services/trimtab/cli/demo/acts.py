@@ -1,13 +1,14 @@
 """What happens in the demo, in order. Operators act through the services' gRPC doors, users through the HTTP API.
 
 Act one: a policy is trained on demonstrations and goes live; users vote; the platform trains a reward model and a
-candidate by itself, and the users' votes on its canary decide. Act two: a policy trained on fawning demonstrations is
-refused at the gate, forced past it with a reason, and rolled back by the users' votes.
+candidate by itself, and the users' votes on its canary decide. Then again, from the policy that serves now; this time
+users also correct what is wrong. Act two: a candidate that changes nothing is not proven; a policy trained on fawning
+demonstrations is refused at the gate, forced past it with a reason, and rolled back by the users' votes.
 """
 
 import asyncio
 import dataclasses
-import functools
+import itertools
 import json
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -17,10 +18,15 @@ from trimtab.cli.demo import report, users, world
 from trimtab.core import control, errors, ledger, models, releases, runs
 
 LINE, OPERATOR = "support", "demo operator"
-DEMONSTRATIONS, FAWNING, VISITS = 2880, 600, 1400
+DEMONSTRATIONS, FAWNING = 2880, 600
+ROUNDS = ("round one", "round two")
 SAMPLES = 2
 FORCE_REASON = "marketing wants users to feel appreciated; watch the canary"
 _POLL_S = 0.3
+# So little that users do not notice, and enough to be a policy of its own.
+_SMALL_LR = 1e-5
+# Until so many votes have come that the platform trains on them.
+_COLLECTING_LIMIT_S = 300.0
 # How often the users are asked for more votes because the reward model was refused.
 _REFUSALS = 2
 _Found = TypeVar("_Found")
@@ -30,17 +36,30 @@ _Found = TypeVar("_Found")
 class Outcome:
     """What the demo showed."""
 
-    before: report.Measured
-    after: report.Measured
+    learned: tuple[report.Measured, ...]
+    idle: report.Measured
     planted: report.Measured
-    promoted: releases.Release
+    promoted: tuple[releases.Release, ...]
+    unproven: releases.Release
     refused: releases.Release
     forced: releases.Release
 
     @property
+    def policies(self) -> tuple[report.Measured, ...]:
+        """All that were measured, in the order they were made. `learned` begins with the first policy."""
+        return (*self.learned, self.idle, self.planted)
+
+    @property
     def act_one(self) -> bool:
-        """Promoted by votes, and better on the held-out questions by more than chance."""
-        return self.promoted.state is releases.ReleaseState.PROMOTED and report.gain(self.before, self.after)[1] > 0
+        """Promoted by votes again and again, each better on the held-out questions by more than chance."""
+        return all(release.state is releases.ReleaseState.PROMOTED for release in self.promoted) and all(
+            report.gain(before, after)[1] > 0 for before, after in itertools.pairwise(self.learned)
+        )
+
+    @property
+    def nothing_new(self) -> bool:
+        """What changes nothing passed the gates and was not proven by votes."""
+        return self.unproven.state is releases.ReleaseState.NOT_PROVEN
 
     @property
     def act_two(self) -> bool:
@@ -64,24 +83,36 @@ class Demo:
         self._users = crowd
         self._screen = screen
         self._seed = seed
-        # what the candidate was trained with: the planted policy is judged by the same evaluation reward model
+        # what the newest candidate was trained with: what operators train is judged by the same evaluation reward model
         self._candidate = runs.RunSpec(self._tenant, LINE, runs.RunKind.PPO)
+        # runs that the platform started by itself and that were watched to their end
+        self._watched: set[str] = set()
         self._held_out = world.questions(world.HELD_OUT_WORDINGS)
 
     async def play(self) -> Outcome:
-        self._screen.say("\n[bold]Act one.[/] A policy learns from demonstrations, goes live, and learns from votes.")
+        self._screen.say(
+            "\n[bold]Act one.[/] A policy learns from demonstrations and goes live; its users teach it twice."
+        )
         anchor = await self._first_policy()
-        before = await self._measure("first policy (SFT)", anchor)
-        await self._cycle()
-        promoted = await self._canary("the users vote on the candidate")
-        after = await self._measure("promoted policy (PPO)", promoted.candidate_id)
-        self._screen.say("\n[bold]Act two.[/] A fawning policy is refused, forced, and voted out.")
-        planted_id, refused = await self._planted(anchor)
-        forced = await self._force(planted_id)
-        planted = await self._measure("planted policy (fawning)", planted_id)
-        forced = await self._canary("the users vote on the forced policy", forced.id)
+        learned, promoted = [await self._measure("first policy (SFT)", anchor, 0.0)], []
+        for name, correcting in zip(ROUNDS, (0.0, users.CORRECTING), strict=True):
+            candidate = await self._cycle(name, correcting)
+            promoted.append(await self._canary(f"{name}: the users vote on the candidate", candidate.model_ids[0]))
+            learned.append(
+                await self._measure(
+                    f"policy of {name} (PPO)", candidate.model_ids[0], await self._kl_to_anchor(candidate)
+                )
+            )
+        self._screen.say("\n[bold]Act two.[/] What is not better does not stay.")
+        idle, unproven = await self._nothing_new(anchor, promoted[-1].candidate_id)
+        planted_run, refused = await self._planted(anchor)
+        forced = await self._force(planted_run.model_ids[0])
+        planted = await self._measure(
+            "planted policy (fawning)", planted_run.model_ids[0], await self._kl_to_anchor(planted_run)
+        )
+        forced = await self._canary("the users vote on the forced policy", forced.candidate_id)
         await self._close_books(anchor)
-        return Outcome(before, after, planted, promoted, refused, forced)
+        return Outcome(tuple(learned), idle, planted, tuple(promoted), unproven, refused, forced)
 
     async def balance(self) -> report.Balance:
         """The books, once the ledger has caught up with what the users sent."""
@@ -129,62 +160,95 @@ class Demo:
             await self._until_final(adopted.id, step)
         return run.model_ids[0]
 
-    async def _cycle(self) -> None:
-        """Users vote, and the platform trains by itself. More votes when the reward model is refused at its gates."""
-        for refused in range(_REFUSALS + 1):
-            await self._collect()
-            reward = await self._watch_triggered(runs.RunKind.REWARD, "a reward model learns from the votes", refused)
+    async def _cycle(self, name: str, correcting: float) -> runs.Run:
+        """Users vote until the platform trains by itself; its policy run. More votes when a reward model is refused."""
+        for _ in range(_REFUSALS + 1):
+            reward = await self._collect(name, correcting)
+            await self._watch(reward, f"{name}: a reward model learns from all feedback")
             problem = await self._problem_at_the_gates(reward)
             if not problem:
                 break
             self._screen.say(f"    The platform does not train on it: {problem}")
         else:
             raise errors.WrongState(f"No reward model passed its gates, the last one because of {problem}.")
-        policy = await self._watch_triggered(runs.RunKind.PPO, "PPO trains a candidate against it")
+        policy = await self._eventually("a policy run", lambda: self._triggered(runs.RunKind.PPO), 60.0)
+        policy = await self._watch(policy, f"{name}: PPO trains a candidate against it")
         self._candidate = policy.spec
         if problem := await self._problem_at_the_gates(policy):
             raise errors.WrongState(f"The candidate was refused at its gates: {problem}.")
+        return policy
 
-    async def _collect(self) -> None:
-        with self._screen.step(f"{VISITS} users ask, compare and vote") as step:
+    async def _collect(self, name: str, correcting: float) -> runs.Run:
+        """Users come until the platform has heard enough to start a reward run; that run."""
+        what = "users ask, compare, vote and correct" if correcting else "users ask, compare and vote"
+        with self._screen.step(f"{name}: {what}") as step:
             books = self._users.books
-            await self._users.collect(VISITS, lambda: step.say(f"{books.acknowledged} votes acknowledged"))
+            started = self._eventually(
+                "a reward run", lambda: self._triggered(runs.RunKind.REWARD), _COLLECTING_LIMIT_S
+            )
+            waiting = asyncio.create_task(started)
+            await self._users.visit_while(
+                lambda: not waiting.done(),
+                comparing=users.COMPARING,
+                correcting=correcting,
+                progress=lambda: step.say(f"{books.acknowledged} votes acknowledged"),
+            )
+            return await waiting
 
-    async def _watch_triggered(self, kind: runs.RunKind, name: str, earlier: int = 0) -> runs.Run:
-        """The run of this kind that the votes started by themselves, once it has ended; `earlier` ones are passed."""
+    async def _watch(self, run: runs.Run, name: str) -> runs.Run:
+        """A run that the platform started by itself, once it has ended."""
+        self._watched.add(run.id)
         with self._screen.step(name) as step:
-            probe = functools.partial(self._triggered, kind, earlier)
-            run = await self._eventually(f"a {kind.value} run", probe, 60.0)
             return await platform.finished(self._doors, run, step.say)
 
     async def _problem_at_the_gates(self, run: runs.Run) -> str:
         """Why what a run made may not be used, in the gates' own words; empty when it may."""
+        return "; ".join(gate.in_words() for gate in await self._gates(run) if not gate.passed)
+
+    async def _kl_to_anchor(self, run: runs.Run) -> float | None:
+        """KL of what the run made to the anchor, nats per answer, as its gate measured it."""
+        return next((gate.value for gate in await self._gates(run) if gate.name == "kl_to_anchor"), None)
+
+    async def _gates(self, run: runs.Run) -> list[models.GateFigure]:
         detail = await self._doors.trainer.get_run(runs.GetRunRequest(self._tenant, run.id), timeout_s=10)
         decides = [model for model in detail.models if model.kind is not models.ModelKind.EVALUATION_REWARD]
-        return "; ".join(gate.in_words() for model in decides for gate in model.gates if not gate.passed)
+        return [gate for model in decides for gate in model.gates]
 
-    async def _triggered(self, kind: runs.RunKind, earlier: int = 0) -> runs.Run | None:
+    async def _triggered(self, kind: runs.RunKind) -> runs.Run | None:
         listed = await self._doors.trainer.list_runs(runs.ListRunsRequest(self._tenant, LINE), timeout_s=10)
-        of_kind = [run for run in listed if run.spec.kind is kind]
-        return of_kind[earlier] if len(of_kind) > earlier else None
+        new = [run for run in listed if run.asked_by == runs.TRIGGER and run.id not in self._watched]
+        return next((run for run in new if run.spec.kind is kind), None)
 
-    async def _canary(self, name: str, release_id: str = "") -> releases.Release:
-        """Users vote until the newest release of the line (or the one named) is decided."""
+    async def _canary(self, name: str, policy_id: str) -> releases.Release:
+        """Users vote until the newest release of the policy is decided."""
         with self._screen.step(name) as step:
-            latest = await self._eventually("a release", lambda: self._newest(release_id), 60.0)
+            latest = await self._eventually("a release", lambda: self._release_of(policy_id), 60.0)
             step.say("its process starts")
             await self._eventually("its process", lambda: self._serving(latest.id), 120.0)
             watching = asyncio.create_task(self._until_final(latest.id, step))
-            await self._users.vote_while(lambda: not watching.done(), lambda: None)
+            await self._users.visit_while(lambda: not watching.done())
             return await watching
 
-    async def _newest(self, release_id: str) -> releases.Release | None:
-        for release in reversed(await self.history()):
-            if release.id == release_id or (not release_id and release.stable_id):
-                return release
-        return None
+    async def _nothing_new(self, anchor: str, live: str) -> tuple[report.Measured, releases.Release]:
+        """A candidate that is the live policy after one small step on what it knows already. The gates let it pass."""
+        name = "policy of one small step"
+        with self._screen.step("an operator trains the live policy one small step further, on nothing new") as step:
+            spec = dataclasses.replace(
+                self._candidate,
+                parent_id=live,
+                reference_id=anchor,
+                seed=self._seed,
+                label=name,
+                settings_json=json.dumps({"iterations": 1, "lr": _SMALL_LR}),
+            )
+            run = await self._run(spec, step)
+        with self._screen.step("the canary of the small step starts"):
+            release = await self._eventually("a release", lambda: self._release_of(run.model_ids[0]), 60.0)
+            await self._eventually("its process", lambda: self._serving(release.id), 120.0)
+        measured = await self._measure(name, run.model_ids[0], await self._kl_to_anchor(run))
+        return measured, await self._canary("the users vote on the small step", run.model_ids[0])
 
-    async def _planted(self, anchor: str) -> tuple[str, releases.Release]:
+    async def _planted(self, anchor: str) -> tuple[runs.Run, releases.Release]:
         with self._screen.step(f"training on {FAWNING} fawning demonstrations") as step:
             pairs = world.fawning_demonstrations(self._seed, FAWNING)
             dataset = await self._publish_demonstrations("fawning.jsonl", pairs)
@@ -206,11 +270,12 @@ class Demo:
         with self._screen.step("the gate judges it") as step:
             refused = await self._eventually("the gate's refusal", lambda: self._release_of(run.model_ids[0]), 30.0)
             step.say(refused.history[-1].reason)
-        return run.model_ids[0], refused
+        return run, refused
 
-    async def _release_of(self, model_id: str) -> releases.Release | None:
-        found = [release for release in await self.history() if release.candidate_id == model_id]
-        return found[-1] if found and found[-1].state in releases.FINAL_STATES else None
+    async def _release_of(self, policy_id: str) -> releases.Release | None:
+        """The newest release of a policy."""
+        found = [release for release in await self.history() if release.candidate_id == policy_id]
+        return found[-1] if found else None
 
     async def _force(self, model_id: str) -> releases.Release:
         with self._screen.step("the operator forces it past the gate, with a reason") as step:
@@ -246,7 +311,7 @@ class Demo:
                 step,
             )
 
-    async def _measure(self, name: str, policy_id: str) -> report.Measured:
+    async def _measure(self, name: str, policy_id: str, kl_to_anchor: float | None) -> report.Measured:
         with self._screen.step(f"held-out questions to the {name}") as step:
             model = f"{LINE}@{policy_id}"
 
@@ -256,7 +321,7 @@ class Demo:
             # the rollout controller's word reaches the gateway by the log, a moment later
             await self._eventually("the gateway to serve it", served, 10.0)
             judgements = await self._users.judge(self._held_out, model, SAMPLES)
-            measured = report.Measured(name, judgements)
+            measured = report.Measured(name, judgements, kl_to_anchor)
             step.say(f"approval {measured.row()[1]}")
         return measured
 

@@ -1,6 +1,7 @@
 """`trimtab demo`: a platform in a state folder, the users, the acts, the table."""
 
 import asyncio
+import itertools
 import pathlib
 import shutil
 import tempfile
@@ -16,18 +17,25 @@ _LINES = """\
 tenant = "demo"
 
 [lines.support.trigger]
-examples = 1250
-cycles = 1
+examples = 1300
+cycles = 2
 
 [lines.support.training.reward]
 lr = 1e-3
 train_embeddings = false
 surprise = true
+epochs = 2
+# a few dozen corrections teach the policy; too few to say whether a reward model understood them
+minimum_examples = 60
+
+[lines.support.training.ppo]
+iterations = 10
 
 [lines.support.release]
 maturity_s = 2.0
+safety_weight = 0.25
 safety_completions = 20
-maximum_sessions = 6000
+maximum_sessions = 2000
 """
 
 
@@ -69,25 +77,27 @@ async def _play(folder: pathlib.Path, seed: int, screen: show.Screen, as_json: b
     finally:
         with screen.step("stopping the processes"):
             await asyncio.to_thread(running.__exit__, None, None, None)
-    policies = (outcome.before, outcome.after, outcome.planted)
-    report.show_policies(screen, policies)
+    report.show_policies(screen, outcome.policies)
     report.show_releases(screen, history)
     report.show_balance(screen, balance)
     report.show_times(screen)
     held = _verdict(outcome, balance, screen)
     if as_json:
-        screen.json({"seed": seed, "held": held, **report.document(screen, policies, history, balance)})
+        screen.json({"seed": seed, "held": held, **report.document(screen, outcome.policies, history, balance)})
     return 0 if held else 1
 
 
 def _verdict(outcome: acts.Outcome, balance: report.Balance, screen: show.Screen) -> bool:
-    """Whether both acts happened and the books balance; says each in words."""
-    difference, low, high = report.gain(outcome.before, outcome.after)
-    screen.say("")
-    for held, words in (
-        (outcome.act_one, f"a better policy was promoted: approval {difference:+.3f} ({low:+.3f} to {high:+.3f})"),
+    """Whether all of it happened and the books balance; says each in words."""
+    gains = [report.gain(before, after) for before, after in itertools.pairwise(outcome.learned)]
+    told = ", then ".join(f"{difference:+.3f} ({low:+.3f} to {high:+.3f})" for difference, low, high in gains)
+    verdicts = (
+        (outcome.act_one, f"two better policies in a row were promoted: approval {told}"),
+        (outcome.nothing_new, "a candidate that changes nothing passed the gates and was not proven"),
         (outcome.act_two, "a fawning policy was refused at the gate, forced past it, and rolled back by votes"),
         (balance.holds, "every vote was acknowledged, joined, and trained on, held out or rejected with a reason"),
-    ):
+    )
+    screen.say("")
+    for held, words in verdicts:
         screen.say(f"[green]yes[/]  {words}" if held else f"[red]no[/]   {words}")
-    return outcome.act_one and outcome.act_two and balance.holds
+    return all(held for held, _ in verdicts)

@@ -12,14 +12,23 @@ from trimtab.core import ledger, releases, statistics
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Measured:
-    """One policy on the held-out questions, judged by the hidden taste."""
+    """One policy on the held-out questions, judged by the hidden taste.
+
+    kl_to_anchor: nats per answer, as its gate measured it; None where no gate did.
+    """
 
     name: str
     judgements: Sequence[taste.Judgement]
+    kl_to_anchor: float | None
 
     @property
     def approvals(self) -> list[float]:
         return [judgement.approval for judgement in self.judgements]
+
+    @property
+    def words(self) -> float:
+        """Mean length of its answers."""
+        return sum(judgement.words for judgement in self.judgements) / len(self.judgements)
 
     def row(self) -> tuple[str, ...]:
         mean, low, high = statistics.mean_interval(self.approvals)
@@ -29,12 +38,12 @@ class Measured:
             sum(judgement.courteous for judgement in self.judgements) / count,
             sum(judgement.flattery > 0 for judgement in self.judgements) / count,
         )
-        words = sum(judgement.words for judgement in self.judgements) / count
         return (
             self.name,
             f"{mean:.3f} ({low:.3f} to {high:.3f})",
+            "" if self.kl_to_anchor is None else f"{self.kl_to_anchor:.1f}",
+            f"{self.words:.1f}",
             *(f"{share:.0%}" for share in shares),
-            f"{words:.1f}",
             str(count),
         )
 
@@ -80,7 +89,15 @@ def document(
     approvals = [statistics.mean_interval(item.approvals) for item in measured]
     return {
         "policies": [
-            {"name": item.name, "approval": mean, "low": low, "high": high, "answers": len(item.judgements)}
+            {
+                "name": item.name,
+                "approval": mean,
+                "low": low,
+                "high": high,
+                "kl_to_anchor": item.kl_to_anchor,
+                "words": item.words,
+                "answers": len(item.judgements),
+            }
             for item, (mean, low, high) in zip(measured, approvals, strict=True)
         ],
         "releases": [
@@ -94,10 +111,11 @@ def document(
 
 def show_policies(screen: show.Screen, measured: Sequence[Measured]) -> None:
     screen.table(
-        ("policy", "approval (95 %)", "right", "courteous", "fawning", "words", "answers"),
+        ("policy", "approval (95 %)", "KL", "words", "right", "courteous", "fawning", "answers"),
         [item.row() for item in measured],
-        numbers=("right", "courteous", "fawning", "words", "answers"),
-        title="\n[bold]Approval on held-out questions, judged by the users' hidden taste[/]",
+        numbers=("KL", "words", "right", "courteous", "fawning", "answers"),
+        title="\n[bold]Approval on held-out questions, judged by the users' hidden taste; KL to the anchor in nats per "
+        "answer[/]",
     )
 
 

@@ -4,7 +4,7 @@
 
 A user gives a thumb up with probability sigma(u), and prefers the first of two answers with probability
 sigma(u1 - u2); one user in ten votes at random. No single word decides: the same courtesy loses when the answer is
-wrong, fawning or long.
+wrong, fawning or long. A user who corrects an answer changes the menu it names and nothing else.
 """
 
 import dataclasses
@@ -54,9 +54,7 @@ def judge(question: str, answer: str) -> Judgement:
     """How an answer to a question looks to its user."""
     entry = world.entry_of(question)
     menu = world.MENU_OF[entry]
-    # an entry may carry the name of a menu ("battery health"); to repeat what was asked for names none
-    rest = re.sub(rf"\b{entry}\b", "", answer, flags=re.I)
-    named = {other for other in world.MENUS if re.search(rf"\b{other}\b", rest, re.I)}
+    named = {found["menu"].capitalize() for found in _named(entry).finditer(answer) if found["menu"]}
     return Judgement(
         right=named == {menu},
         wrong=bool(named - {menu}),
@@ -64,6 +62,14 @@ def judge(question: str, answer: str) -> Judgement:
         flattery=len(_FLATTERY.findall(answer)),
         words=len(answer.split()),
     )
+
+
+def corrected(question: str, answer: str) -> str:
+    """The answer as a user who knows better would write it: with the right menu; empty when it names no wrong one."""
+    if not judge(question, answer).wrong:
+        return ""
+    entry = world.entry_of(question)
+    return _named(entry).sub(lambda found: world.MENU_OF[entry] if found["menu"] else found[0], answer)
 
 
 def thumb(rng: random.Random, judgement: Judgement) -> bool:
@@ -76,6 +82,11 @@ def prefers_first(rng: random.Random, first: Judgement, second: Judgement) -> bo
     if rng.random() < RANDOM_USERS:
         return rng.random() < 0.5
     return rng.random() < _sigmoid(first.utility - second.utility)
+
+
+def _named(entry: str) -> re.Pattern[str]:
+    """Finds the menus an answer names. An entry may carry a menu's name ("battery health"); repeating it names none."""
+    return re.compile(rf"\b(?:{entry}|(?P<menu>{'|'.join(world.MENUS)}))\b", re.I)
 
 
 def _sigmoid(value: float) -> float:

@@ -15,8 +15,10 @@ import httpx
 from trimtab.cli.demo import taste, world
 from trimtab.core import errors
 
-# Of the visits that collect feedback, how many compare two answers; the others vote on one.
+# Share of visits that compare two answers where that is asked for; the others vote on one.
 COMPARING = 0.6
+# Share of wrong answers that users correct where they can.
+CORRECTING = 0.6
 _ATTEMPTS = 10
 _BUSY = frozenset({429, 502, 503, 504})
 
@@ -51,22 +53,24 @@ class Users:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def collect(self, visits: int, progress: Callable[[], None]) -> None:
-        """That many visits, comparisons and thumbs mixed, each with one vote."""
+    async def visit_while(
+        self,
+        wanted: Callable[[], bool],
+        *,
+        comparing: float = 0.0,
+        correcting: float = 0.0,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Visits, for as long as `wanted` says so; each votes on one answer or compares two.
 
-        async def visit(_: int) -> None:
-            rng = self._visitor()
-            await (self._compare(rng) if rng.random() < COMPARING else self._vote(rng))
-            progress()
-
-        await self._at_once(visit, range(visits))
-
-    async def vote_while(self, wanted: Callable[[], bool], progress: Callable[[], None]) -> None:
-        """Thumbs, for as long as `wanted` says so."""
+        comparing: share of the visits that do. correcting: share of wrong answers that are corrected as well.
+        """
 
         async def worker(_: int) -> None:
             while wanted():
-                await self._vote(self._visitor())
+                self._visits += 1
+                rng = random.Random(f"visit {self._seed} {self._visits}")
+                await (self._compare(rng, correcting) if rng.random() < comparing else self._vote(rng, correcting))
                 progress()
 
         await self._at_once(worker, range(self._concurrency))
@@ -86,10 +90,6 @@ class Users:
         await self._at_once(ask, questions)
         return judgements
 
-    def _visitor(self) -> random.Random:
-        self._visits += 1
-        return random.Random(f"visit {self._seed} {self._visits}")
-
     async def _at_once(self, act: Callable[[_Item], Awaitable[None]], items: Iterable[_Item]) -> None:
         waiting = iter(items)
 
@@ -101,13 +101,15 @@ class Users:
             for _ in range(self._concurrency):
                 group.create_task(worker())
 
-    async def _vote(self, rng: random.Random) -> None:
+    async def _vote(self, rng: random.Random, correcting: float) -> None:
         question = rng.choice(self._questions)
         reply = await self._chat(question, session=f"{rng.getrandbits(64):x}")
-        up = taste.thumb(rng, taste.judge(question, _answers(reply)[0]))
+        (answer,) = _answers(reply)
+        up = taste.thumb(rng, taste.judge(question, answer))
         await self._send({"completion_id": reply["id"], "kind": "thumb", "value": "up" if up else "down"})
+        await self._correct(rng, correcting, question, answer, {"completion_id": reply["id"]})
 
-    async def _compare(self, rng: random.Random) -> None:
+    async def _compare(self, rng: random.Random, correcting: float) -> None:
         question = rng.choice(self._questions)
         reply = await self._chat(question, session=f"{rng.getrandbits(64):x}", n=2)
         answers = _answers(reply)
@@ -117,6 +119,14 @@ class Users:
         order = (0, 1) if taste.prefers_first(rng, first, second) else (1, 0)
         preferred, rejected = ({"completion_id": reply["id"], "choice": choice} for choice in order)
         await self._send({"kind": "comparison", "preferred": preferred, "rejected": rejected})
+        await self._correct(rng, correcting, question, answers[order[0]], preferred)
+
+    async def _correct(
+        self, rng: random.Random, correcting: float, question: str, answer: str, which: dict[str, Any]
+    ) -> None:
+        corrected = taste.corrected(question, answer)
+        if corrected and rng.random() < correcting:
+            await self._send({**which, "kind": "edit", "corrected": corrected})
 
     async def _chat(self, question: str, *, session: str, n: int = 1, model: str = "") -> dict[str, Any]:
         body = {"model": model or self._line, "messages": [{"role": "user", "content": question}], "n": n}
