@@ -92,10 +92,10 @@ def demo(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """The whole loop with simulated users in about five minutes: one promotion, one rollback, a table.
+    """The whole loop with simulated users in about six minutes: two promotions, one not proven, one rollback, a table.
 
-    Exit code 0 only if the promoted policy is significantly better on held-out questions and the planted one was
-    refused, forced and rolled back.
+    Exit code 0 only if each promoted policy is significantly better on held-out questions than the one before it, what
+    changes nothing is not proven, the planted policy is refused, forced and rolled back, and the books balance.
     """
     from trimtab.cli.demo import app as demo_app
 

@@ -219,13 +219,13 @@ async def doors(layout: Layout, line: str = "") -> AsyncIterator[Doors]:
             await channel.close()
 
 
-async def patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+async def patiently(ask: Callable[[], Awaitable[_Answer]], limit_s: float | None = None) -> _Answer:
     """The answer to what may be asked twice: asked again while the process behind the door restarts."""
-    deadline = time.monotonic() + _AWAY_LIMIT_S
+    deadline = time.monotonic() + (_AWAY_LIMIT_S if limit_s is None else limit_s)
     while True:
         try:
             return await ask()
-        except (errors.ServiceUnavailable, errors.DeadlineExceeded):
+        except (errors.ServiceUnavailable, errors.DeadlineExceeded, errors.LogUnavailable, errors.Overloaded):
             if time.monotonic() > deadline:
                 raise
             await asyncio.sleep(_ASK_EVERY_S)

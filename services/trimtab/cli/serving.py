@@ -10,7 +10,8 @@ from trimtab.cli import artifacts, operating, platform, releasing, show
 from trimtab.core import control, errors, files, lines, releases
 from trimtab.rpc import health, secrets
 
-TENANT = "local"
+# Who owns the line of a new state folder.
+_TENANT = "local"
 _LOAD_LIMIT_S = 300.0
 _POLL_S = 0.2
 
@@ -20,13 +21,13 @@ def up(state: pathlib.Path, line: str, port: int, policy: pathlib.Path | None) -
     screen = show.Screen()
     layout = platform.Layout(state)
     layout.state.mkdir(parents=True, exist_ok=True)
-    _configure(layout, line)
+    tenant = _configure(layout, line)
     model = ""
     if policy is not None:
         with screen.step(f"importing {policy}") as step:
-            model = artifacts.import_policy(layout, policy, TENANT, line)
+            model = artifacts.import_policy(layout, policy, tenant, line)
             step.say(f"policy {model[:12]}")
-    live = platform.Platform(state, TENANT, line, port)
+    live = platform.Platform(state, tenant, line, port)
     with screen.step("starting the processes"):
         running = live.running()
         facts = running.__enter__()
@@ -46,15 +47,26 @@ def import_folder(state: pathlib.Path, line: str, folder: pathlib.Path) -> None:
     same id."""
     layout = platform.Layout(state)
     named = layout.check_line(line) if line else layout.read_facts().line
-    show.Screen().say(artifacts.import_policy(layout, folder, TENANT, named))
+    tenant = lines.load_lines(layout.lines)[named].tenant
+    show.Screen().say(artifacts.import_policy(layout, folder, tenant, named))
 
 
-def _configure(layout: platform.Layout, line: str) -> None:
-    """A new state folder gets a line with defaults; one that is there keeps what its owner wrote."""
+def _configure(layout: platform.Layout, line: str) -> str:
+    """The tenant that owns the line. A new state folder gets a line with defaults; one that is there keeps what its
+    owner wrote."""
     if not layout.lines.exists():
-        files.replace(layout.lines, f'[lines.{line}]\ntenant = "{TENANT}"\n')
-    if line not in lines.load_lines(layout.lines):
-        raise errors.InvalidField("--line", f"{line!r} is not in {layout.lines}", "add it there or name one that is")
+        files.replace(layout.lines, f'[lines.{line}]\ntenant = "{_TENANT}"\n')
+    tenant = lines.load_lines(layout.lines)[layout.check_line(line)].tenant
+    if layout.secrets.exists():
+        key = secrets.load(layout.secrets).find(secrets.local_api_key(layout.secrets))
+        if key is None or key.tenant != tenant:
+            owner = f"tenant {key.tenant!r}" if key else "nobody"
+            raise errors.InvalidField(
+                "--line",
+                f"{line!r} belongs to tenant {tenant!r} and the API key in {layout.secrets} to {owner}",
+                "name a line of the key's tenant",
+            )
+    return tenant
 
 
 async def _adopt_first(layout: platform.Layout, model: str, screen: show.Screen) -> None:

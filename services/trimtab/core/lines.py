@@ -16,6 +16,8 @@ class TriggerConfig:
     examples: int = 200
     # Cycles by triggers that train a policy, at most; 0 means no limit. One whose reward model was refused is none.
     cycles: int = 0
+    # Promotions that cycles by triggers bring about, at most, before a person has to ask for more; 0 means no limit.
+    promotions: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

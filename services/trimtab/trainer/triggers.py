@@ -116,9 +116,9 @@ class Triggers:
         return None if row is None else Cycle(**{**row, "state": CycleState(row["state"])})
 
     def _maybe_start(self, line: lines.LineConfig, last: Cycle | None) -> None:
-        wanted, allowed = line.trigger.examples, line.trigger.cycles
+        wanted = line.trigger.examples
         anchor, live = (of(line.tenant, line.name) for of in (self._known.anchor, self._known.live))
-        if not wanted or not anchor or not live or (allowed and self._policies_trained(line) >= allowed):
+        if not wanted or not anchor or not live or self._is_spent(line):
             return
         held = self._cutter.left_out(line.tenant, line.name)
         with self._database.transaction() as connection:
@@ -139,13 +139,26 @@ class Triggers:
             )
         _log.info("cycle started", line=line.name, cycle=number, new_examples=fresh)
 
-    def _policies_trained(self, line: lines.LineConfig) -> int:
+    def _is_spent(self, line: lines.LineConfig) -> bool:
+        """Whether the line's triggers have brought about as much as its owner allows."""
+        cycles, promotions = line.trigger.cycles, line.trigger.promotions
+        if not cycles and not promotions:
+            return False
         table = store.CYCLES
-        wanted = sqlalchemy.select(sqlalchemy.func.count()).where(
+        wanted = sqlalchemy.select(table.c.policy_run_id).where(
             table.c.tenant == line.tenant, table.c.line == line.name, table.c.policy_run_id != ""
         )
         with self._database.reading() as connection:
-            return int(connection.execute(wanted).scalar_one())
+            trained = connection.execute(wanted).scalars().all()
+        if cycles and len(trained) >= cycles:
+            return True
+        return bool(promotions) and sum(self._is_promoted(line, run_id) for run_id in trained) >= promotions
+
+    def _is_promoted(self, line: lines.LineConfig, run_id: str) -> bool:
+        found = [
+            self._known.release_of(line.tenant, line.name, id_) for id_ in self._book.get(line.tenant, run_id).model_ids
+        ]
+        return any(release.state is releases.ReleaseState.PROMOTED for release in found if release)
 
     def _carry_on(self, line: lines.LineConfig, cycle: Cycle) -> None:
         match cycle.state:

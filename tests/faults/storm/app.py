@@ -1,31 +1,39 @@
 """Kills the processes of a platform at random while it serves, learns and releases, and looks what that cost.
 
-    make faults SHORT=1     one storm of twelve deaths, within three minutes on two idle cores
-    make faults             three storms of at least thirty deaths each, the supervisor's among them
+    make faults SHORT=1     one storm of twelve deaths over a small world, within three minutes on two idle cores
+    make faults             three storms over the whole demo, at least thirty deaths each, the supervisor's among them
 
-Prints a table for each and exits with 0 only if every vote that was acknowledged was joined and used, nothing was
-doubled, and every run has the weights of the same run without a storm. Everything is kept where something is wrong.
+Prints a table for each and exits with 0 only if what was to happen happened, every vote that was acknowledged was
+joined and used, nothing was doubled, and every run has the weights of the same run without a storm. Everything is kept
+where something is wrong.
 """
 
 import argparse
 import asyncio
 import concurrent.futures
+import dataclasses
 import pathlib
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tests.faults.storm import books, host, killer, story, users, world
 
 from trimtab.cli import artifacts, platform, show
-from trimtab.core import releases, runs
+from trimtab.cli.demo import acts, operator
+from trimtab.cli.demo import app as demo
+from trimtab.cli.demo import users as demo_users
+from trimtab.core import runs
 from trimtab.rpc import secrets
 from trimtab.trainer import reproducing
 
 SHORT = story.Size(demonstrations=240, epochs=6, votes=200, ppo_iterations=14, maximum_sessions=240, patience_s=300.0)
-WHOLE = story.Size(demonstrations=960, epochs=12, votes=500, ppo_iterations=24, maximum_sessions=1000, patience_s=900.0)
+# Of the demo's operator and users: so many times longer than where nothing dies.
+_PATIENCE = 10.0
+# What the demo's last run, on all votes, is called.
+_LAST = "all votes"
 _AT_ONCE = 2
 
 
@@ -44,24 +52,24 @@ def storm(seed: int, short: bool) -> bool:
     screen, begun = show.Screen(), time.monotonic()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="trimtab-storm-"))
     screen.say(f"[bold]A storm[/], seed {seed}, in {folder}")
-    place = host.Host(folder / "state")
-    size = SHORT if short else WHOLE
-    place.layout.lines.write_text(world.lines_toml(size.votes, size.ppo_iterations, size.maximum_sessions))
+    place, kills = host.Host(folder / "state"), 10 if short else 30
+    small = world.lines_toml(SHORT.votes, SHORT.ppo_iterations, SHORT.maximum_sessions)
+    place.layout.lines.write_text(small if short else demo.LINES)
     deadly = killer.Killer(
         place,
         seed=seed,
-        kills=10 if short else 30,
-        jobs=1 if short else 3,
+        kills=kills,
+        jobs=1 if short else 2,
         pause_s=(2.0, 6.0) if short else (3.0, 12.0),
         supervisor=not short,
     )
     try:
         with screen.step("starting"):
             place.start()
-        told = asyncio.run(_play(place, deadly, screen, size, seed))
+        told = asyncio.run((_play_story if short else _play_demo)(place, deadly, screen, seed))
         with screen.step("stopping") as step:
             step.say(f"exit code {(code := place.stop())}")
-        held = _look(screen, place, deadly, told) and code == 0
+        held = _look(screen, place, deadly, told) and code == 0 and deadly.deaths.total() >= kills
     finally:
         place.destroy()
     screen.say(f"{'[green]it held[/]' if held else '[red]it did not hold[/]'}  {time.monotonic() - begun:.0f} s\n")
@@ -70,50 +78,69 @@ def storm(seed: int, short: bool) -> bool:
     return held
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class Told:
-    """What people know when it is over."""
+    """What people know when it is over. votes: ids of the acknowledged ones; well: whether what was to happen did."""
 
-    def __init__(
-        self, acknowledged: users.Acknowledged, done: Sequence[runs.Run], history: Sequence[releases.Release]
-    ) -> None:
-        self.acknowledged, self.done, self.history = acknowledged, done, history
+    votes: Collection[str]
+    sent_again: int
+    done: Sequence[runs.Run]
+    well: bool
 
 
-async def _play(place: host.Host, deadly: killer.Killer, screen: show.Screen, size: story.Size, seed: int) -> Told:
+async def _play_story(place: host.Host, deadly: killer.Killer, screen: show.Screen, seed: int) -> Told:
     async with platform.doors(place.layout) as doors:
-        crowd = users.Users(place.base_url, secrets.local_api_key(place.layout.secrets), seed, size.patience_s)
+        crowd = users.Users(place.base_url, secrets.local_api_key(place.layout.secrets), seed, SHORT.patience_s)
         told = story.Story(
             layout=place.layout,
             doors=doors,
             users=crowd,
             screen=screen,
-            size=size,
-            users_come=deadly.users_are_there.set,
+            size=SHORT,
             storm_is_over=lambda: deadly.done,
         )
         try:
             deadly.start()
-            history = await told.play(seed)
+            await told.play(seed)
         finally:
             await asyncio.to_thread(deadly.end)
             await crowd.close()
-        return Told(crowd.acknowledged, await told.all_runs(), history)
+        return Told(crowd.acknowledged.votes, crowd.acknowledged.sent_again, await told.all_runs(), well=True)
+
+
+async def _play_demo(place: host.Host, deadly: killer.Killer, screen: show.Screen, seed: int) -> Told:
+    """What `trimtab demo` plays, on a platform of which everything dies."""
+    async with platform.doors(place.layout) as doors:
+        crowd = demo_users.Users(
+            place.base_url, doors.api_key, acts.LINE, seed=seed, patience_s=_PATIENCE * demo_users.PATIENCE_S
+        )
+        operating = operator.Operator(doors, acts.LINE, _PATIENCE)
+        try:
+            deadly.start()
+            played = acts.Demo(place.layout, operating, crowd, screen, seed)
+            outcome = await played.play()
+            await asyncio.to_thread(deadly.end)
+            well = demo.tell(screen, outcome, await operating.history(), await played.balance())
+            return Told(crowd.books.taken, crowd.books.repeated, await operating.list_runs(), well)
+        finally:
+            await asyncio.to_thread(deadly.end)
+            await crowd.close()
 
 
 def _look(screen: show.Screen, place: host.Host, deadly: killer.Killer, told: Told) -> bool:
     layout, crashed = place.layout, place.ended_by_themselves()
     screen.say("")
     screen.table(("process", "kills"), [(name, str(count)) for name, count in sorted(deadly.deaths.items())])
-    last = next(run for run in told.done if run.spec.label == "all votes")
+    last = next(run for run in told.done if run.spec.label == _LAST)
     labels = [f"{run.spec.kind} {run.spec.label}" for run in told.done]
-    verdict = books.judge(books.gather(layout, told.acknowledged.votes, labels=labels, last_cut=last.spec.dataset_id))
+    verdict = books.judge(books.gather(layout, told.votes, labels=labels, last_cut=last.spec.dataset_id))
     ended = all(run.state is runs.RunState.SUCCEEDED for run in told.done)
     with screen.step("every run again, without a storm"):
         again = _again(layout, told.done)
     rows = [
         ("kills", str(deadly.deaths.total())),
         ("processes that ended by themselves", str(len(crashed))),
-        ("requests sent again", str(told.acknowledged.sent_again)),
+        ("requests sent again", str(told.sent_again)),
         ("votes acknowledged", str(verdict.acknowledged)),
         ("votes joined", str(verdict.joined)),
         *((f"  {name}", str(count)) for name, count in sorted(verdict.dispositions.items(), reverse=True)),
@@ -133,7 +160,7 @@ def _look(screen: show.Screen, place: host.Host, deadly: killer.Killer, told: To
         for file in one.files:
             if not file.equal:
                 screen.say(f"  {one.run_id}: {file.path} is not the same ({file.difference})")
-    return verdict.balance and ended and not crashed and all(one.equal for one in again)
+    return told.well and verdict.balance and ended and not crashed and all(one.equal for one in again)
 
 
 def _again(layout: platform.Layout, done: Sequence[runs.Run]) -> list[reproducing.Reproduction]:

@@ -10,7 +10,7 @@ from tests.faults.storm import host as hosts
 
 # What there is to kill beside training jobs; each once before any twice.
 SERVICES = ("gateway", "policy", "feedback", "ledger", "trainer", "reward", "rollout")
-# So many die before there are users.
+# So many die before there is a policy.
 _EARLY = 3
 # Share of a job's deaths that come when it has something to go on from.
 _AFTER_SAVING = 0.7
@@ -32,10 +32,8 @@ class Killer:
         order: list[str] = []
         while len(order) < kills - _EARLY:
             order += self._rng.sample(names, len(names))
-        # a policy cannot die before there is one
         early = self._rng.sample([name for name in names if name != "policy"], _EARLY)
         self._order = early + order[: kills - _EARLY]
-        self.users_are_there = threading.Event()
         self._stop = threading.Event()
         self._one_at_a_time = threading.Lock()
         self._threads = [
@@ -67,8 +65,8 @@ class Killer:
 
     def _services(self) -> None:
         for number, name in enumerate(self._order):
-            while number >= _EARLY and not self.users_are_there.wait(0.2):
-                if self._stop.is_set():
+            while number >= _EARLY and "policy" not in self._host.victims():
+                if self._stop.wait(0.2):
                     return
             if self._stop.wait(self._rng.uniform(*self._pause_s)):
                 return

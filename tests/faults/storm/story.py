@@ -1,4 +1,4 @@
-"""What happens while processes die: a policy is trained and adopted, users vote, the platform trains on the votes and
+"""What happens in a short storm: a policy is trained and adopted, users vote, the platform trains on the votes and
 offers a candidate to users, and in the end a reward model learns from all votes. The operator asks until answered.
 """
 
@@ -33,7 +33,7 @@ class Size:
 
 
 class Story:
-    """users_come: called when they do; storm_is_over: whether all that shall die has died. They vote until then."""
+    """storm_is_over: whether all that shall die has died. Users vote until then."""
 
     def __init__(
         self,
@@ -43,17 +43,15 @@ class Story:
         users: people.Users,
         screen: show.Screen,
         size: Size,
-        users_come: Callable[[], None],
         storm_is_over: Callable[[], bool],
     ) -> None:
         self._layout, self._doors, self._users, self._screen, self._size = layout, doors, users, screen, size
-        self._users_come, self._storm_is_over = users_come, storm_is_over
+        self._storm_is_over = storm_is_over
 
     async def play(self, seed: int) -> list[releases.Release]:
         """The line's releases, oldest first, all of them ended."""
         with self._screen.step("a first policy is trained and adopted"):
             first = await self._first_policy(seed)
-        self._users_come()
         over = asyncio.Event()
         voting = asyncio.create_task(self._users.vote_while(lambda: not over.is_set()))
         try:

@@ -319,6 +319,20 @@ def test_cycles_that_train_a_policy_can_be_limited_and_one_with_a_refused_reward
     assert (bench.cycle().number, bench.open_runs()) == (3, [])
 
 
+def test_promotions_by_triggers_can_be_limited_and_what_was_not_proven_is_none(bench: Bench) -> None:
+    limited = dataclasses.replace(bench.line, trigger=lines.TriggerConfig(examples=20, promotions=2))
+    bench.cycles._lines = {LINE: limited}
+    for number, verdict in enumerate((State.PROMOTED, State.NOT_PROVEN, State.PROMOTED), start=1):
+        bench.add(thumbs(20 * number, 20))
+        steps(bench)
+        assert bench.cycle().number == number
+        decide(bench, train_a_policy(bench), verdict)
+        steps(bench)
+    bench.add(thumbs(80, 100))
+    steps(bench, 5)
+    assert (bench.cycle().number, bench.open_runs()) == (3, [])
+
+
 def test_a_cut_that_was_interrupted_is_made_again_the_same(bench: Bench, installation: Installation) -> None:
     bench.add(thumbs(0, 20))
     bench.cycles.step()

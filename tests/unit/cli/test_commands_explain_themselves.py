@@ -12,6 +12,7 @@ import pytest
 import typer.main
 
 from trimtab.cli import app, commands
+from trimtab.rpc import secrets
 
 TRIMTAB = pathlib.Path(sys.executable).with_name("trimtab")
 Ended = subprocess.CompletedProcess[str]
@@ -270,12 +271,21 @@ def test_what_cannot_be_served_is_a_sentence_with_its_remedy(
     for flags, remedy in (
         (("--policy", str(tmp_path / "absent")), "name a Hugging Face model folder"),
         (("--policy", str(pickled)), "`save_pretrained`"),
-        (("--line", "support"), "add it there or name one that is"),
+        (("--line", "support"), "use one of main"),
     ):
         code, _, err = ended(capsys, "up", *flags, *state)
         assert (code, is_one_sentence(err)) == (1, True), err
         assert f"`{flags[0]}`" in err
         assert remedy in err
+
+
+def test_a_line_is_served_to_its_own_tenant_only(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    secrets.create(tmp_path / "secrets.toml", "acme")
+    (tmp_path / "lines.toml").write_text('[lines.support]\ntenant = "zenith"\n')
+    code, _, err = ended(capsys, "up", "--line", "support", "--state", str(tmp_path))
+    assert (code, is_one_sentence(err)) == (1, True), err
+    assert "belongs to tenant 'zenith'" in err
+    assert "to tenant 'acme'" in err
 
 
 def test_the_demo_writes_into_no_folder_that_holds_something(

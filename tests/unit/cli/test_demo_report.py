@@ -29,7 +29,7 @@ def measured(name: str, judgements: list[taste.Judgement], kl_to_anchor: float |
 
 
 def books(sent: int = 9, acknowledged: int = 9) -> users.Books:
-    return users.Books(sent=sent, acknowledged=acknowledged)
+    return users.Books(sent=sent, taken={str(vote) for vote in range(acknowledged)})
 
 
 def release(state: releases.ReleaseState, reason: str) -> releases.Release:

@@ -1,35 +1,34 @@
 """What happens in the demo, in order. Operators act through the services' gRPC doors, users through the HTTP API.
 
 Act one: a policy is trained on demonstrations and goes live; users vote; the platform trains a reward model and a
-candidate by itself, and the users' votes on its canary decide. Then again, from the policy that serves now; this time
-users also correct what is wrong. Act two: a candidate that changes nothing is not proven; a policy trained on fawning
-demonstrations is refused at the gate, forced past it with a reason, and rolled back by the users' votes.
+candidate by itself, and the users' votes on its canary decide; after one that is not proven it goes on with the next.
+Then again, from the policy that serves now; this time users also correct what is wrong. Act two: a candidate that
+changes nothing is not proven; a policy trained on fawning demonstrations is refused at the gate, forced past it with a
+reason, and rolled back by the users' votes.
 """
 
 import asyncio
 import dataclasses
 import itertools
 import json
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from trimtab.cli import artifacts, platform, show
-from trimtab.cli.demo import report, users, world
-from trimtab.core import control, errors, ledger, models, releases, runs
+from trimtab.cli.demo import operator, report, users, world
+from trimtab.core import errors, models, releases, runs
 
-LINE, OPERATOR = "support", "demo operator"
+LINE = "support"
 DEMONSTRATIONS, FAWNING = 2880, 600
 ROUNDS = ("round one", "round two")
 SAMPLES = 2
 FORCE_REASON = "marketing wants users to feel appreciated; watch the canary"
-_POLL_S = 0.3
 # So little that users do not notice, and enough to be a policy of its own.
 _SMALL_LR = 1e-5
 # Until so many votes have come that the platform trains on them.
 _COLLECTING_LIMIT_S = 300.0
 # How often the users are asked for more votes because the reward model was refused.
 _REFUSALS = 2
-_Found = TypeVar("_Found")
+# How many candidates a round may take until one is promoted.
+_CANDIDATES = 3
 
 
 @dataclasses.dataclass(slots=True)
@@ -75,11 +74,16 @@ class Demo:
     """One run of the demo on a running platform. `seed` picks demonstrations, users and training seeds."""
 
     def __init__(
-        self, layout: platform.Layout, doors: platform.Doors, crowd: users.Users, screen: show.Screen, seed: int
+        self,
+        layout: platform.Layout,
+        operating: operator.Operator,
+        crowd: users.Users,
+        screen: show.Screen,
+        seed: int,
     ) -> None:
         self._layout = layout
-        self._doors = doors
-        self._tenant = doors.facts.tenant
+        self._operator = operating
+        self._tenant = operating.tenant
         self._users = crowd
         self._screen = screen
         self._seed = seed
@@ -96,8 +100,8 @@ class Demo:
         anchor = await self._first_policy()
         learned, promoted = [await self._measure("first policy (SFT)", anchor, 0.0)], []
         for name, correcting in zip(ROUNDS, (0.0, users.CORRECTING), strict=True):
-            candidate = await self._cycle(name, correcting)
-            promoted.append(await self._canary(f"{name}: the users vote on the candidate", candidate.model_ids[0]))
+            candidate, release = await self._round(name, correcting)
+            promoted.append(release)
             learned.append(
                 await self._measure(
                     f"policy of {name} (PPO)", candidate.model_ids[0], await self._kl_to_anchor(candidate)
@@ -119,18 +123,14 @@ class Demo:
         wanted = self._users.books.acknowledged
 
         async def balanced() -> report.Balance | None:
-            counts = await self._counts()
+            counts = await self._operator.counts()
             balance = report.Balance(self._users.books, counts)
             return balance if counts.joined >= wanted and balance.used >= wanted else None
 
         try:
-            return await self._eventually("the books to balance", balanced, 20.0)
+            return await self._operator.eventually("the books to balance", balanced, 20.0)
         except errors.WrongState:
-            return report.Balance(self._users.books, await self._counts())
-
-    async def history(self) -> tuple[releases.Release, ...]:
-        request = control.ListReleasesRequest(self._tenant, LINE)
-        return tuple(reversed(await self._doors.rollout.list_releases(request, timeout_s=10)))
+            return report.Balance(self._users.books, await self._operator.counts())
 
     async def _first_policy(self) -> str:
         with self._screen.step(f"training a first policy on {DEMONSTRATIONS:,} demonstrations") as step:
@@ -153,12 +153,19 @@ class Demo:
                 step,
             )
         with self._screen.step("the operator adopts it as the line's first policy") as step:
-            adopted = await self._doors.rollout.adopt(
-                control.AdoptRequest(self._tenant, LINE, run.model_ids[0], OPERATOR, "first policy of the demo"),
-                timeout_s=30,
-            )
-            await self._until_final(adopted.id, step)
+            adopted = await self._operator.adopt(run.model_ids[0], "first policy of the demo")
+            await self._operator.until_final(adopted.id, step.say)
         return run.model_ids[0]
+
+    async def _round(self, name: str, correcting: float) -> tuple[runs.Run, releases.Release]:
+        """Cycle after cycle until the users' votes promote a candidate; its run and its release."""
+        for _ in range(_CANDIDATES):
+            candidate = await self._cycle(name, correcting)
+            release = await self._canary(f"{name}: the users vote on the candidate", candidate.model_ids[0])
+            if release.state is releases.ReleaseState.PROMOTED:
+                return candidate, release
+            self._screen.say("    The loop goes on: the next candidate learns from what was said meanwhile, too.")
+        raise errors.WrongState(f"No candidate was promoted, the last one because: {release.history[-1].reason}")
 
     async def _cycle(self, name: str, correcting: float) -> runs.Run:
         """Users vote until the platform trains by itself; its policy run. More votes when a reward model is refused."""
@@ -171,11 +178,9 @@ class Demo:
             self._screen.say(f"    The platform does not train on it: {problem}")
         else:
             raise errors.WrongState(f"No reward model passed its gates, the last one because of {problem}.")
-        policy = await self._eventually("a policy run", lambda: self._triggered(runs.RunKind.PPO), 60.0)
+        policy = await self._operator.eventually("a policy run", lambda: self._triggered(runs.RunKind.PPO), 60.0)
         policy = await self._watch(policy, f"{name}: PPO trains a candidate against it")
         self._candidate = policy.spec
-        if problem := await self._problem_at_the_gates(policy):
-            raise errors.WrongState(f"The candidate was refused at its gates: {problem}.")
         return policy
 
     async def _collect(self, name: str, correcting: float) -> runs.Run:
@@ -183,7 +188,7 @@ class Demo:
         what = "users ask, compare, vote and correct" if correcting else "users ask, compare and vote"
         with self._screen.step(f"{name}: {what}") as step:
             books = self._users.books
-            started = self._eventually(
+            started = self._operator.eventually(
                 "a reward run", lambda: self._triggered(runs.RunKind.REWARD), _COLLECTING_LIMIT_S
             )
             waiting = asyncio.create_task(started)
@@ -199,7 +204,7 @@ class Demo:
         """A run that the platform started by itself, once it has ended."""
         self._watched.add(run.id)
         with self._screen.step(name) as step:
-            return await platform.finished(self._doors, run, step.say)
+            return await self._operator.finished(run, step.say)
 
     async def _problem_at_the_gates(self, run: runs.Run) -> str:
         """Why what a run made may not be used, in the gates' own words; empty when it may."""
@@ -210,22 +215,21 @@ class Demo:
         return next((gate.value for gate in await self._gates(run) if gate.name == "kl_to_anchor"), None)
 
     async def _gates(self, run: runs.Run) -> list[models.GateFigure]:
-        detail = await self._doors.trainer.get_run(runs.GetRunRequest(self._tenant, run.id), timeout_s=10)
+        detail = await self._operator.get_run(run.id)
         decides = [model for model in detail.models if model.kind is not models.ModelKind.EVALUATION_REWARD]
         return [gate for model in decides for gate in model.gates]
 
     async def _triggered(self, kind: runs.RunKind) -> runs.Run | None:
-        listed = await self._doors.trainer.list_runs(runs.ListRunsRequest(self._tenant, LINE), timeout_s=10)
-        new = [run for run in listed if run.asked_by == runs.TRIGGER and run.id not in self._watched]
-        return next((run for run in new if run.spec.kind is kind), None)
+        triggered = [run for run in await self._operator.list_runs() if run.asked_by == runs.TRIGGER]
+        return next((run for run in triggered if run.spec.kind is kind and run.id not in self._watched), None)
 
     async def _canary(self, name: str, policy_id: str) -> releases.Release:
         """Users vote until the newest release of the policy is decided."""
         with self._screen.step(name) as step:
-            latest = await self._eventually("a release", lambda: self._release_of(policy_id), 60.0)
+            latest = await self._operator.offered(policy_id)
             step.say("its process starts")
-            await self._eventually("its process", lambda: self._serving(latest.id), 120.0)
-            watching = asyncio.create_task(self._until_final(latest.id, step))
+            await self._operator.until_serving(latest.id)
+            watching = asyncio.create_task(self._operator.until_final(latest.id, step.say))
             await self._users.visit_while(lambda: not watching.done())
             return await watching
 
@@ -243,8 +247,8 @@ class Demo:
             )
             run = await self._run(spec, step)
         with self._screen.step("the canary of the small step starts"):
-            release = await self._eventually("a release", lambda: self._release_of(run.model_ids[0]), 60.0)
-            await self._eventually("its process", lambda: self._serving(release.id), 120.0)
+            release = await self._operator.offered(run.model_ids[0])
+            await self._operator.until_serving(release.id)
         measured = await self._measure(name, run.model_ids[0], await self._kl_to_anchor(run))
         return measured, await self._canary("the users vote on the small step", run.model_ids[0])
 
@@ -268,26 +272,15 @@ class Demo:
                 step,
             )
         with self._screen.step("the gate judges it") as step:
-            refused = await self._eventually("the gate's refusal", lambda: self._release_of(run.model_ids[0]), 30.0)
+            refused = await self._operator.offered(run.model_ids[0])
             step.say(refused.history[-1].reason)
         return run, refused
-
-    async def _release_of(self, policy_id: str) -> releases.Release | None:
-        """The newest release of a policy."""
-        found = [release for release in await self.history() if release.candidate_id == policy_id]
-        return found[-1] if found else None
 
     async def _force(self, model_id: str) -> releases.Release:
         with self._screen.step("the operator forces it past the gate, with a reason") as step:
             step.say(f"“{FORCE_REASON}”")
-            request = control.StartReleaseRequest(self._tenant, LINE, model_id, OPERATOR, FORCE_REASON)
-            forced = await self._doors.rollout.start_release(request, timeout_s=30)
-            return await self._eventually("the forced policy to serve", lambda: self._serving(forced.id), 60.0)
-
-    async def _serving(self, release_id: str) -> releases.Release | None:
-        release = await self._get(release_id)
-        early = (releases.ReleaseState.PENDING, releases.ReleaseState.VERIFYING)
-        return None if release.state in early else release
+            forced = await self._operator.force(model_id, FORCE_REASON)
+            return await self._operator.until_serving(forced.id)
 
     async def _close_books(self, anchor: str) -> None:
         """The votes on the canaries reach a data set too: the reward model is trained anew on everything."""
@@ -295,9 +288,9 @@ class Demo:
             wanted = self._users.books.acknowledged
 
             async def joined() -> bool | None:
-                return (await self._counts()).joined >= wanted or None
+                return (await self._operator.counts()).joined >= wanted or None
 
-            await self._eventually("every vote to be joined", joined, 30.0)
+            await self._operator.eventually("every vote to be joined", joined, 30.0)
             await self._run(
                 runs.RunSpec(
                     self._tenant,
@@ -319,7 +312,7 @@ class Demo:
                 return await self._users.can_ask(model) or None
 
             # the rollout controller's word reaches the gateway by the log, a moment later
-            await self._eventually("the gateway to serve it", served, 10.0)
+            await self._operator.eventually("the gateway to serve it", served, 10.0)
             judgements = await self._users.judge(self._held_out, model, SAMPLES)
             measured = report.Measured(name, judgements, kl_to_anchor)
             step.say(f"approval {measured.row()[1]}")
@@ -332,33 +325,4 @@ class Demo:
         return await asyncio.to_thread(artifacts.publish_dataset, self._layout, path, self._tenant, LINE)
 
     async def _run(self, spec: runs.RunSpec, step: show.Step) -> runs.Run:
-        run = await self._doors.trainer.start_run(runs.StartRunRequest(spec, OPERATOR), timeout_s=30)
-        return await platform.finished(self._doors, run, step.say)
-
-    async def _until_final(self, release_id: str, step: show.Step) -> releases.Release:
-        while True:
-            release = await self._get(release_id)
-            step.say(platform.describe_release(release))
-            if release.state in releases.FINAL_STATES:
-                return release
-            await asyncio.sleep(_POLL_S)
-
-    async def _get(self, release_id: str) -> releases.Release:
-        request = control.GetReleaseRequest(self._tenant, release_id)
-        return await self._doors.rollout.get_release(request, timeout_s=10)
-
-    async def _counts(self) -> ledger.CountsResponse:
-        return await self._doors.ledger.counts(ledger.CountsRequest(self._tenant, LINE), timeout_s=10)
-
-    @staticmethod
-    async def _eventually(what: str, probe: Callable[[], Awaitable[_Found | None]], limit_s: float) -> _Found:
-        """What `probe` finds, asked again and again; WrongState says `what` did not come within `limit_s`."""
-        try:
-            async with asyncio.timeout(limit_s):
-                found = await probe()
-                while found is None:
-                    await asyncio.sleep(_POLL_S)
-                    found = await probe()
-        except TimeoutError:
-            raise errors.WrongState(f"The demo waited {limit_s:.0f} s in vain for {what}.") from None
-        return found
+        return await self._operator.finished(await self._operator.start_run(spec), step.say)

@@ -5,20 +5,21 @@ import itertools
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 
 from trimtab.cli import platform, show
-from trimtab.cli.demo import acts, report, users
-from trimtab.core import errors
+from trimtab.cli.demo import acts, operator, report, users
+from trimtab.core import errors, releases
 
 TENANT = "demo"
 # Seconds instead of hours, and a small model: what differs from a production line, and nothing else.
-_LINES = """\
+LINES = """\
 [lines.support]
 tenant = "demo"
 
 [lines.support.trigger]
 examples = 1300
-cycles = 2
+promotions = 2
 
 [lines.support.training.reward]
 lr = 1e-3
@@ -26,7 +27,7 @@ train_embeddings = false
 surprise = true
 epochs = 2
 # a few dozen corrections teach the policy; too few to say whether a reward model understood them
-minimum_examples = 60
+minimum_examples = 120
 
 [lines.support.training.ppo]
 iterations = 10
@@ -46,7 +47,7 @@ def play(seed: int, state: pathlib.Path | None, as_json: bool) -> int:
         raise errors.InvalidField("--state", f"{str(state)!r} is not empty", "name a new folder")
     folder = state or pathlib.Path(tempfile.mkdtemp(prefix="trimtab-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "lines.toml").write_text(_LINES)
+    (folder / "lines.toml").write_text(LINES)
     screen.say(f"[bold]Trimtab demo[/], seed {seed}. Everything it keeps is in {folder}")
     code = 1
     try:
@@ -68,31 +69,32 @@ async def _play(folder: pathlib.Path, seed: int, screen: show.Screen, as_json: b
         async with platform.doors(live.layout) as doors:
             crowd = users.Users(facts.http_url, doors.api_key, acts.LINE, seed=seed)
             try:
-                demo = acts.Demo(live.layout, doors, crowd, screen, seed)
-                outcome = await demo.play()
-                balance = await demo.balance()
-                history = await demo.history()
+                operating = operator.Operator(doors, acts.LINE, patience=1.0)
+                demo = acts.Demo(live.layout, operating, crowd, screen, seed)
+                outcome, balance, history = await demo.play(), await demo.balance(), await operating.history()
             finally:
                 await crowd.close()
     finally:
         with screen.step("stopping the processes"):
             await asyncio.to_thread(running.__exit__, None, None, None)
-    report.show_policies(screen, outcome.policies)
-    report.show_releases(screen, history)
-    report.show_balance(screen, balance)
-    report.show_times(screen)
-    held = _verdict(outcome, balance, screen)
+    held = tell(screen, outcome, history, balance)
     if as_json:
         screen.json({"seed": seed, "held": held, **report.document(screen, outcome.policies, history, balance)})
     return 0 if held else 1
 
 
-def _verdict(outcome: acts.Outcome, balance: report.Balance, screen: show.Screen) -> bool:
-    """Whether all of it happened and the books balance; says each in words."""
+def tell(
+    screen: show.Screen, outcome: acts.Outcome, history: Sequence[releases.Release], balance: report.Balance
+) -> bool:
+    """Shows the last page; whether all of it happened and the books balance."""
+    report.show_policies(screen, outcome.policies)
+    report.show_releases(screen, history)
+    report.show_balance(screen, balance)
+    report.show_times(screen)
     gains = [report.gain(before, after) for before, after in itertools.pairwise(outcome.learned)]
     told = ", then ".join(f"{difference:+.3f} ({low:+.3f} to {high:+.3f})" for difference, low, high in gains)
     verdicts = (
-        (outcome.act_one, f"two better policies in a row were promoted: approval {told}"),
+        (outcome.act_one, f"two policies were promoted, each better than the one before: approval {told}"),
         (outcome.nothing_new, "a candidate that changes nothing passed the gates and was not proven"),
         (outcome.act_two, "a fawning policy was refused at the gate, forced past it, and rolled back by votes"),
         (balance.holds, "every vote was acknowledged, joined, and trained on, held out or rejected with a reason"),

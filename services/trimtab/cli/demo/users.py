@@ -4,8 +4,10 @@ Each visit is a session of its own. Nothing but the API passes between them and 
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import random
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -19,7 +21,8 @@ from trimtab.core import errors
 COMPARING = 0.6
 # Share of wrong answers that users correct where they can.
 CORRECTING = 0.6
-_ATTEMPTS = 10
+# How long one request is tried, and what is said while something restarts.
+PATIENCE_S = 30.0
 _BUSY = frozenset({429, 502, 503, 504})
 
 _Item = TypeVar("_Item")
@@ -27,21 +30,39 @@ _Item = TypeVar("_Item")
 
 @dataclasses.dataclass(slots=True)
 class Books:
-    """What the users did, by their own count."""
+    """What the users did, by their own count.
+
+    taken: ids of the votes that were acknowledged; repeated: requests sent again to a platform busy or away.
+    """
 
     sent: int = 0
-    acknowledged: int = 0
+    repeated: int = 0
+    taken: set[str] = dataclasses.field(default_factory=set)
+
+    @property
+    def acknowledged(self) -> int:
+        return len(self.taken)
 
 
 class Users:
     """Users of one line. base_url: the gateway's; concurrency: how many talk at the same time."""
 
-    def __init__(self, base_url: str, api_key: str, line: str, *, seed: int, concurrency: int = 24) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        line: str,
+        *,
+        seed: int,
+        concurrency: int = 24,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self.books = Books()
         self._line = line
         self._seed = seed
         self._visits = 0
         self._concurrency = concurrency
+        self._patience_s = patience_s
         self._questions = world.questions(world.KNOWN_WORDINGS + world.NEW_WORDINGS)
         self._http = httpx.AsyncClient(
             base_url=base_url,
@@ -76,8 +97,10 @@ class Users:
         await self._at_once(worker, range(self._concurrency))
 
     async def can_ask(self, model: str) -> bool:
-        """Whether the gateway has heard of a policy."""
-        return (await self._http.get(f"/v1/models/{model}")).status_code == httpx.codes.OK
+        """Whether the gateway answers and has heard of a policy."""
+        with contextlib.suppress(httpx.TransportError):
+            return (await self._http.get(f"/v1/models/{model}")).status_code == httpx.codes.OK
+        return False
 
     async def judge(self, questions: Sequence[str], model: str, samples: int) -> list[taste.Judgement]:
         """How `samples` answers to each question look to the users. Nobody votes."""
@@ -133,27 +156,28 @@ class Users:
         return await self._post("/v1/chat/completions", body, {"x-trimtab-session": session})
 
     async def _send(self, body: dict[str, Any]) -> None:
+        vote = uuid.uuid4().hex
         self.books.sent += 1
-        await self._post("/v1/feedback", body | {"id": uuid.uuid4().hex, "surface": "chat"}, {})
-        self.books.acknowledged += 1
+        await self._post("/v1/feedback", body | {"id": vote, "surface": "chat"}, {})
+        self.books.taken.add(vote)
 
     async def _post(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
         """Posts, again with the same body when the platform is busy or restarting: the feedback id makes it safe."""
-        problem = ""
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(min(2.0, 0.1 * 2**attempt))
+        deadline = time.monotonic() + self._patience_s
+        pause_s = 0.2
+        while True:
             try:
                 reply = await self._http.post(path, json=body, headers=headers)
+                if reply.status_code == httpx.codes.OK:
+                    return dict(reply.json())
+                problem, again = f"{reply.status_code} {reply.text}", reply.status_code in _BUSY
             except httpx.TransportError as error:
-                problem = repr(error)
-                continue
-            if reply.status_code == httpx.codes.OK:
-                return dict(reply.json())
-            problem = f"{reply.status_code} {reply.text}"
-            if reply.status_code not in _BUSY:
-                break
-        raise errors.ServiceUnavailable(f"POST {path} was not answered: {problem}")
+                problem, again = repr(error), True
+            if not again or time.monotonic() > deadline:
+                raise errors.ServiceUnavailable(f"POST {path} was not answered: {problem}")
+            self.books.repeated += 1
+            await asyncio.sleep(pause_s)
+            pause_s = min(2.0, 2 * pause_s)
 
 
 def _answers(reply: dict[str, Any]) -> list[str]:
