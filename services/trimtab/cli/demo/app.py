@@ -51,7 +51,10 @@ def play(seed: int, state: pathlib.Path | None, as_json: bool) -> int:
     screen.say(f"[bold]Trimtab demo[/], seed {seed}. Everything it keeps is in {folder}")
     code = 1
     try:
-        code = asyncio.run(_play(folder, seed, screen, as_json))
+        outcome, balance, history = _on_a_platform(folder, seed, screen)
+        code = 0 if (held := tell(screen, outcome, history, balance)) else 1
+        if as_json:
+            screen.json({"seed": seed, "held": held, **report.document(screen, outcome.policies, history, balance)})
     finally:
         if code == 0 and state is None:
             shutil.rmtree(folder)
@@ -60,27 +63,30 @@ def play(seed: int, state: pathlib.Path | None, as_json: bool) -> int:
     return code
 
 
-async def _play(folder: pathlib.Path, seed: int, screen: show.Screen, as_json: bool) -> int:
+_Played = tuple[acts.Outcome, report.Balance, Sequence[releases.Release]]
+
+
+def _on_a_platform(folder: pathlib.Path, seed: int, screen: show.Screen) -> _Played:
     live = platform.Platform(folder, TENANT, acts.LINE)
     with screen.step("starting the processes"):
         running = live.running()
-        facts = await asyncio.to_thread(running.__enter__)
+        facts = running.__enter__()
     try:
-        async with platform.doors(live.layout) as doors:
-            crowd = users.Users(facts.http_url, doors.api_key, acts.LINE, seed=seed)
-            try:
-                operating = operator.Operator(doors, acts.LINE, patience=1.0)
-                demo = acts.Demo(live.layout, operating, crowd, screen, seed)
-                outcome, balance, history = await demo.play(), await demo.balance(), await operating.history()
-            finally:
-                await crowd.close()
+        return asyncio.run(_play(live.layout, facts, seed, screen))
     finally:
         with screen.step("stopping the processes"):
-            await asyncio.to_thread(running.__exit__, None, None, None)
-    held = tell(screen, outcome, history, balance)
-    if as_json:
-        screen.json({"seed": seed, "held": held, **report.document(screen, outcome.policies, history, balance)})
-    return 0 if held else 1
+            running.__exit__(None, None, None)
+
+
+async def _play(layout: platform.Layout, facts: platform.Facts, seed: int, screen: show.Screen) -> _Played:
+    async with platform.doors(layout) as doors:
+        crowd = users.Users(facts.http_url, doors.api_key, acts.LINE, seed=seed)
+        try:
+            operating = operator.Operator(doors, acts.LINE, patience=1.0)
+            demo = acts.Demo(layout, operating, crowd, screen, seed)
+            return await demo.play(), await demo.balance(), await operating.history()
+        finally:
+            await crowd.close()
 
 
 def tell(
