@@ -26,7 +26,7 @@ demo: $(READY) ## The whole loop on this machine: two acts, a table, about six m
 test: $(READY) ## Every test, three files at once
 	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
-faults: $(READY) ## Kill processes at random while the platform works; SHORT=1 takes three minutes
+faults: $(READY) ## Kill processes at random during three demos; SHORT=1: in a small world, some minutes
 	@$(BIN)/python -m tests.faults.storm.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY) ## Style, types, layers, generated code
