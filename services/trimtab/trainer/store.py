@@ -115,8 +115,17 @@ class Store:
         )
         self._writing = threading.RLock()
         METADATA.create_all(self._engine)
+        self._upgrade()
+
+    def _upgrade(self) -> None:
+        """Gives a file that an earlier version made what this one needs."""
+        if "end_arrival" in {column["name"] for column in sqlalchemy.inspect(self._engine).get_columns("cycles")}:
+            return
         with self.transaction() as connection:
-            _upgrade(connection)
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # by itself sqlite3 begins none before it alters a table
+            connection.exec_driver_sql("ALTER TABLE cycles ADD COLUMN end_arrival INTEGER NOT NULL DEFAULT 0")
+            # what its ended cycles had taken up starts no other one
+            connection.execute(sqlalchemy.update(CYCLES).values(end_arrival=CYCLES.c.cut_arrival))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlalchemy.Connection]:
@@ -134,16 +143,6 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
-
-
-def _upgrade(connection: sqlalchemy.Connection) -> None:
-    """Gives a file that an earlier version made what this one needs. All of it or nothing: the caller commits."""
-    if "end_arrival" in {column["name"] for column in sqlalchemy.inspect(connection).get_columns("cycles")}:
-        return
-    connection.exec_driver_sql("BEGIN IMMEDIATE")  # sqlite3 begins none by itself before it alters a table
-    connection.exec_driver_sql("ALTER TABLE cycles ADD COLUMN end_arrival INTEGER NOT NULL DEFAULT 0")
-    # what its ended cycles had taken up starts no other one
-    connection.execute(sqlalchemy.update(CYCLES).values(end_arrival=CYCLES.c.cut_arrival))
 
 
 def positions(connection: sqlalchemy.Connection) -> dict[port.TopicPartition, int]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import sqlalchemy
 
-from trimtab.core import errors, lines, models, releases, runs
+from trimtab.core import errors, failpoints, lines, models, releases, runs
 from trimtab.obs import logging
 from trimtab.trainer import cuts, known, publishing, requests, runbook, store
 
@@ -244,6 +244,8 @@ class Triggers:
         with self._database.transaction() as connection:
             end = store.newest_arrival(connection)
             self._update(connection, cycle, state=CycleState.ENDED.value, end_arrival=end, outcome=outcome)
+            failpoints.reach("trainer.cycle.before_end")
+        failpoints.reach("trainer.cycle.ended")
         _log.info("cycle ended", line=cycle.line, cycle=cycle.number, outcome=outcome)
 
     @staticmethod
