@@ -42,8 +42,10 @@ class CycleState(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cycle:
-    """One pass from feedback to the users' verdict on a policy. number: 1 for a line's first. anchor_id: the line's when
-    it started. end_arrival: the newest example when it ended; outcome: how, in words."""
+    """One pass from feedback to the users' verdict on a policy. number: 1 for a line's first.
+
+    anchor_id: the line's when it started. end_arrival: the newest example when it ended; outcome: how, in words.
+    """
 
     ordinal: int
     tenant: str
