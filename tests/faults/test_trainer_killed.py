@@ -16,7 +16,7 @@ from tests.services.trainer.test_cycles import OneHolder, thumbs
 from trimtab import registry
 from trimtab.bus import fold, port, publish, runner, topics
 from trimtab.bus.sqlite import SqliteLog
-from trimtab.core import audit, lines, models, runs
+from trimtab.core import audit, completions, lines, models, releases, runs, text
 from trimtab.trainer import (
     audits,
     consumer,
@@ -33,7 +33,7 @@ from trimtab.trainer import (
 from trimtab.trainer import runs as work
 from trimtab.wire import schemas
 
-WALKED = [*killing.under("trainer.cut.", "trainer.publish.", "trainer.run.", "trainer.store.")]
+WALKED = [*killing.under("trainer.cut.", "trainer.cycle.", "trainer.publish.", "trainer.run.", "trainer.store.")]
 EXAMPLES = 24
 LINE = lines.LineConfig(making.LINE, making.TENANT, lines.TriggerConfig(examples=EXAMPLES, cycles=1))
 
@@ -102,15 +102,36 @@ def serve(folder: pathlib.Path) -> None:
         threading.Thread(target=target, args=arguments, daemon=True).start()
     assert topics_known.wait(30) and rollouts_known.wait(30)
     deadline = time.monotonic() + 60
-    # nobody releases its policy here; a cycle that has none ends
-    over = (triggers.CycleState.RELEASE, triggers.CycleState.ENDED)
-    while (newest := cycles.newest(LINE)) is None or newest.state not in over:
+    while (newest := cycles.newest(LINE)) is None or newest.state is not triggers.CycleState.ENDED:
         assert time.monotonic() < deadline
         cycles.step()
+        if newest is not None and newest.state is triggers.CycleState.RELEASE:
+            (policy_id,) = book.get(LINE.tenant, newest.policy_run_id).model_ids
+            if topics_say.release_of(LINE.tenant, LINE.name, policy_id) is None:
+                promote(log, policy_id)
         time.sleep(0.01)
     while book.next_open(triggered=True) is not None or any((folder / "runs").glob("*/outputs")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def promote(log: port.EventLog, policy_id: str) -> None:
+    """The rollout controller's word on the cycle's policy; said again, it is the same."""
+    stable = releases.ArmTarget(completions.Arm.STABLE, policy_id, weight=1.0)
+    release = releases.Release(
+        id="release-2",
+        context=text.Context(making.TENANT, making.LINE),
+        revision=2,
+        candidate_id=policy_id,
+        stable_id=policy_id,
+        anchor_id=policy_id,
+        state=releases.ReleaseState.PROMOTED,
+        salt=b"salt",
+        created_at=making.AT,
+        arms=(stable,),
+        history=(releases.Transition(releases.ReleaseState.PROMOTED, making.AT, "users said so", "controller"),),
+    )
+    publish.publish(log, topics.ROLLOUTS, b"release-2", release).result()
 
 
 def announced(folder: pathlib.Path) -> list[models.PublishedModel]:
@@ -171,7 +192,8 @@ def test_an_act_that_is_tried_again_after_a_kill_is_done_once_and_on_the_trail_o
 
 ONCE = [point for point in WALKED if "store" not in point]
 OFTEN = [f"{point}:{nth}" for point in killing.under("trainer.store.") for nth in (1, 3, 6, 11)]
-LATER = [f"{point}:2" for point in ONCE if "cut" not in point] + ["trainer.publish.announced:3"]
+AGAIN = [point for point in ONCE if not point.startswith(("trainer.cut.", "trainer.cycle."))]
+LATER = [*(f"{point}:2" for point in AGAIN), "trainer.publish.announced:3"]
 
 
 @pytest.mark.parametrize("point", [*ONCE, *LATER, *OFTEN])
@@ -187,7 +209,8 @@ def test_a_cycle_is_one_cycle_and_each_of_its_models_is_told_once(point: str, tm
         assert len(connection.execute(store.EXAMPLES.select()).all()) == EXAMPLES
         (cycle,) = connection.execute(store.CYCLES.select()).all()
     database.close()
-    assert (cycle.state, cycle.outcome) == ("release", "")
+    assert (cycle.state, cycle.outcome) == ("ended", "promoted: users said so")
+    assert cycle.end_arrival == EXAMPLES
     assert [(run.spec.kind, run.state) for run in done] == [
         (runs.RunKind.REWARD, runs.RunState.SUCCEEDED),
         (runs.RunKind.PPO, runs.RunState.SUCCEEDED),

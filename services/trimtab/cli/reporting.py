@@ -23,6 +23,7 @@ _PLOTS = {
     "response_tokens": ("Length of the answers", "tokens"),
     "missing_eos_share": ("Answers that were cut off", "share"),
     "policy_loss": ("Loss of the policy", ""),
+    "demonstration_loss_nats_per_token": ("Loss on demonstrations and edits", "nats per token"),
     "value_loss": ("Loss of the critic", ""),
     "gradient_norm": ("Norm of the gradient", ""),
 }

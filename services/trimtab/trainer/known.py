@@ -47,16 +47,18 @@ class Known:
             self._models[model.id] = model
             self._generations[line] = max(model.generation, self._generations.get(line, 0))
 
-    def anchor(self, tenant: str, line: str) -> str:
-        """The policy a line is anchored to; empty until it has adopted one."""
-        head = self._head(tenant, line)
-        return head.anchor_id if head else ""
+    def anchor_and_live(self, tenant: str, line: str) -> tuple[str, str]:
+        """The policy a line is anchored to, and the one that serves its users (of two, the stable one).
 
-    def live(self, tenant: str, line: str) -> str:
-        """The policy that serves a line's users (of two, the stable one); empty until it has adopted one."""
-        head = self._head(tenant, line)
-        stable = (target.policy_id for target in head.arms if target.arm is completions.Arm.STABLE) if head else ()
-        return next(iter(stable), "")
+        Both as the line's newest record says, so that they belong together; empty until it has adopted one.
+        """
+        with self._lock:
+            every = self._releases.get((tenant, line), {}).values()
+            head = max(every, key=lambda release: release.revision, default=None)
+        if head is None:
+            return "", ""
+        stable = (target.policy_id for target in head.arms if target.arm is completions.Arm.STABLE)
+        return head.anchor_id, next(stable, "")
 
     def release_of(self, tenant: str, line: str, model_id: str) -> releases.Release | None:
         """The newest release of a policy; None while there has been none."""
@@ -64,12 +66,6 @@ class Known:
             every = self._releases.get((tenant, line), {}).values()
             mine = [release for release in every if release.candidate_id == model_id]
         return max(mine, key=lambda release: (release.created_at, release.id), default=None)
-
-    def _head(self, tenant: str, line: str) -> releases.Release | None:
-        """The line's newest record: every one carries the line's anchor and what it serves."""
-        with self._lock:
-            every = self._releases.get((tenant, line), {}).values()
-            return max(every, key=lambda release: release.revision, default=None)
 
     def quarantines(self, tenant: str, line: str) -> dict[str, releases.Quarantine]:
         """By release id, also those that were released again."""

@@ -9,8 +9,9 @@ What people wrote themselves (edits, demonstrations) is mixed in as Ouyang et al
 
     E[clipped objective] + gamma E[log pi(token of a demonstrated answer)],  gamma = `demonstration_weight`,
 
-the second mean over the tokens of `demonstrations` answers drawn anew for the step. A reward model can only rank what
-the policy says; a corrected fact tells it what to say.
+the second mean over the tokens of `demonstrations` answers drawn anew for the step. Where there are fewer, all of them
+are shown and gamma is as much less: the only edit of a line must not be learned by heart. A reward model can only rank
+what the policy says; a corrected fact tells it what to say.
 """
 
 import copy
@@ -127,8 +128,11 @@ class Learner:
     def demonstrate(self, seed: int) -> float:
         """Adds the gradient of -gamma log p of a step's demonstrated answers; their mean -log p, in nats a token."""
         settings = self._settings
-        shown = rollouts.choose(self._demonstrations, settings.demonstrations, seed)
-        return sft.accumulate(self.policy, shown, settings, settings.demonstration_weight)
+        count = min(len(self._demonstrations), settings.demonstrations)
+        shown = rollouts.choose(self._demonstrations, count, seed)
+        return sft.accumulate(
+            self.policy, shown, settings, settings.demonstration_weight * count / settings.demonstrations
+        )
 
     def _update(self, minibatch: Sequence[Step], totals: dict[str, float]) -> int:
         """One step of policy and critic; adds sums over tokens to `totals` and returns how many tokens there were."""

@@ -145,14 +145,13 @@ class PPOSettings(PolicySettings):
     missing_eos: float = -1.0
     # Weight of the edits and demonstrations of the data set, mixed into every step; 0 leaves them out.
     demonstration_weight: float = 0.5
-    # How many of them are drawn for a step.
+    # How many of them are drawn for a step; where there are fewer, their weight is in proportion.
     demonstrations: int = 32
 
     def check(self) -> None:
         PolicySettings.check(self)
-        _positive(self, "demonstrations")
         _positive(self, "iterations", "prompts", "samples", "max_tokens", "epochs", "minibatches", "critic_lr")
-        _positive(self, "kl_horizon", "clip", "value_clip", "dual_clip", "gamma")
+        _positive(self, "kl_horizon", "clip", "value_clip", "dual_clip", "gamma", "demonstrations")
         _not_negative(self, "beta", "kl_target", "lam", "demonstration_weight")
 
 

@@ -94,7 +94,6 @@ CYCLES = sqlalchemy.Table(
     Column("state", String, nullable=False),
     Column("cut_arrival", Integer, nullable=False),
     Column("anchor_id", String, nullable=False),
-    Column("live_id", String, nullable=False),
     Column("dataset_id", String, nullable=False, default=""),
     Column("reward_run_id", String, nullable=False, default=""),
     Column("policy_run_id", String, nullable=False, default=""),
@@ -116,6 +115,17 @@ class Store:
         )
         self._writing = threading.RLock()
         METADATA.create_all(self._engine)
+        self._upgrade()
+
+    def _upgrade(self) -> None:
+        """Gives a file that an earlier version made what this one needs."""
+        if "end_arrival" in {column["name"] for column in sqlalchemy.inspect(self._engine).get_columns("cycles")}:
+            return
+        with self.transaction() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # by itself sqlite3 begins none before it alters a table
+            connection.exec_driver_sql("ALTER TABLE cycles ADD COLUMN end_arrival INTEGER NOT NULL DEFAULT 0")
+            # what its ended cycles had taken up starts no other one
+            connection.execute(sqlalchemy.update(CYCLES).values(end_arrival=CYCLES.c.cut_arrival))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlalchemy.Connection]:

@@ -6,8 +6,9 @@ A line's cycles follow one another without end. Each
   twice without news of what serves now, and a candidate that was refused, rolled back or not proven stops nothing;
 - cuts a data set of *all* the line's examples, so that a reward model, made anew from the anchor, is never taught by
   the newest answers alone (replay);
-- trains the policy that serves the line now, against the anchor as reference: the KL that PPO weighs and the gate
-  bounds is that to the anchor, not a sum over cycles;
+- trains the policy that serves the line when the reward model is ready, against the anchor of that time as reference:
+  the KL that PPO weighs and the gate bounds is that to the anchor, not a sum over cycles. What operators promote, undo
+  or adopt while the reward model trains is so taken up;
 - ends with its candidate's release. Until then nobody knows which policy the next one would start from.
 
 One worker thread of `trainer.app` calls `step` again and again. A cycle's state is a row in the store and every step
@@ -23,7 +24,7 @@ from typing import Any
 
 import sqlalchemy
 
-from trimtab.core import errors, lines, models, releases, runs
+from trimtab.core import errors, failpoints, lines, models, releases, runs
 from trimtab.obs import logging
 from trimtab.trainer import cuts, known, publishing, requests, runbook, store
 
@@ -41,8 +42,10 @@ class CycleState(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cycle:
-    """One pass from feedback to the users' verdict on a policy. number: 1 for a line's first. live_id: the policy that
-    served when it started. end_arrival: the newest example when it ended; outcome: how, in words."""
+    """One pass from feedback to the users' verdict on a policy. number: 1 for a line's first.
+
+    anchor_id: the line's when it started. end_arrival: the newest example when it ended; outcome: how, in words.
+    """
 
     ordinal: int
     tenant: str
@@ -51,7 +54,6 @@ class Cycle:
     state: CycleState
     cut_arrival: int
     anchor_id: str
-    live_id: str
     dataset_id: str = ""
     reward_run_id: str = ""
     policy_run_id: str = ""
@@ -117,8 +119,8 @@ class Triggers:
 
     def _maybe_start(self, line: lines.LineConfig, last: Cycle | None) -> None:
         wanted = line.trigger.examples
-        anchor, live = (of(line.tenant, line.name) for of in (self._known.anchor, self._known.live))
-        if not wanted or not anchor or not live or self._is_spent(line):
+        anchor, _ = self._known.anchor_and_live(line.tenant, line.name)
+        if not wanted or not anchor or self._is_spent(line):
             return
         held = self._cutter.left_out(line.tenant, line.name)
         with self._database.transaction() as connection:
@@ -134,7 +136,6 @@ class Triggers:
                     state=CycleState.CUTTING.value,
                     cut_arrival=store.newest_arrival(connection),
                     anchor_id=anchor,
-                    live_id=live,
                 )
             )
         _log.info("cycle started", line=line.name, cycle=number, new_examples=fresh)
@@ -195,12 +196,13 @@ class Triggers:
             refused = ", ".join(gate.name for gate in reward.gates if not gate.passed) if reward else "no reward model"
             self._end(cycle, f"the reward model was refused at its gates: {refused}")
             return
+        anchor, live = self._known.anchor_and_live(cycle.tenant, cycle.line)
         spec = self._spec(
             line,
             cycle,
             runs.RunKind.PPO,
-            parent_id=cycle.live_id,
-            reference_id=cycle.anchor_id,
+            parent_id=live,
+            reference_id=anchor,
             reward_id=reward.id,
             evaluation_reward_id=judge.id if judge else "",
             dataset_id=cycle.dataset_id,
@@ -244,6 +246,8 @@ class Triggers:
         with self._database.transaction() as connection:
             end = store.newest_arrival(connection)
             self._update(connection, cycle, state=CycleState.ENDED.value, end_arrival=end, outcome=outcome)
+            failpoints.reach("trainer.cycle.before_end")
+        failpoints.reach("trainer.cycle.ended")
         _log.info("cycle ended", line=cycle.line, cycle=cycle.number, outcome=outcome)
 
     @staticmethod

@@ -189,6 +189,20 @@ def test_demonstrations_add_their_weighted_mean_gradient_to_the_step(bench: Benc
         torch.testing.assert_close(ours, weight.grad, rtol=0, atol=1e-9)
 
 
+def test_an_answer_weighs_the_same_however_few_there_are(bench: Bench) -> None:
+    """One edit of a line is one of the `demonstrations` of a step, not all of them."""
+    bench.policy.model.double()
+    count = len(making.COLOURS)
+    settings = dataclasses.replace(QUICK, demonstration_weight=0.7, demonstrations=count)
+    shown = shown_to(bench)
+    alone = bench.learner(settings, shown[:1]).demonstrate(seed=3)
+    gradients = [weight.grad.clone() for weight in bench.policy.model.parameters()]
+    bench.policy.model.zero_grad()
+    assert alone == pytest.approx(sft.accumulate(bench.policy, shown[:1], settings, 0.7 / count), abs=1e-12)
+    for ours, weight in zip(gradients, bench.policy.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, weight.grad, rtol=0, atol=1e-12)
+
+
 def test_demonstrations_move_the_policy_and_not_the_critic(bench: Bench) -> None:
     """Without advantages and without values to learn, what is shown is all there is."""
     once = dataclasses.replace(QUICK, minibatches=1, demonstrations=len(making.COLOURS))
@@ -216,7 +230,10 @@ def test_edits_teach_what_a_reward_model_cannot_say_and_held_out_ones_teach_noth
     for name, weight, split in (("taught", 0.5, "train"), ("left out", 0.0, "train"), ("held out", 0.5, "held_out")):
         fresh = Bench(trained, bench.folder)
         told = datasets.Dataset([*making.feedback().examples, *edits(split)])
-        figures = fresh.train(dataclasses.replace(QUICK, iterations=8, demonstration_weight=weight), told)
+        settings = dataclasses.replace(
+            QUICK, iterations=8, demonstration_weight=weight, demonstrations=len(making.COLOURS)
+        )
+        figures = fresh.train(settings, told)
         losses[name] = sft.mean_loss(fresh.policy, shown_to(fresh))
         assert figures["score"] > 0
         assert ("demonstration_loss_nats_per_token" in figures) is (name == "taught")

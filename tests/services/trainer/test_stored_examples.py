@@ -101,3 +101,22 @@ async def test_what_the_log_holds_is_stored_once_however_often_the_consumer_star
     log.close()
     assert new_trainable(database) == 40
     assert dead == 1
+
+
+def test_a_database_of_before_cycles_ended_with_a_release_is_taken_over(tmp_path: pathlib.Path) -> None:
+    """What its ended cycles had taken up does not count as new, and another one can begin."""
+    path = tmp_path / "trainer.db"
+    before = store.Store(path)
+    add(before, example(1, UP), example(2, UP))
+    cycle = {"tenant": TENANT, "line": LINE, "anchor_id": "a", "cut_arrival": 2}
+    with before.transaction() as connection:
+        connection.execute(store.CYCLES.insert().values(number=1, state="ended", **cycle))
+        connection.exec_driver_sql("ALTER TABLE cycles DROP COLUMN end_arrival")
+    before.close()
+    for _ in range(2):
+        database = store.Store(path)
+        with database.transaction() as connection:
+            assert connection.execute(store.CYCLES.select()).one().end_arrival == 2
+        database.close()
+    with store.Store(path).transaction() as connection:
+        connection.execute(store.CYCLES.insert().values(number=2, state="cutting", **cycle))

@@ -49,23 +49,23 @@ def told(records: list[releases.Release]) -> known.Known:
 
 def test_a_line_without_an_adopted_policy_has_neither_anchor_nor_live_policy() -> None:
     for records in ([], ADOPTED[:1], [record(1, "first", State.FAILED, "", anchor="")]):
-        assert (told(records).anchor(*LINE), told(records).live(*LINE)) == ("", "")
-    assert told(HISTORY).live("acme", "other") == ""
+        assert told(records).anchor_and_live(*LINE) == ("", "")
+    assert told(HISTORY).anchor_and_live("acme", "other") == ("", "")
 
 
 def test_every_order_of_reading_comes_to_the_same() -> None:
     for records in itertools.permutations(HISTORY):
         topics_say = told(list(records))
-        assert (topics_say.anchor(*LINE), topics_say.live(*LINE)) == ("first", "second")
+        assert topics_say.anchor_and_live(*LINE) == ("first", "second")
         promoted = topics_say.release_of(*LINE, "second")
         assert promoted is not None and promoted.state is State.PROMOTED
 
 
 def test_what_serves_is_what_users_have_not_what_is_being_tried() -> None:
-    assert told(HISTORY[:3]).live(*LINE) == "first"
-    assert told(HISTORY[:4]).live(*LINE) == "second"
+    assert told(HISTORY[:3]).anchor_and_live(*LINE) == ("first", "first")
+    assert told(HISTORY[:4]).anchor_and_live(*LINE) == ("first", "second")
     undone = record(6, "second", State.ROLLED_BACK, "first", begun=1)
-    assert told([*HISTORY, undone]).live(*LINE) == "first"
+    assert told([*HISTORY, undone]).anchor_and_live(*LINE) == ("first", "first")
 
 
 def test_a_policy_s_newest_release_is_the_one_that_began_last() -> None:
