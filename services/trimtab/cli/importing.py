@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from trimtab.cli import artifacts, platform, show
+from trimtab.cli import artifacts, operating, platform, show
 from trimtab.core import errors, feedback, ledger, models, runs, text
 
 _BATCH = 50
@@ -198,7 +198,8 @@ async def _train(
             settings_json=json.dumps(_SETTINGS),
             label="imported preferences",
         )
-        run = await doors.trainer.start_run(runs.StartRunRequest(spec, "trimtab feedback import"), timeout_s=60)
+        request = runs.StartRunRequest(spec, "trimtab feedback import", operating.new_request())
+        run = await platform.patiently(lambda: doors.trainer.start_run(request, timeout_s=60))
         run = await platform.finished(doors, run, step.say)
     detail = await doors.trainer.get_run(runs.GetRunRequest(tenant, run.id), timeout_s=10)
     return run, detail.models

@@ -165,7 +165,8 @@ async def start(state: pathlib.Path, asked: Asked, watch: bool, as_json: bool) -
             label=asked.label,
             **ids,
         )
-        run = await doors.trainer.start_run(runs.StartRunRequest(spec, operating.operator()), timeout_s=60)
+        request = runs.StartRunRequest(spec, operating.operator(), operating.new_request())
+        run = await platform.patiently(lambda: doors.trainer.start_run(request, timeout_s=60))
         if watch:
             await _follow(doors, run, screen)
             detail = await find(doors, run.id)
@@ -204,6 +205,8 @@ async def cancel(state: pathlib.Path, prefix: str, reason: str) -> None:
         run = (await find(doors, prefix)).run
         if run.ended_at is not None:
             raise errors.WrongState(f"Run {run.id} has ended already, as {run.state.value}.")
-        request = runs.CancelRunRequest(doors.facts.tenant, run.id, operating.operator(), reason)
-        run = await doors.trainer.cancel_run(request, timeout_s=30)
+        request = runs.CancelRunRequest(
+            doors.facts.tenant, run.id, operating.operator(), reason, operating.new_request()
+        )
+        run = await platform.patiently(lambda: doors.trainer.cancel_run(request, timeout_s=30))
     show.Screen().say(f"run {run.id}: {'cancelled' if run.ended_at else 'told to end'}")
