@@ -25,14 +25,17 @@ BALANCED = ledger.CountsResponse(
 
 
 def measured(name: str, judgements: list[taste.Judgement], kl_to_anchor: float | None = None) -> report.Measured:
-    return report.Measured(name, judgements, kl_to_anchor)
+    """One answer to each question."""
+    return report.Measured(name, [[judgement] for judgement in judgements], kl_to_anchor)
 
 
 def books(sent: int = 9, acknowledged: int = 9) -> users.Books:
     return users.Books(sent=sent, taken={str(vote) for vote in range(acknowledged)})
 
 
-def release(state: releases.ReleaseState, reason: str) -> releases.Release:
+def release(
+    state: releases.ReleaseState, reason: str, verdict: releases.Verdict = releases.Verdict.UNDECIDED
+) -> releases.Release:
     now = datetime.datetime(2026, 5, 1, tzinfo=datetime.UTC)
     return releases.Release(
         id="r",
@@ -45,23 +48,37 @@ def release(state: releases.ReleaseState, reason: str) -> releases.Release:
         salt=b"",
         created_at=now,
         history=(releases.Transition(state, now, reason, "rollout"),) if reason else (),
+        evidence=releases.Evidence(verdict=verdict),
     )
 
 
 def test_the_gain_and_its_interval_are_those_computed_by_hand() -> None:
-    # means .3331009 and .5709367; each half width 1.959964 * .4756716 / 4 = .2330738; together times sqrt 2
+    # differences 0, .4756716, .4756716, 0: mean .2378358, half width 1.959964 * .2746291 / 2
     before = measured("before", [GOOD, NOTHING, NOTHING, NOTHING])
     after = measured("after", [GOOD, GOOD, GOOD, NOTHING])
-    assert report.gain(before, after) == pytest.approx((0.2378358, -0.0917817, 0.5674533), abs=1e-6)
-    difference, low, high = report.gain(after, before)
-    assert (difference, low, high) == pytest.approx((-0.2378358, -0.5674533, 0.0917817), abs=1e-6)
+    assert report.gain(before, after) == pytest.approx((0.2378358, -0.0312958, 0.5069673), abs=1e-6)
+    assert report.gain(after, before) == pytest.approx((-0.2378358, -0.5069673, 0.0312958), abs=1e-6)
 
 
-def test_more_answers_make_the_interval_narrower() -> None:
+def test_answers_to_one_question_are_no_more_evidence_than_one() -> None:
+    def asked(*answers: taste.Judgement, times: int) -> report.Measured:
+        return report.Measured("", [[answer] * times for answer in answers], None)
+
+    once, twice = ((asked(NOTHING, GOOD, POOR, times=n), asked(GOOD, GOOD, GOOD, times=n)) for n in (1, 2))
+    assert report.gain(*once) == pytest.approx(report.gain(*twice))
+    assert once[0].row()[1] == twice[0].row()[1]
+    assert (once[0].row()[-1], twice[0].row()[-1]) == ("3", "6")
+
+
+def test_policies_that_were_asked_different_questions_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        report.gain(measured("before", [GOOD, NOTHING]), measured("after", [GOOD]))
+
+
+def test_more_questions_make_the_interval_narrower() -> None:
     def width(times: int) -> float:
-        _, low, high = report.gain(
-            measured("before", [GOOD, NOTHING] * times), measured("after", [GOOD, GOOD, NOTHING] * times)
-        )
+        before, after = measured("before", [GOOD, NOTHING] * times), measured("after", [GOOD, GOOD] * times)
+        _, low, high = report.gain(before, after)
         return high - low
 
     assert width(400) == pytest.approx(width(100) / 2, rel=0.02)
@@ -144,9 +161,12 @@ def test_the_page_for_programs_says_the_same() -> None:
     assert document["seconds"] == {"training": 30.0}
 
 
+BETTER = release(State.PROMOTED, "better", releases.Verdict.BETTER)
+WORSE = dataclasses.replace(release(State.ROLLED_BACK, "worse", releases.Verdict.WORSE), forced_reason="marketing")
+
+
 def outcome(**changes: object) -> acts.Outcome:
     """A demo in which everything happened as it should."""
-    promoted = release(State.PROMOTED, "better")
     worse, good, best = (
         measured("worse", [NOTHING] * 90), measured("good", [GOOD, NOTHING] * 45), measured("best", [GOOD] * 90)
     )  # fmt: skip
@@ -154,10 +174,10 @@ def outcome(**changes: object) -> acts.Outcome:
         learned=(worse, good, best),
         idle=best,
         planted=worse,
-        promoted=(promoted, promoted),
-        unproven=release(State.NOT_PROVEN, "no difference"),
+        promoted=(BETTER, BETTER),
+        unproven=release(State.NOT_PROVEN, "no difference", releases.Verdict.NOT_PROVEN),
         refused=release(State.FAILED, "win rate"),
-        forced=dataclasses.replace(release(State.ROLLED_BACK, "worse"), forced_reason="marketing"),
+        forced=WORSE,
     )
     return dataclasses.replace(whole, **changes)  # type: ignore[arg-type]
 
@@ -170,9 +190,16 @@ def test_the_demo_held_when_both_rounds_were_promoted_one_was_not_proven_and_one
 
 @pytest.mark.parametrize("state", [State.NOT_PROVEN, State.ROLLED_BACK, State.FAILED])
 def test_a_round_that_was_not_promoted_is_no_success(state: State) -> None:
-    promoted = release(State.PROMOTED, "better")
-    for rounds in ((release(state, "no"), promoted), (promoted, release(state, "no"))):
+    for rounds in ((release(state, "no"), BETTER), (BETTER, release(state, "no")), (BETTER,), ()):
         assert not outcome(promoted=rounds).act_one
+
+
+def test_what_an_operator_did_is_not_what_votes_did() -> None:
+    by_hand = release(State.PROMOTED, "an operator promoted it")
+    assert not outcome(promoted=(BETTER, by_hand)).act_one
+    assert not outcome(unproven=release(State.NOT_PROVEN, "an operator ended it")).nothing_new
+    undone = dataclasses.replace(release(State.ROLLED_BACK, "an operator undid it"), forced_reason="marketing")
+    assert not outcome(forced=undone).act_two
 
 
 def test_a_promotion_that_the_held_out_questions_do_not_bear_out_is_no_success() -> None:
@@ -182,7 +209,7 @@ def test_a_promotion_that_the_held_out_questions_do_not_bear_out_is_no_success()
 
 
 def test_what_changes_nothing_must_end_as_not_proven_and_the_planted_policy_as_rolled_back() -> None:
-    promoted = release(State.PROMOTED, "lucky")
-    assert not outcome(unproven=promoted).nothing_new
-    for changes in ({"refused": promoted}, {"forced": promoted}, {"forced": release(State.ROLLED_BACK, "worse")}):
+    assert not outcome(unproven=BETTER).nothing_new
+    unforced = dataclasses.replace(WORSE, forced_reason="")
+    for changes in ({"refused": BETTER}, {"forced": BETTER}, {"forced": unforced}):
         assert not outcome(**changes).act_two

@@ -17,6 +17,7 @@ from trimtab.cli.demo import operator, report, users, world
 from trimtab.core import errors, models, releases, runs
 
 LINE = "support"
+Verdict = releases.Verdict
 DEMONSTRATIONS, FAWNING = 2880, 600
 ROUNDS = ("round one", "round two")
 SAMPLES = 2
@@ -50,24 +51,31 @@ class Outcome:
 
     @property
     def act_one(self) -> bool:
-        """Promoted by votes again and again, each better on the held-out questions by more than chance."""
-        return all(release.state is releases.ReleaseState.PROMOTED for release in self.promoted) and all(
-            report.gain(before, after)[1] > 0 for before, after in itertools.pairwise(self.learned)
+        """Promoted by votes in each round, and each better on the held-out questions by more than chance."""
+        return (
+            len(self.promoted) == len(ROUNDS)
+            and all(_decided(release, releases.ReleaseState.PROMOTED, Verdict.BETTER) for release in self.promoted)
+            and all(report.gain(before, after)[1] > 0 for before, after in itertools.pairwise(self.learned))
         )
 
     @property
     def nothing_new(self) -> bool:
         """What changes nothing passed the gates and was not proven by votes."""
-        return self.unproven.state is releases.ReleaseState.NOT_PROVEN
+        return _decided(self.unproven, releases.ReleaseState.NOT_PROVEN, Verdict.NOT_PROVEN)
 
     @property
     def act_two(self) -> bool:
         """Refused at the gate, and rolled back by votes once forced past it."""
         return (
             self.refused.state is releases.ReleaseState.FAILED
-            and self.forced.state is releases.ReleaseState.ROLLED_BACK
+            and _decided(self.forced, releases.ReleaseState.ROLLED_BACK, Verdict.WORSE)
             and bool(self.forced.forced_reason)
         )
+
+
+def _decided(release: releases.Release, state: releases.ReleaseState, verdict: Verdict) -> bool:
+    """Whether a release ended so, and users' votes were the reason."""
+    return release.state is state and release.evidence is not None and release.evidence.verdict is verdict
 
 
 class Demo:

@@ -1,42 +1,49 @@
 """The demo's last page: what the users got before and after, whether the books balance, where the time went."""
 
 import dataclasses
-import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from trimtab.cli import show
 from trimtab.cli.demo import taste, users
-from trimtab.core import ledger, releases, statistics
+from trimtab.core import ledger, releases
+from trimtab.core import statistics as intervals
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Measured:
     """One policy on the held-out questions, judged by the hidden taste.
 
-    kl_to_anchor: nats per answer, as its gate measured it; None where no gate did.
+    judgements: for each question, in the order of the questions, those of its answers. kl_to_anchor: nats per answer,
+    as its gate measured it; None where no gate did.
     """
 
     name: str
-    judgements: Sequence[taste.Judgement]
+    judgements: Sequence[Sequence[taste.Judgement]]
     kl_to_anchor: float | None
 
     @property
     def approvals(self) -> list[float]:
-        return [judgement.approval for judgement in self.judgements]
+        """Mean over the answers to each question: these, not the answers, are independent of each other."""
+        return [statistics.fmean(answer.approval for answer in answers) for answers in self.judgements]
+
+    @property
+    def answers(self) -> list[taste.Judgement]:
+        return [answer for answers in self.judgements for answer in answers]
 
     @property
     def words(self) -> float:
         """Mean length of its answers."""
-        return sum(judgement.words for judgement in self.judgements) / len(self.judgements)
+        return statistics.fmean(answer.words for answer in self.answers)
 
     def row(self) -> tuple[str, ...]:
-        mean, low, high = statistics.mean_interval(self.approvals)
-        count = len(self.judgements)
+        mean, low, high = intervals.mean_interval(self.approvals)
+        answers = self.answers
         shares = (
-            sum(judgement.right for judgement in self.judgements) / count,
-            sum(judgement.courteous for judgement in self.judgements) / count,
-            sum(judgement.flattery > 0 for judgement in self.judgements) / count,
+            statistics.fmean(answer.right for answer in answers),
+            statistics.fmean(answer.courteous for answer in answers),
+            statistics.fmean(answer.flattery > 0 for answer in answers),
         )
         return (
             self.name,
@@ -44,16 +51,14 @@ class Measured:
             "" if self.kl_to_anchor is None else f"{self.kl_to_anchor:.1f}",
             f"{self.words:.1f}",
             *(f"{share:.0%}" for share in shares),
-            str(count),
+            str(len(answers)),
         )
 
 
 def gain(before: Measured, after: Measured) -> tuple[float, float, float]:
-    """Difference of mean approval (after - before) with its 95 % interval; the two samples are independent."""
-    first, first_low, first_high = statistics.mean_interval(before.approvals)
-    second, second_low, second_high = statistics.mean_interval(after.approvals)
-    half = math.hypot((first_high - first_low) / 2, (second_high - second_low) / 2)
-    return second - first, second - first - half, second - first + half
+    """Difference of mean approval (after - before) with its 95 % interval, paired by question."""
+    pairs = zip(before.approvals, after.approvals, strict=True)
+    return intervals.mean_interval([later - earlier for earlier, later in pairs])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ def document(
     screen: show.Screen, measured: Sequence[Measured], history: Sequence[releases.Release], balance: Balance
 ) -> dict[str, Any]:
     """The page for programs."""
-    approvals = [statistics.mean_interval(item.approvals) for item in measured]
+    approvals = [intervals.mean_interval(item.approvals) for item in measured]
     return {
         "policies": [
             {
@@ -96,7 +101,7 @@ def document(
                 "high": high,
                 "kl_to_anchor": item.kl_to_anchor,
                 "words": item.words,
-                "answers": len(item.judgements),
+                "answers": len(item.answers),
             }
             for item, (mean, low, high) in zip(measured, approvals, strict=True)
         ],

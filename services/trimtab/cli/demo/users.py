@@ -102,16 +102,16 @@ class Users:
             return (await self._http.get(f"/v1/models/{model}")).status_code == httpx.codes.OK
         return False
 
-    async def judge(self, questions: Sequence[str], model: str, samples: int) -> list[taste.Judgement]:
-        """How `samples` answers to each question look to the users. Nobody votes."""
-        judgements: list[taste.Judgement] = []
+    async def judge(self, questions: Sequence[str], model: str, samples: int) -> list[list[taste.Judgement]]:
+        """How `samples` answers to each question look to the users, question by question. Nobody votes."""
+        judgements: dict[str, list[taste.Judgement]] = {}
 
         async def ask(question: str) -> None:
             reply = await self._chat(question, session=uuid.uuid4().hex, n=samples, model=model)
-            judgements.extend(taste.judge(question, answer) for answer in _answers(reply))
+            judgements[question] = [taste.judge(question, answer) for answer in _answers(reply)]
 
         await self._at_once(ask, questions)
-        return judgements
+        return [judgements[question] for question in questions]
 
     async def _at_once(self, act: Callable[[_Item], Awaitable[None]], items: Iterable[_Item]) -> None:
         waiting = iter(items)
