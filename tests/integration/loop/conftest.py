@@ -9,16 +9,13 @@ import httpx
 import openai
 import pytest
 import torch
-import transformers
-from tests.integration.loop import living
+from tests.integration.loop import living, teaching
 
-from trimtab.modeling import loading, tiny
 from trimtab.rpc import secrets
 
 torch.set_num_threads(1)
 
 RIVAL, RIVAL_KEY = "rival", "tt-the-key-of-another-tenant"
-CONTEXT = 128
 _QUESTIONS = ("Where is the lamp?", "How do I open the door?", "Which key do I press?")
 # Models write brackets too, and what writes them to a screen must not take them for its own.
 _WORDS = ("press", "open", "start", "[blue]", "[/menu]", "key", "lamp", "door", "north", "seven", "river", "stone")
@@ -29,35 +26,9 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A chat model folder. It answers with six words of twelve: never empty, and hardly ever the same twice."""
     rng = random.Random(1)
     pairs = [(rng.choice(_QUESTIONS), " ".join(rng.choices(_WORDS, k=6))) for _ in range(300)]
-    tokenizer = tiny.train_bpe([text for pair in pairs for text in pair], vocab_size=320)
-    model = tiny.tiny_llama(len(tokenizer), 1, hidden=32, layers=2, heads=2, intermediate=64, context=CONTEXT)
-    _teach(model, [_tokens(tokenizer, question, answer) for question, answer in pairs[:32]])
     folder = tmp_path_factory.mktemp("chat-model")
-    loading.save_policy(model, tokenizer, loading.ServingProfile(max_tokens=16, top_p=0.95), folder)
+    teaching.write_chat_model(folder, pairs)
     return folder
-
-
-def _tokens(tokenizer: transformers.PreTrainedTokenizerFast, question: str, answer: str) -> tuple[list[int], list[int]]:
-    asked = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
-    )
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"] for text in (asked, answer + tiny.END))
-
-
-def _teach(model: transformers.LlamaForCausalLM, rows: list[tuple[list[int], list[int]]], steps: int = 50) -> None:
-    longest = max(len(asked) + len(answer) for asked, answer in rows)
-    ids, labels = torch.zeros(len(rows), longest, dtype=torch.long), torch.full((len(rows), longest), -100)
-    for row, (asked, answer) in enumerate(rows):
-        whole = len(asked) + len(answer)
-        ids[row, :whole] = torch.tensor(asked + answer)
-        labels[row, len(asked) : whole] = torch.tensor(answer)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    model.train()
-    for _ in range(steps):
-        # padding follows what it could disturb, so causal attention needs no mask
-        model(input_ids=ids, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
 
 
 @pytest.fixture(scope="session")

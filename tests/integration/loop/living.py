@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -13,11 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from trimtab.bus import connect
 from trimtab.cli import platform
-from trimtab.core import control, ledger, releases
+from trimtab.core import control, ledger, releases, runs
 
 COMMAND = (sys.executable, "-m", "trimtab.cli.app")
 TENANT, LINE = "local", "main"
@@ -118,6 +119,10 @@ class Up:
         """Every release of the line."""
         return self._ask(_history)
 
+    def runs(self, kind: runs.RunKind) -> tuple[runs.Run, ...]:
+        """Every run of a kind, oldest first."""
+        return tuple(run for run in self._ask(_runs) if run.spec.kind is kind)
+
     def trace(self, identity: str) -> ledger.TraceResponse:
         """The chain an id belongs to."""
 
@@ -140,6 +145,29 @@ async def _counts(doors: platform.Doors) -> ledger.CountsResponse:
 
 async def _history(doors: platform.Doors) -> tuple[releases.Release, ...]:
     return tuple(await doors.rollout.list_releases(control.ListReleasesRequest(TENANT, LINE), timeout_s=10))
+
+
+async def _runs(doors: platform.Doors) -> tuple[runs.Run, ...]:
+    return tuple(await doors.trainer.list_runs(runs.ListRunsRequest(TENANT, LINE), timeout_s=10))
+
+
+@dataclasses.dataclass
+class Terminal:
+    """Where the operator of a platform types commands."""
+
+    up: Up
+
+    def type(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return trimtab(*arguments, "--state", str(self.up.state))
+
+    def told(self, *arguments: str) -> Any:
+        """What a command tells a program; a failure is a failure of the test."""
+        return json.loads(self.done(*arguments, "--json"))
+
+    def done(self, *arguments: str) -> str:
+        ended = self.type(*arguments)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
 
 
 def trimtab(*arguments: str) -> "subprocess.CompletedProcess[str]":

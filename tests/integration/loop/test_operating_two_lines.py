@@ -1,7 +1,6 @@
 """Two lines on one platform, operated from another terminal: what belongs to one never shows in the other."""
 
 import dataclasses
-import json
 import pathlib
 import shutil
 import signal
@@ -30,26 +29,11 @@ margin = 0.1
 
 
 @dataclasses.dataclass
-class Desk:
+class Desk(living.Terminal):
     """A platform with two lines, and the terminal of its operator."""
 
-    up: living.Up
     folder: pathlib.Path
     policies: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    def type(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return living.trimtab(*arguments, "--state", str(self.up.state))
-
-    def told(self, *arguments: str) -> Any:
-        """What a command tells a program; a failure is a failure of the test."""
-        ended = self.type(*arguments, "--json")
-        assert ended.returncode == 0, ended.stderr
-        return json.loads(ended.stdout)
-
-    def done(self, *arguments: str) -> str:
-        ended = self.type(*arguments)
-        assert ended.returncode == 0, ended.stderr
-        return ended.stdout
 
     def ask(self, line: str) -> Any:
         body = {"model": line, "messages": QUESTION}
