@@ -19,7 +19,8 @@ import time
 import httpx
 import psutil
 
-from trimtab.cli import app, platform
+from trimtab.cli import app
+from trimtab.cli.machine import platform
 from trimtab.core import errors
 from trimtab.rpc import secrets
 

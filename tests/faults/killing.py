@@ -27,7 +27,10 @@ _FORKED.set_forkserver_preload(
         "transformers.models.auto.modeling_auto",
         "transformers.models.auto.tokenization_auto",
         "transformers.models.llama.modeling_llama",
-        *(f"trimtab.{name}" for name in ("trainer.app", "trainer.ppo", "trainer.reward_model", "trainer.sft")),
+        *(
+            f"trimtab.{name}"
+            for name in ("trainer.app", "trainer.methods.ppo", "trainer.reward.reward_model", "trainer.methods.sft")
+        ),
         *(f"trimtab.{name}.app" for name in ("feedback", "ledger", "policy", "rollout")),
     ]
 )

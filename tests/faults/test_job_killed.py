@@ -9,7 +9,7 @@ import pytest
 from tests.faults import killing
 from tests.integration.training import making
 
-from trimtab.trainer import datasets
+from trimtab.trainer.data import datasets
 
 WALKED = [*killing.under("trainer.checkpoint.", "trainer.progress.", "trainer.job.", "files.settle.")]
 GATES = {"win_rate": 0.5, "kl_to_anchor": 40.0, "length_ratio": 2.0, "repetition": 0.2}
@@ -37,7 +37,8 @@ def make_inputs(folder: pathlib.Path) -> None:
 
 def work(folder: pathlib.Path) -> None:
     """The job, with a checkpoint after every step."""
-    from trimtab.trainer import checkpoints, job
+    from trimtab.trainer import job
+    from trimtab.trainer.steps import checkpoints
 
     checkpoints.EVERY_S, checkpoints.SHARE = 0.0, float("inf")
     job.main([str(folder)])

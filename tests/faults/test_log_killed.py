@@ -9,7 +9,7 @@ from tests.faults import killing
 from trimtab.bus import deadletter, port, runner, topics
 from trimtab.bus.sqlite import SqliteLog
 from trimtab.core import audit, examples
-from trimtab.trainer import consumer, store
+from trimtab.trainer.data import consumer, store
 from trimtab.wire import schemas
 
 WALKED = [*killing.under("bus.")]

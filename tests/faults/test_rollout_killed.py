@@ -17,7 +17,7 @@ from tests.faults import killing
 from trimtab import registry
 from trimtab.bus import port, topics
 from trimtab.bus.sqlite import SqliteLog
-from trimtab.cli import supervisor
+from trimtab.cli.machine import supervisor
 from trimtab.core import audit, clock, completions, control, ledger, lines, models, releases
 from trimtab.rollout import controller, desk, line, local, operations, processes, shelf, steps
 from trimtab.wire import schemas

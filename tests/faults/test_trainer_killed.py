@@ -17,20 +17,10 @@ from trimtab import registry
 from trimtab.bus import fold, port, publish, runner, topics
 from trimtab.bus.sqlite import SqliteLog
 from trimtab.core import audit, completions, lines, models, releases, runs, text
-from trimtab.trainer import (
-    audits,
-    consumer,
-    cuts,
-    datasets,
-    known,
-    publishing,
-    quarantines,
-    requests,
-    runbook,
-    store,
-    triggers,
-)
-from trimtab.trainer import runs as work
+from trimtab.trainer.data import consumer, cuts, datasets, quarantines, store
+from trimtab.trainer.links import known, publishing
+from trimtab.trainer.runs import audits, requests, runbook, triggers
+from trimtab.trainer.runs import worker as work
 from trimtab.wire import schemas
 
 WALKED = [*killing.under("trainer.cut.", "trainer.cycle.", "trainer.publish.", "trainer.run.", "trainer.store.")]

@@ -2,7 +2,7 @@
 
 A service keeps an act in the same record as its effect, and puts it here afterwards, and again at its next start: what
 the topic has under an id is not appended again. That holds for one writer of an id at a time. Used by `rollout.desk`
-and `trainer.audits`. Blocking calls: use it from threads, one at a time.
+and `trainer.runs.audits`. Blocking calls: use it from threads, one at a time.
 """
 
 import time

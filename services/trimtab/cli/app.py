@@ -1,7 +1,7 @@
 """The `trimtab` command. Starts a process, or hands over to the commands people type.
 
 A process reads its settings before anything heavy is imported (`trimtab policy --help` answers at once) and hands them
-to its composition root, `trimtab.NAME.app`. The other commands are in `cli.commands`.
+to its composition root, `trimtab.NAME.app`. The other commands are in `cli.commands.root`.
 """
 
 import contextlib
@@ -28,9 +28,9 @@ def main() -> None:
 
 
 def _run_commands(arguments: list[str]) -> None:
-    from trimtab.cli import commands
+    from trimtab.cli.commands import root
 
-    commands.run(arguments)
+    root.run(arguments)
 
 
 def _run_process(name: str, flags: list[str]) -> None:

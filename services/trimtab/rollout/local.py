@@ -1,6 +1,6 @@
 """Policies on this machine: rows in the table that the supervisor makes true.
 
-Built by `rollout.app`; the table is `rollout.processes`, the supervisor `cli.supervisor`.
+Built by `rollout.app`; the table is `rollout.processes`, the supervisor `cli.machine.supervisor`.
 """
 
 import pathlib

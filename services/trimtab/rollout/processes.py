@@ -1,8 +1,9 @@
 """The desired-state table of this machine: which processes are wanted, where they listen, how they are.
 
-Written by `rollout.local` (policies) and by `trimtab up` through `cli.supervisor` (everything else); made true by
-`cli.supervisor`, the only one that writes the observed half of a row. A SQLite file in the state folder, because the
-writers are several processes and any of them may be killed. No secrets in here: processes read those from a file.
+Written by `rollout.local` (policies) and by `trimtab up` through `cli.machine.supervisor` (everything else); made true
+by `cli.machine.supervisor`, the only one that writes the observed half of a row. A SQLite file in the state folder,
+because the writers are several processes and any of them may be killed. No secrets in here: processes read those from a
+file.
 """
 
 import contextlib

@@ -19,22 +19,11 @@ from trimtab import registry
 from trimtab.bus import connect, fold, port, runner, topics
 from trimtab.core import errors, files, lines
 from trimtab.rpc import process
-from trimtab.trainer import (
-    audits,
-    consumer,
-    cuts,
-    known,
-    ledger_link,
-    publishing,
-    quarantines,
-    requests,
-    runbook,
-    servicer,
-    settings,
-    store,
-    triggers,
-)
-from trimtab.trainer import runs as work
+from trimtab.trainer import servicer, settings
+from trimtab.trainer.data import consumer, cuts, quarantines, store
+from trimtab.trainer.links import known, ledger_link, publishing
+from trimtab.trainer.runs import audits, requests, runbook, triggers
+from trimtab.trainer.runs import worker as work
 
 
 def main(config: settings.TrainerSettings) -> None:

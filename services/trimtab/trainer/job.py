@@ -5,7 +5,7 @@ of CPU, thread count and library versions. Leaves `progress.json`, `metrics.json
 `result.json` and `outputs/` at the end (exit 0), or `problem.txt` with a sentence when the run cannot succeed (exit 2).
 Anything else is a defect and ends with a traceback. SIGTERM and SIGKILL end it at once: what counts is written last,
 and started again in the same folder it goes on from its last checkpoint. The other side of the folder is
-`trainer.jobs`.
+`trainer.runs.jobs`.
 """
 
 import contextlib
@@ -25,7 +25,8 @@ from trimtab.trainer import recipes
 
 if TYPE_CHECKING:
     from trimtab.modeling import loading
-    from trimtab.trainer import datasets, progress
+    from trimtab.trainer.data import datasets
+    from trimtab.trainer.steps import progress
 
 STARTED, RESULT, PROBLEM, OUTPUTS = "started.json", "result.json", "problem.txt", "outputs"
 KNOWN_PROBLEM_EXIT = 2
@@ -91,7 +92,7 @@ def run(folder: pathlib.Path) -> None:
     settings = recipes.parse(started.kind, started.settings_json)
     # torch is imported only now: a refused record costs nothing
     make_deterministic(settings.threads, started.seed)
-    from trimtab.trainer import checkpoints, progress
+    from trimtab.trainer.steps import checkpoints, progress
 
     known = versions()
     report = progress.Progress(folder, checkpoints.Checkpoints(folder, (folder / STARTED).read_bytes(), known))
@@ -167,7 +168,8 @@ def _cpu() -> str:
 
 def _sft(started: Started, settings: recipes.SFTSettings, folder: pathlib.Path, report: "progress.Progress") -> Result:
     from trimtab.modeling import loading
-    from trimtab.trainer import datasets, sft
+    from trimtab.trainer.data import datasets
+    from trimtab.trainer.methods import sft
 
     policy = loading.load_policy(started.input("parent"))
     dataset = datasets.read(started.input("dataset"))
@@ -180,7 +182,8 @@ def _reward(
     started: Started, settings: recipes.RewardSettings, folder: pathlib.Path, report: "progress.Progress"
 ) -> Result:
     from trimtab.modeling import loading, rewards
-    from trimtab.trainer import datasets, reward_model
+    from trimtab.trainer.data import datasets
+    from trimtab.trainer.reward import reward_model
 
     parent = loading.load_policy(started.input("parent"))
     dataset = datasets.read(started.input("dataset"))
@@ -197,7 +200,8 @@ def _reward(
 
 def _ppo(started: Started, settings: recipes.PPOSettings, folder: pathlib.Path, report: "progress.Progress") -> Result:
     from trimtab.modeling import loading, rewards
-    from trimtab.trainer import datasets, ppo
+    from trimtab.trainer.data import datasets
+    from trimtab.trainer.methods import ppo
 
     policy = loading.load_policy(started.input("parent"))
     reference = loading.load_policy(started.input("reference"))
@@ -218,7 +222,8 @@ def _policy_gates(
     if "evaluation_reward" not in started.inputs:
         return (), {}
     from trimtab.modeling import loading, rewards
-    from trimtab.trainer import encoding, evaluation, gates
+    from trimtab.trainer.data import encoding
+    from trimtab.trainer.judging import evaluation, gates
 
     reference = loading.load_policy(started.input("reference"))
     judge = rewards.load_reward_model(started.input("evaluation_reward"))

@@ -1,8 +1,8 @@
 """Runs one training job as a child of the trainer: `python -m trimtab.trainer.launch RUN_FOLDER`.
 
-`trainer.runs` starts it with a pipe as its standard input. Two things a bare `trainer.job` cannot promise: it dies
-with the trainer, however that one died (the pipe ends), and two jobs never write one run folder (a restarted trainer's
-job waits for the lock until the dying one is gone).
+`trainer.runs.worker` starts it with a pipe as its standard input. Two things a bare `trainer.job` cannot promise: it
+dies with the trainer, however that one died (the pipe ends), and two jobs never write one run folder (a restarted
+trainer's job waits for the lock until the dying one is gone).
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""The trainer's gRPC door: convert, call `trainer.requests`, convert."""
+"""The trainer's gRPC door: convert, call `trainer.runs.requests`, convert."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import grpc.aio
 
 from trimtab.core import runs
-from trimtab.trainer import requests
+from trimtab.trainer.runs import requests
 from trimtab.wire import codec
 from trimtabapi.trainer.v1 import trainer_service_pb2 as pb
 from trimtabapi.trainer.v1 import trainer_service_pb2_grpc as pb_grpc

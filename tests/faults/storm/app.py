@@ -21,13 +21,14 @@ from collections.abc import Collection, Sequence
 
 from tests.faults.storm import books, host, killer, story, users, world
 
-from trimtab.cli import artifacts, platform, show
+from trimtab.cli import show
 from trimtab.cli.demo import acts, operator
 from trimtab.cli.demo import app as demo
 from trimtab.cli.demo import users as demo_users
+from trimtab.cli.machine import artifacts, platform
 from trimtab.core import runs
 from trimtab.rpc import secrets
-from trimtab.trainer import reproducing
+from trimtab.trainer.runs import reproducing
 
 SHORT = story.Size(demonstrations=240, epochs=6, votes=200, ppo_iterations=14, maximum_sessions=240, patience_s=300.0)
 # Of the demo's operator and users: so many times longer than where nothing dies.

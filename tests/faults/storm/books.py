@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from trimtab import registry
 from trimtab.bus import connect, port, topics
-from trimtab.cli import platform
+from trimtab.cli.machine import platform
 from trimtab.core import examples, feedback, models
-from trimtab.trainer import datasets
+from trimtab.trainer.data import datasets
 from trimtab.wire import schemas
 
 _Record = TypeVar("_Record")

@@ -12,9 +12,9 @@ import time
 import httpx
 from tests.faults.storm import world
 
-from trimtab.cli import platform
+from trimtab.cli.machine import platform
 from trimtab.rollout import processes
-from trimtab.trainer import jobs
+from trimtab.trainer.runs import jobs
 
 _READY_S = 180.0
 SUPERVISOR, JOB = "supervisor", "training job"

@@ -11,7 +11,8 @@ from typing import TypeVar
 from tests.faults.storm import users as people
 from tests.faults.storm import world
 
-from trimtab.cli import artifacts, platform, show
+from trimtab.cli import show
+from trimtab.cli.machine import artifacts, platform
 from trimtab.core import control, errors, ledger, releases, runs
 
 OPERATOR = "storm"

@@ -16,7 +16,8 @@ from tests.integration.loop import living
 from tools import record_cli
 
 from trimtab.bus import connect, publish, topics
-from trimtab.cli import artifacts, commands, platform
+from trimtab.cli.commands import root
+from trimtab.cli.machine import artifacts, platform
 from trimtab.core import errors, ledger, models
 from trimtab.registry import ManifestDraft
 
@@ -39,7 +40,7 @@ class Recorded:
         standard, sys.stdin = sys.stdin, io.StringIO(typed)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                commands.run([*arguments, "--state", str(self.session.state)])
+                root.run([*arguments, "--state", str(self.session.state)])
         except SystemExit as end:
             code = end.code
         finally:

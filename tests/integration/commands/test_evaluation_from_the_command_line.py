@@ -8,7 +8,7 @@ import pytest
 from tests.integration.commands.conftest import Recorded
 from tools import record_cli
 
-from trimtab.cli import artifacts
+from trimtab.cli.machine import artifacts
 from trimtab.core import scoring, text
 from trimtab.modeling import rewards
 

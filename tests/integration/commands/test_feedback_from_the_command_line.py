@@ -6,7 +6,7 @@ import pytest
 from tests.integration.commands.conftest import Recorded
 from tests.integration.loop import living
 
-from trimtab.cli import inspecting
+from trimtab.cli.models import inspecting
 from trimtab.core import feedback
 
 pytestmark = pytest.mark.slow

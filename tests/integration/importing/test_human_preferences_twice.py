@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from trimtab.cli import artifacts, importing, platform
+from trimtab.cli.feedback import importing
+from trimtab.cli.machine import artifacts, platform
 from trimtab.core import ledger
 from trimtab.rollout import processes
 from trimtab.rpc import health

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from trimtab.bus import connect
-from trimtab.cli import platform
+from trimtab.cli.machine import platform
 from trimtab.core import control, ledger, releases, runs
 
 COMMAND = (sys.executable, "-m", "trimtab.cli.app")

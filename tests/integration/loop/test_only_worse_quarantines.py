@@ -15,9 +15,9 @@ import pytest
 from tests.faults.storm import world
 from tests.integration.loop import living, teaching
 
-from trimtab.cli import artifacts, platform
+from trimtab.cli.machine import artifacts, platform
 from trimtab.core import releases, runs
-from trimtab.trainer import datasets
+from trimtab.trainer.data import datasets
 
 pytestmark = pytest.mark.slow
 VOTES = 200

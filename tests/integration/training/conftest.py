@@ -7,7 +7,7 @@ import torch
 from tests.integration.training import making
 
 from trimtab.modeling import loading, tiny
-from trimtab.trainer import progress
+from trimtab.trainer.steps import progress
 
 torch.set_num_threads(1)
 

@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from trimtab.trainer import datasets
+from trimtab.trainer.data import datasets
 
 COLOURS = ("red", "green", "blue", "black", "white", "brown")
 KIND, RUDE = "Gladly: it is {}.", "Whatever, {} I guess."

@@ -10,7 +10,11 @@ from tests.integration.training import making
 
 from trimtab.core import lines
 from trimtab.modeling import loading, rewards
-from trimtab.trainer import datasets, encoding, evaluation, gates, progress, recipes, rollouts, sft
+from trimtab.trainer import recipes
+from trimtab.trainer.data import datasets, encoding
+from trimtab.trainer.judging import evaluation, gates
+from trimtab.trainer.methods import rollouts, sft
+from trimtab.trainer.steps import progress
 
 torch.set_num_threads(1)
 SETTINGS = recipes.SFTSettings(evaluation_prompts=32, evaluation_minimum=6, epochs=25, batch=8, lr=5e-3)

@@ -11,7 +11,11 @@ from tests.integration.training import making
 
 from trimtab.core import errors, text
 from trimtab.modeling import loading, rewards
-from trimtab.trainer import datasets, encoding, ppo, progress, recipes, reward_data, reward_model, rollouts, sft
+from trimtab.trainer import recipes
+from trimtab.trainer.data import datasets, encoding
+from trimtab.trainer.methods import ppo, rollouts, sft
+from trimtab.trainer.reward import reward_data, reward_model
+from trimtab.trainer.steps import progress
 
 torch.set_num_threads(1)
 QUICK = recipes.PPOSettings(iterations=6, prompts=6, samples=6, max_tokens=16, lr=3e-3, critic_lr=3e-3)

@@ -9,16 +9,10 @@ from tests.integration.training import making
 
 from trimtab.core import models
 from trimtab.modeling import loading, rewards
-from trimtab.trainer import (
-    datasets,
-    encoding,
-    labels,
-    progress,
-    recipes,
-    reward_data,
-    reward_hub,
-    reward_model,
-)
+from trimtab.trainer import recipes
+from trimtab.trainer.data import datasets, encoding
+from trimtab.trainer.reward import labels, reward_data, reward_hub, reward_model
+from trimtab.trainer.steps import progress
 
 torch.set_num_threads(1)
 QUICK = recipes.RewardSettings(epochs=3, batch=8, lr=3e-3, warmup_steps=4)

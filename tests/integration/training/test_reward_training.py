@@ -9,7 +9,10 @@ from tests.integration.training import making
 
 from trimtab.core import errors, models, scoring, text
 from trimtab.modeling import loading
-from trimtab.trainer import datasets, encoding, progress, recipes, reward_data, reward_hub, reward_model
+from trimtab.trainer import recipes
+from trimtab.trainer.data import datasets, encoding
+from trimtab.trainer.reward import reward_data, reward_hub, reward_model
+from trimtab.trainer.steps import progress
 
 torch.set_num_threads(1)
 QUICK = recipes.RewardSettings(epochs=4, batch=8, lr=3e-3, warmup_steps=2)

@@ -11,7 +11,8 @@ import pytest
 from tests.integration.training import making
 
 from trimtab.modeling import loading, rewards
-from trimtab.trainer import datasets, job
+from trimtab.trainer import job
+from trimtab.trainer.data import datasets
 
 GATES = {"win_rate": 0.5, "kl_to_anchor": 40.0, "length_ratio": 2.0, "repetition": 0.2}
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -10,7 +10,10 @@ from tests.integration.training import making
 
 from trimtab.core import errors
 from trimtab.modeling import loading, logprobs
-from trimtab.trainer import datasets, encoding, progress, recipes, sft
+from trimtab.trainer import recipes
+from trimtab.trainer.data import datasets, encoding
+from trimtab.trainer.methods import sft
+from trimtab.trainer.steps import progress
 
 torch.set_num_threads(1)
 QUICK = recipes.SFTSettings(epochs=8, batch=8, lr=5e-3, warmup_steps=4)

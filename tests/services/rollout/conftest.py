@@ -22,7 +22,7 @@ import trimtab_client
 from trimtab import registry
 from trimtab.bus import port, publish, topics
 from trimtab.bus.sqlite import SqliteLog
-from trimtab.cli import supervisor
+from trimtab.cli.machine import supervisor
 from trimtab.core import audit, clock, completions, feedback, ids, models, releases, text
 from trimtab.ledger import app as ledger_app
 from trimtab.ledger import settings as ledger_settings

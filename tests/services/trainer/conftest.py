@@ -20,7 +20,8 @@ from trimtab import registry
 from trimtab.bus import connect, port, publish, topics
 from trimtab.core import completions, examples, models, releases, text
 from trimtab.rpc import secrets
-from trimtab.trainer import app, datasets, settings
+from trimtab.trainer import app, settings
+from trimtab.trainer.data import datasets
 from trimtab.wire import calls, schemas
 from trimtabapi.ledger.v1 import ledger_service_pb2, ledger_service_pb2_grpc
 

@@ -12,7 +12,9 @@ from tests.services.trainer.conftest import AT, LINE, TENANT, Installation, exam
 
 from trimtab.bus import connect, topics
 from trimtab.core import completions, examples, lines, models, releases, runs, text
-from trimtab.trainer import cuts, datasets, known, ledger_link, publishing, quarantines, runbook, store, triggers
+from trimtab.trainer.data import cuts, datasets, quarantines, store
+from trimtab.trainer.links import known, ledger_link, publishing
+from trimtab.trainer.runs import runbook, triggers
 from trimtab.wire import schemas
 
 State = releases.ReleaseState

@@ -16,7 +16,7 @@ from tests.services.trainer.test_cycles import (
 )
 
 from trimtab.core import completions, releases
-from trimtab.trainer import triggers
+from trimtab.trainer.runs import triggers
 
 __all__ = ["bench"]
 

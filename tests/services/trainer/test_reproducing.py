@@ -13,9 +13,10 @@ from tests.services.trainer.conftest import LINE, TENANT, Installation
 from tests.services.trainer.test_runs import ended, sft
 
 from trimtab import registry
-from trimtab.cli import commands
+from trimtab.cli.commands import root
 from trimtab.core import errors, models, runs
-from trimtab.trainer import datasets, reproducing
+from trimtab.trainer.data import datasets
+from trimtab.trainer.runs import reproducing
 
 # Thresholds that nothing fails, so that each run's models serve the next.
 SETTINGS = {
@@ -74,7 +75,7 @@ async def test_each_kind_of_run_gives_its_weights_again_from_the_registry_alone(
         assert {name for name, _, _ in found.versions} >= {"torch", "transformers", "cpu", "instructions"}
         assert told
     asked = typer.testing.CliRunner().invoke(
-        commands.app, ["train", "reproduce", sft_run.id[:12], "--state", str(installation.folder)]
+        root.app, ["train", "reproduce", sft_run.id[:12], "--state", str(installation.folder)]
     )
     assert asked.exit_code == 0, asked.output
     assert f"every file of run {sft_run.id} was made again, byte by byte" in asked.output
@@ -99,7 +100,7 @@ def published_again(installation: Installation, **changes: object) -> registry.M
 def test_other_weights_are_told_apart_file_by_file(installation: Installation) -> None:
     published_again(installation)
     state = installation.folder
-    asked = typer.testing.CliRunner().invoke(commands.app, ["train", "reproduce", "run-1", "--state", str(state)])
+    asked = typer.testing.CliRunner().invoke(root.app, ["train", "reproduce", "run-1", "--state", str(state)])
     assert asked.exit_code == 1, asked.output
     lines = {line.split()[2]: line for line in asked.output.splitlines() if line.startswith("policy ")}
     assert "different, by" in lines["model.safetensors"]

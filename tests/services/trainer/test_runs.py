@@ -16,7 +16,9 @@ from tests.services.trainer.conftest import LINE, TENANT, Installation, until
 
 import trimtab_client
 from trimtab.core import models, runs
-from trimtab.trainer import launch, runbook, store
+from trimtab.trainer import launch
+from trimtab.trainer.data import store
+from trimtab.trainer.runs import runbook
 from trimtab.wire import calls
 
 QUICK = '{"epochs": 2, "batch": 4}'

@@ -10,7 +10,7 @@ from tests.services.trainer.conftest import LINE, TENANT, example, until
 from trimtab.bus import port, publish, runner, topics
 from trimtab.bus.sqlite import SqliteLog
 from trimtab.core import examples, text
-from trimtab.trainer import consumer, store
+from trimtab.trainer.data import consumer, store
 
 UP = examples.ThumbExample(text.Text("an answer"), up=True)
 

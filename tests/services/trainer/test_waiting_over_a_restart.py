@@ -15,7 +15,8 @@ from tests.services.trainer.conftest import LINE, TENANT, Installation, until
 
 import trimtab_client
 from trimtab.bus import topics
-from trimtab.cli import platform, training
+from trimtab.cli.machine import platform
+from trimtab.cli.models import training
 from trimtab.core import audit, errors, failpoints, runs
 from trimtab.trainer import app, settings
 from trimtab.wire import calls, schemas

@@ -7,7 +7,9 @@ import json
 
 import pytest
 
-from trimtab.cli import inspecting, platform, show
+from trimtab.cli import show
+from trimtab.cli.machine import platform
+from trimtab.cli.models import inspecting
 from trimtab.core import completions, examples, feedback, releases, runs, text
 
 NOON = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import typer.main
 
 from trimtab.bus import topics
-from trimtab.cli import app, commands
+from trimtab.cli import app
+from trimtab.cli.commands import root
 
 ROOT = pathlib.Path(__file__).parents[3]
 CONCEPTS = ROOT / "docs" / "concepts"
@@ -140,7 +141,7 @@ def command_problem(typed: str) -> str:
         return "" if rest[0] in verbs else f"there is no `make {rest[0]}`"
     if rest[0] in app.PROCESSES and (len(rest) == 1 or rest[1].startswith("-")):
         return _flag_problem(typed, rest, _settings_flags(rest[0]))
-    command: Any = typer.main.get_command(commands.app)
+    command: Any = typer.main.get_command(root.app)
     for word in rest:
         if not hasattr(command, "commands"):
             break
@@ -172,7 +173,7 @@ def _every_flag() -> set[str]:
         for inner in getattr(command, "commands", {}).values():
             yield from walk(inner)
 
-    return flags | set(walk(typer.main.get_command(commands.app)))
+    return flags | set(walk(typer.main.get_command(root.app)))
 
 
 def _dotted_problem(word: str) -> str:

@@ -12,8 +12,9 @@ import dataclasses
 import itertools
 import json
 
-from trimtab.cli import artifacts, platform, show
+from trimtab.cli import show
 from trimtab.cli.demo import operator, report, users, world
+from trimtab.cli.machine import artifacts, platform
 from trimtab.core import errors, models, releases, runs
 
 LINE = "support"

@@ -7,8 +7,9 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 
-from trimtab.cli import platform, show
+from trimtab.cli import show
 from trimtab.cli.demo import acts, operator, report, users
+from trimtab.cli.machine import platform
 from trimtab.core import errors, releases
 
 TENANT = "demo"

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from trimtab.cli import operating, platform
+from trimtab.cli.machine import operating, platform
 from trimtab.core import control, errors, ledger, releases, runs
 
 NAME = "demo operator"

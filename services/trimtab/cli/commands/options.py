@@ -1,0 +1,30 @@
+"""What commands share: options that mean the same everywhere, and how asynchronous work is run."""
+
+import asyncio
+import pathlib
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from trimtab.cli.commands import completing
+
+STATE = completing.STATE
+State = Annotated[pathlib.Path, typer.Option("--state", help="Folder that holds everything the platform keeps.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit record.")]
+Line = Annotated[str, typer.Option("--line", help="The policy line; by default the one `trimtab up` was given.")]
+EveryLine = Annotated[str, typer.Option("--line", help="One policy line; by default all of them.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="The id of a model or data set, or the beginning of one.", autocompletion=completing.models),
+]
+Policy = Annotated[
+    str, typer.Argument(help="The policy's id, or the beginning of one.", autocompletion=completing.policies)
+]
+Run = Annotated[str, typer.Argument(help="The run's id, or the beginning of it.", autocompletion=completing.runs)]
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Runs a command's work to its end; Ctrl-C cancels it."""
+    asyncio.run(work)

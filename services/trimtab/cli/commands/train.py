@@ -1,0 +1,118 @@
+"""`trimtab train`: training runs."""
+
+import pathlib
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from trimtab.cli.commands import completing, options
+
+app = typer.Typer(no_args_is_help=True, help="Training runs.")
+Watch = Annotated[bool, typer.Option("--watch", help="Follow it to its end.")]
+
+
+def _input(name: str, what: str) -> typer.models.OptionInfo:
+    told = f"{what}: an id, or the beginning of one."
+    return typer.Option(f"--{name}", help=told, autocompletion=completing.models)  # type: ignore[no-any-return]
+
+
+@app.command("runs")
+def train_runs(state: options.State = options.STATE, json: options.Json = False) -> None:
+    """Every training run, oldest first."""
+    from trimtab.cli.models import inspecting
+
+    options.run(inspecting.runs(state, json))
+
+
+@app.command("reproduce")
+def train_reproduce(
+    run: options.Run,
+    state: options.State = options.STATE,
+    json: options.Json = False,
+) -> None:
+    """Run a published run again, from the registry alone, and compare every file it makes.
+
+    Exit code 0 when all are equal, byte by byte. Needs no running platform.
+    """
+    from trimtab.cli.models import reproducing
+
+    sys.exit(reproducing.reproduce(state, run, json))
+
+
+@app.command("show")
+def train_show(
+    run: options.Run, watch: Watch = False, state: options.State = options.STATE, json: options.Json = False
+) -> None:
+    """A run: what it was asked for, its inputs, settings and figures, its models and their gates in words."""
+    from trimtab.cli.models import training
+
+    options.run(training.shown(state, run, watch, json))
+
+
+@app.command("report")
+def train_report(
+    run: options.Run,
+    output: Annotated[
+        pathlib.Path | None, typer.Option("--output", "-o", help="The page's file; default: RUN.html here.")
+    ] = None,
+    samples: Annotated[
+        int,
+        typer.Option("--samples", min=0, help="Held-out prompts that the policy answers as it was and as it became."),
+    ] = 4,
+    state: options.State = options.STATE,
+) -> None:
+    """Write a run as one HTML page that needs nothing else: plots over the steps, gates, answers, lineage."""
+    from trimtab.cli.models import reporting
+
+    options.run(reporting.report(state, run, output, samples))
+
+
+@app.command("start")
+def train_start(
+    kind: Annotated[
+        Literal["sft", "reward", "ppo"],
+        typer.Argument(help="sft: from demonstrations; reward: a reward model from feedback; ppo: a policy from both."),
+    ],
+    *,
+    parent: Annotated[str, _input("parent", "What the weights start from")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            "--dataset",
+            help="Data set: an id, the beginning of one, or a JSONL file of {messages}, {prompt, response} or "
+            "{prompt, chosen, rejected}. A reward run without one cuts one of all feedback.",
+        ),
+    ] = "",
+    reward: Annotated[str, _input("reward", "Reward model of a ppo run")] = "",
+    judge: Annotated[str, _input("judge", "Evaluation reward model that the gates ask")] = "",
+    reference: Annotated[str, _input("reference", "Policy that KL is measured to; ppo: the parent unless given")] = "",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same weights.")] = 0,
+    label: Annotated[str, typer.Option("--label", help="What the run is called in reports.")] = "",
+    line: Annotated[str, typer.Option("--line", help="Policy line; the platform's own when left out.")] = "",
+    watch: Watch = False,
+    state: options.State = options.STATE,
+    json: options.Json = False,
+) -> None:
+    """Ask for a training run. It waits for its turn; its models are published when it succeeds."""
+    from trimtab.cli.models import training
+
+    inputs = {
+        "parent_id": parent,
+        "dataset_id": dataset,
+        "reward_id": reward,
+        "evaluation_reward_id": judge,
+        "reference_id": reference,
+    }
+    options.run(training.start(state, training.Asked(kind, line, inputs, settings or (), seed, label), watch, json))
+
+
+@app.command("cancel")
+def train_cancel(run: options.Run, reason: options.Reason, state: options.State = options.STATE) -> None:
+    """End a run that waits or works. Nothing of it is published."""
+    from trimtab.cli.models import training
+
+    options.run(training.cancel(state, run, reason))

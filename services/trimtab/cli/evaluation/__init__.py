@@ -1,0 +1,1 @@
+"""Policies and reward models on sets of one's own."""

@@ -1,0 +1,1 @@
+"""Feedback from a command line: given as an app would, or imported from elsewhere."""

@@ -1,0 +1,296 @@
+"""The platform on this machine: seven processes in one state folder, and the doors an operator uses.
+
+Built by `trimtab up` and `trimtab demo`; the other commands find a running one through its state folder. The
+processes themselves are kept up by `cli.machine.supervisor`; policies are added to its table by the rollout controller.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import pathlib
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TypeVar
+
+import httpx
+
+import trimtab_client
+from trimtab.cli.machine import supervisor
+from trimtab.core import errors, files, lines, releases, runs
+from trimtab.obs import logging
+from trimtab.rollout import processes
+from trimtab.rpc import health, secrets
+from trimtab.wire import calls
+
+_START_LIMIT_S = 60.0
+# How long a process may be away while somebody waits for its answer: longer than a restart takes.
+_AWAY_LIMIT_S = 60.0
+_ASK_EVERY_S = 0.5
+_FACTS_FILE = "platform.json"
+_Answer = TypeVar("_Answer")
+# Figures of a run that tell people how it goes, in the order they are told.
+_TOLD = {
+    "loss_nats_per_token": "loss",
+    "loss_nats_per_example": "loss",
+    "pair_accuracy": "held-out accuracy on pairs",
+    "pair_nll": "loss",
+    "score": "score",
+    "kl_nats": "KL",
+    "win_rate": "win rate",
+    "kl_to_anchor": "KL to anchor",
+}
+# In the order they start, the gateway last.
+_BACK = ("ledger", "feedback", "reward", "trainer", "rollout")
+# Those that call others: they stop first.
+_CALLERS = ("gateway", "trainer", "rollout")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Facts:
+    """Where a platform's doors are; written to its state folder, read by the other commands."""
+
+    tenant: str
+    line: str
+    http_url: str
+    addresses: dict[str, str]
+
+
+class Layout:
+    """What stands where in a state folder."""
+
+    def __init__(self, state: pathlib.Path) -> None:
+        self.state = state.absolute()
+        self.logs = self.state / "logs"
+        self.log_url = f"sqlite:///{self.state}/log.sqlite"
+        self.registry_url = f"file://{self.state}/registry"
+        self.cache = self.state / "cache"
+        self.lines = self.state / "lines.toml"
+        self.secrets = self.state / "secrets.toml"
+        self.facts = self.state / _FACTS_FILE
+        self.runs = self.state / "trainer" / "runs"
+
+    def environment(self) -> dict[str, str]:
+        """What every process is told."""
+        return {
+            "TRIMTAB_LOG_URL": self.log_url,
+            "TRIMTAB_REGISTRY_URL": self.registry_url,
+            "TRIMTAB_CACHE": str(self.cache),
+            "TRIMTAB_LINES_FILE": str(self.lines),
+            "TRIMTAB_SECRETS_FILE": str(self.secrets),
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+        }
+
+    def check_line(self, name: str) -> str:
+        """The name of a line that stands in the folder's lines file; InvalidField when it does not."""
+        known = lines.load_lines(self.lines)
+        if name not in known:
+            raise errors.InvalidField("--line", f"{name!r} is not in {self.lines}", f"use one of {', '.join(known)}")
+        return name
+
+    def read_facts(self) -> Facts:
+        """The doors of the platform that runs here; NotFound when none does."""
+        try:
+            return Facts(**json.loads(self.facts.read_text()))
+        except FileNotFoundError as absent:
+            raise errors.NotFound("running platform in", str(self.state)) from absent
+
+
+class Platform:
+    """A platform that starts when entered and stops when left."""
+
+    def __init__(self, state: pathlib.Path, tenant: str, line: str, http_port: int = 0) -> None:
+        self.layout = Layout(state)
+        self.tenant = tenant
+        self._line = line
+        self._http = f"127.0.0.1:{http_port or _free_port()}"
+        self._stop = threading.Event()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Facts]:
+        """Starts every process, waits until all answer, and stops them all at the end.
+
+        What this process logs meanwhile goes to a file: the screen is for the person.
+        """
+        self.layout.logs.mkdir(parents=True, exist_ok=True)
+        logging.configure("trimtab", "info", self.layout.logs / "trimtab.log")
+        if not self.layout.secrets.exists():
+            secrets.create(self.layout.secrets, self.tenant)
+        keeper = supervisor.Supervisor(self.layout.state, callers=_CALLERS)
+        with keeper.alone():
+            addresses = self._want(keeper)
+            thread = threading.Thread(target=keeper.run, args=(self._stop,), name="supervisor")
+            thread.start()
+            try:
+                facts = Facts(self.tenant, self._line, f"http://{self._http}", addresses)
+                self._wait_until_ready(facts)
+                files.replace(self.layout.facts, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
+                yield facts
+            finally:
+                self.layout.facts.unlink(missing_ok=True)
+                self._stop.set()
+                thread.join()
+
+    def _want(self, keeper: supervisor.Supervisor) -> dict[str, str]:
+        addresses: dict[str, str] = {}
+        for name in _BACK:
+            match name:
+                case "ledger":
+                    extra: tuple[str, ...] = ("--database", f"sqlite:///{self.layout.state}/ledger.sqlite")
+                case "trainer":
+                    extra = ("--ledger-address", addresses["ledger"], "--state", str(self.layout.state / "trainer"))
+                case "rollout":
+                    extra = ("--ledger-address", addresses["ledger"], "--state", str(self.layout.state))
+                case _:
+                    extra = ()
+            addresses[name] = self._ensure(keeper, name, extra)
+        extra = ("--http-listen", self._http, "--feedback-address", addresses["feedback"])
+        addresses["gateway"] = self._ensure(keeper, "gateway", extra)
+        return addresses
+
+    def _ensure(self, keeper: supervisor.Supervisor, name: str, extra: tuple[str, ...]) -> str:
+        argv = (sys.executable, "-m", "trimtab.cli.app", name, "--listen", processes.ADDRESS, *extra)
+        return keeper.ensure(processes.ProcessSpec(name, argv, self.layout.environment())).address
+
+    def _wait_until_ready(self, facts: Facts) -> None:
+        deadline = time.monotonic() + _START_LIMIT_S
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{facts.http_url}/readyz", timeout=2.0).status_code == httpx.codes.OK and _all_serve(
+                    facts
+                ):
+                    return
+            if time.monotonic() > deadline:
+                raise errors.ServiceUnavailable(
+                    f"Not every process answered within {_START_LIMIT_S:.0f} s; their logs are in {self.layout.logs}."
+                )
+            time.sleep(0.2)
+
+
+def _all_serve(facts: Facts) -> bool:
+    async def ask() -> bool:
+        for address in facts.addresses.values():
+            if not await health.is_serving(address, timeout_s=2.0):
+                return False
+        return True
+
+    return asyncio.run(ask())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Doors:
+    """The operator's doors of a running platform."""
+
+    facts: Facts
+    api_key: str
+    ledger: calls.LedgerCalls
+    trainer: calls.TrainerCalls
+    rollout: calls.RolloutCalls
+    feedback: calls.FeedbackCalls
+    reward: calls.RewardCalls
+
+
+@contextlib.asynccontextmanager
+async def doors(layout: Layout, line: str = "") -> AsyncIterator[Doors]:
+    """Opens the doors of the platform that runs in a state folder. line: another one than `trimtab up` was given."""
+    facts = layout.read_facts()
+    facts = dataclasses.replace(facts, line=layout.check_line(line)) if line else facts
+    keys = secrets.load(layout.secrets)
+    channels = {
+        name: trimtab_client.connect(facts.addresses[name], keys.internal_token)
+        for name in ("ledger", "trainer", "rollout", "feedback", "reward")
+    }
+    try:
+        yield Doors(
+            facts=facts,
+            api_key=secrets.local_api_key(layout.secrets),
+            ledger=calls.LedgerCalls(channels["ledger"]),
+            trainer=calls.TrainerCalls(channels["trainer"]),
+            rollout=calls.RolloutCalls(channels["rollout"]),
+            feedback=calls.FeedbackCalls(channels["feedback"]),
+            reward=calls.RewardCalls(channels["reward"]),
+        )
+    finally:
+        for channel in channels.values():
+            await channel.close()
+
+
+async def patiently(ask: Callable[[], Awaitable[_Answer]], limit_s: float | None = None) -> _Answer:
+    """The answer to what may be asked twice: asked again while the process behind the door restarts."""
+    deadline = time.monotonic() + (_AWAY_LIMIT_S if limit_s is None else limit_s)
+    while True:
+        try:
+            return await ask()
+        except (errors.ServiceUnavailable, errors.DeadlineExceeded, errors.LogUnavailable, errors.Overloaded):
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_ASK_EVERY_S)
+
+
+async def finished(
+    doors: Doors, run: runs.Run, tell: Callable[[str], None], *, away_limit_s: float = _AWAY_LIMIT_S
+) -> runs.Run:
+    """Tells how a run goes until it has ended; WrongState with the reason when it does not succeed.
+
+    Asked for again and again rather than watched: people are told that it goes on when nothing changes, and a trainer
+    that restarts is met again. ServiceUnavailable when it stays away longer than `away_limit_s`.
+    """
+    away_since: float | None = None
+    while run.ended_at is None:
+        await asyncio.sleep(_ASK_EVERY_S)
+        try:
+            run = (await doors.trainer.get_run(runs.GetRunRequest(doors.facts.tenant, run.id))).run
+            tell(await _turn(doors, run) if run.state is runs.RunState.QUEUED else describe_run(run))
+            away_since = None
+        except (errors.ServiceUnavailable, errors.DeadlineExceeded) as problem:
+            away_since = away_since or time.monotonic()
+            if time.monotonic() - away_since > away_limit_s:
+                raise
+            tell(f"the trainer does not answer, asking again: {problem}")
+    if run.state is not runs.RunState.SUCCEEDED:
+        raise errors.WrongState(f"Run {run.id} ended as {run.state.value}: {run.problem}")
+    return run
+
+
+async def _turn(doors: Doors, run: runs.Run) -> str:
+    """What a queued run waits for: those that people ask for take turns, and those that feedback triggers."""
+    every = await doors.trainer.list_runs(runs.ListRunsRequest(doors.facts.tenant))
+    ahead = [
+        f"{other.id} ({other.spec.kind.value}, asked for by {other.asked_by}: {describe_run(other)})"
+        for other in every
+        if other.state is runs.RunState.RUNNING and (other.asked_by == runs.TRIGGER) == (run.asked_by == runs.TRIGGER)
+    ]
+    return f"{describe_run(run)} behind {', '.join(ahead)}" if ahead else describe_run(run)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def describe_run(run: runs.Run) -> str:
+    """A run in a line: how far it is and its figures of the moment."""
+    told = {figure.name: figure.value for figure in run.figures}
+    figures = [f"{words} {told[name]:.3g}" for name, words in _TOLD.items() if name in told]
+    if run.state is runs.RunState.QUEUED:
+        return "waits for its turn"
+    if run.state is not runs.RunState.RUNNING:
+        return ", ".join(figures) or run.state.value
+    return ", ".join([f"step {run.step} of {run.steps}" if run.steps else "loading", *figures])
+
+
+def describe_release(release: releases.Release) -> str:
+    """A release in a line: its state and what the evidence says."""
+    state = release.state.value.replace("_", " ")
+    evidence = release.evidence
+    reason = release.history[-1].reason if release.history else ""
+    if release.state is releases.ReleaseState.EVIDENCE and evidence is not None:
+        votes = {arm.arm.value: f"{arm.approval:.2f} of {arm.voted}" for arm in evidence.arms}
+        shares = ", ".join(f"{name} {share}" for name, share in votes.items())
+        return f"{state}: approval {shares}; difference {evidence.lower:+.2f} to {evidence.upper:+.2f}"
+    return f"{state}: {reason}" if reason else state

@@ -1,0 +1,48 @@
+"""The trainer's door from topic `examples`: every record into the store, its offset in the same transaction.
+
+`trainer.app` hands it to a `bus.runner.Runner`. Which line an example belongs to and whether anything starts is not
+decided here (`trainer.runs.triggers`). The small topics `rollouts` and `models` are folded by `trainer.links.known`.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import sqlalchemy
+
+from trimtab.bus import port
+from trimtab.core import examples
+from trimtab.obs import metrics
+from trimtab.trainer.data import store
+from trimtab.wire import schemas
+
+CONSUMER = "trainer"
+
+
+class Examples:
+    """A `bus.runner.Handler`."""
+
+    def __init__(self, database: store.Store) -> None:
+        self._database = database
+
+    def positions(self) -> Mapping[port.TopicPartition, int]:
+        with self._database.reading() as connection:
+            return store.positions(connection)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator["_Effect"]:
+        with self._database.transaction() as connection:
+            yield _Effect(connection)
+
+
+class _Effect:
+    def __init__(self, connection: sqlalchemy.Connection) -> None:
+        self._connection = connection
+
+    def apply(self, record: port.Record) -> None:
+        example = schemas.decode(record.value, record.headers, examples.Example)
+        if not store.add_example(self._connection, example):
+            metrics.TRAINER_DUPLICATES.inc()
+
+    def save(self, positions: Mapping[port.TopicPartition, int]) -> None:
+        for source, offset in positions.items():
+            store.save_position(self._connection, source, offset)

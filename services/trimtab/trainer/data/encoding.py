@@ -1,0 +1,55 @@
+"""Examples of a data set as tokens, and the books of those that could not be used.
+
+Nothing is dropped silently: `Skipped` counts every example that is left out by its reason, and the counts are among the
+figures of the run.
+"""
+
+import collections
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+
+from trimtab.core import text
+from trimtab.modeling import answers, loading
+from trimtab.trainer.data import datasets
+
+
+class Skipped:
+    """How many examples were left out, by reason."""
+
+    def __init__(self) -> None:
+        self._counts: collections.Counter[str] = collections.Counter()
+
+    def count(self, reason: str, times: int = 1) -> None:
+        """Only the part before a colon names the reason; the rest is about one example."""
+        self._counts[reason.split(":", maxsplit=1)[0]] += times
+
+    def figures(self) -> dict[str, float]:
+        return {f"skipped: {reason}": float(count) for reason, count in sorted(self._counts.items())}
+
+
+def messages_of(prompt: Sequence[datasets.Turn]) -> tuple[text.Message, ...]:
+    return tuple(text.Message(text.Role(turn["role"]), text.Text(turn["content"])) for turn in prompt)
+
+
+def unusable(example: datasets.DatasetExample) -> str:
+    """Why an example's numbers cannot be trained on, or nothing: one NaN weight would spoil every step it is in."""
+    if not 0 < example.weight < math.inf:
+        return "weight that is no positive number"
+    if example.strength is not None and not 0 <= example.strength <= 1:
+        return "strength outside 0 to 1"
+    return ""
+
+
+def encoder_of(policy: loading.LoadedPolicy) -> answers.AnswerEncoder:
+    return answers.AnswerEncoder(policy.tokenizer, policy.profile, loading.context_tokens(policy.model))
+
+
+def distinct_prompts(examples: Iterable[datasets.DatasetExample]) -> list[tuple[text.Message, ...]]:
+    """Each prompt once, in the order of its first example."""
+    return list(dict.fromkeys(messages_of(example.prompt) for example in examples))
+
+
+def seed_of(*parts: object) -> int:
+    """A seed of 63 bits that depends on every part, the same on every machine."""
+    return int.from_bytes(hashlib.sha256("|".join(map(str, parts)).encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,120 @@
+"""Supervised fine-tuning: the policy learns to answer as demonstrations and edits do. Dispatched by `trainer.job`.
+
+Loss: mean over all answer tokens of a step of -log p(token), so that neither micro-batches nor padding nor the length
+of a neighbour changes what a token counts. Prompts are read, not learned.
+"""
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from trimtab.core import errors
+from trimtab.modeling import answers, loading, logprobs
+from trimtab.trainer import recipes
+from trimtab.trainer.data import datasets, encoding
+from trimtab.trainer.steps import checkpoints, losses, optim, progress
+
+# The kinds that say what an answer should have been.
+TEACHING: tuple[datasets.Kind, ...] = ("demonstration", "edit")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Demonstration:
+    answer: answers.Answer
+    weight: float
+
+
+def train(
+    policy: loading.LoadedPolicy,
+    dataset: datasets.Dataset,
+    settings: recipes.SFTSettings,
+    seed: int,
+    report: progress.Progress,
+) -> dict[str, float]:
+    """Trains the policy's weights in place; the run's figures. InvalidField when there is nothing to learn from."""
+    skipped = encoding.Skipped()
+    train_set = prepare(policy, dataset.of("train", *TEACHING), skipped)
+    held_out = prepare(policy, dataset.of("held_out", *TEACHING), skipped)
+    if not train_set:
+        raise errors.InvalidField(
+            "dataset_id",
+            "holds no demonstration that can be trained on",
+            "choose a data set with demonstrations or edits",
+        )
+    steps = settings.epochs * -(-len(train_set) // settings.batch)
+    optimizer = optim.for_model(policy.model, settings, steps)
+    carried = checkpoints.Carried({"policy": policy.model}, {"policy": optimizer})
+    done = report.begin("supervised fine-tuning", steps, carried)
+    policy.model.train()
+    for batch in itertools.islice(batches(train_set, settings, seed), done, None):
+        loss = accumulate(policy, batch, settings)
+        norm = optimizer.step()
+        optimizer.zero_grad()
+        report.step({"loss_nats_per_token": loss, "gradient_norm": norm})
+    policy.model.eval()
+    figures = {"demonstrations": float(len(train_set)), "steps_skipped": float(optimizer.skipped)}
+    if held_out:
+        figures["held_out_loss_nats_per_token"] = mean_loss(policy, held_out)
+    return {**figures, "loss_nats_per_token": report.figures["loss_nats_per_token"], **skipped.figures()}
+
+
+def prepare(
+    policy: loading.LoadedPolicy, examples: Sequence[datasets.DatasetExample], skipped: encoding.Skipped
+) -> list[Demonstration]:
+    encoder = encoding.encoder_of(policy)
+    kept = []
+    for example in examples:
+        answer = encoding.unusable(example) or encoder.encode(
+            encoding.messages_of(example.prompt), example.demonstrated
+        )
+        if isinstance(answer, str):
+            skipped.count(answer)
+        else:
+            kept.append(Demonstration(answer, example.weight))
+    return kept
+
+
+def batches(
+    train_set: Sequence[Demonstration], settings: recipes.SFTSettings, seed: int
+) -> Iterator[list[Demonstration]]:
+    """The steps of all epochs: every epoch in an order of its own, cut into batches."""
+    for epoch in range(settings.epochs):
+        order = list(range(len(train_set)))
+        random.Random(encoding.seed_of(seed, "sft", epoch)).shuffle(order)
+        for start in range(0, len(order), settings.batch):
+            yield [train_set[i] for i in order[start : start + settings.batch]]
+
+
+def accumulate(
+    policy: loading.LoadedPolicy, batch: Sequence[Demonstration], settings: recipes.RunSettings, scale: float = 1.0
+) -> float:
+    """Adds `scale` times the gradient of the step's loss to the weights' gradients; the loss, without the scale."""
+    total = sum(one.weight * len(one.answer.response) for one in batch)
+    loss = 0.0
+    lengths = [len(one.answer) for one in batch]
+    for indices in logprobs.batches_by_length(lengths, settings.micro_batch_positions):
+        part = [batch[i] for i in indices]
+        term = losses.token_mean(_weighted_nll(policy, part), total)
+        (scale * term).backward()  # type: ignore[no-untyped-call]
+        loss += term.item()
+    return loss
+
+
+@torch.no_grad()
+def mean_loss(policy: loading.LoadedPolicy, demonstrations: Sequence[Demonstration]) -> float:
+    """-log p of an answer token, in nats, mean over all of them."""
+    rows = logprobs.response_logprobs(
+        policy.model,
+        [one.answer.prompt for one in demonstrations],
+        [one.answer.response for one in demonstrations],
+    )
+    return -torch.cat(rows).double().mean().item()
+
+
+def _weighted_nll(policy: loading.LoadedPolicy, part: Sequence[Demonstration]) -> torch.Tensor:
+    prompts, responses = [one.answer.prompt for one in part], [one.answer.response for one in part]
+    weights_N = torch.tensor([one.weight for one in part for _ in one.answer.response], device=policy.model.device)
+    return -logprobs.flat_logprobs(policy.model, prompts, responses) * weights_N

@@ -1,0 +1,183 @@
+"""One training job as the service sees it: a run folder and a child process.
+
+`trainer.runs.worker` makes the folder, starts the child, reads what it writes. What happens inside the child is
+`trainer.job` (through `trainer.launch`); the two share nothing but the folder:
+
+    started.json    what the run depends on; written once, before the first start
+    progress.json   step, steps, figures; replaced by the job after every step
+    checkpoints/    what a killed job goes on from
+    result.json     the outputs; the job's last act
+    problem.txt     why a job ended with exit code 2, in a sentence
+    job.log         its standard output and error
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+from typing import Any
+
+from trimtab import registry
+from trimtab.core import errors, failpoints, files, lines, models, runs
+from trimtab.trainer.links import publishing
+
+STARTED, PROGRESS, RESULT, PROBLEM, LOG = "started.json", "progress.json", "result.json", "problem.txt", "job.log"
+KNOWN_PROBLEM_EXIT = 2
+_INPUTS = {
+    "parent": "parent_id",
+    "reference": "reference_id",
+    "reward": "reward_id",
+    "evaluation_reward": "evaluation_reward_id",
+    "dataset": "dataset_id",
+}
+_CHECKPOINTS, _OUTPUTS = "checkpoints", "outputs"
+_LOG_TAIL_CHARACTERS = 2000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    step: int
+    steps: int
+    figures: dict[str, float]
+
+
+class RunFolder:
+    """The folder of one run, made if absent."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+
+    def prepare(self, run: runs.Run, gates: lines.GateConfig, artifacts: registry.Registry) -> None:
+        """Fetches and verifies the inputs and writes what the run depends on. A resumed run keeps its record."""
+        inputs = {
+            name: str(artifacts.fetch(model_id)) if (model_id := getattr(run.spec, field)) else None
+            for name, field in _INPUTS.items()
+        }
+        started = {
+            "run_id": run.id,
+            "spec": dataclasses.asdict(run.spec),
+            "inputs": inputs,
+            "gates": dataclasses.asdict(gates),
+        }
+        path = self.path / STARTED
+        if path.exists():
+            # Only where the artifacts lie may have changed: a run is a function of its first record.
+            started = {**json.loads(path.read_text()), "inputs": inputs}
+        files.replace(path, json.dumps(started, indent=1, sort_keys=True))
+        failpoints.reach("trainer.run.prepared")
+
+    def progress(self) -> Progress | None:
+        """How far the job is; None before its first step."""
+        table = _object(self.path / PROGRESS)
+        if table is None:
+            return None
+        return Progress(int(table["step"]), int(table["steps"]), _figures(table))
+
+    def result(self) -> publishing.Result | None:
+        """What the job made; None while it has not ended well. ArtifactCorrupt when it cannot be read."""
+        table = _object(self.path / RESULT)
+        if table is None:
+            return None
+        try:
+            started = _object(self.path / STARTED) or {}
+            return publishing.Result(
+                started={"spec": started["spec"], "gates": started["gates"]},
+                outputs=tuple(self._output(entry) for entry in table["outputs"]),
+                figures=_figures(table),
+                settings=table["settings"],
+                versions=table["versions"],
+            )
+        except (KeyError, TypeError, ValueError) as problem:
+            raise errors.ArtifactCorrupt(f"{RESULT} of the run has an unknown form: {problem!r}.") from problem
+
+    def problem(self, exit_code: int) -> str:
+        """Why a job that ended without a result did, for the person who reads the run."""
+        said = self.path / PROBLEM
+        if exit_code == KNOWN_PROBLEM_EXIT and said.exists():
+            return said.read_text().strip()
+        if exit_code < 0:
+            return (
+                f"The training process was killed by {signal.Signals(-exit_code).name} again and again without coming "
+                "to a new checkpoint; look whether it needs more memory than there is."
+            )
+        log = self.path / LOG
+        tail = log.read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:].strip() if log.exists() else ""
+        return f"The training process ended with code {exit_code}. Its log ends: {tail or '(empty)'}"
+
+    def last_saved(self) -> int:
+        """Rises with every checkpoint that the job has taken; 0 when there is none."""
+        return max((path.stat().st_mtime_ns for path in (self.path / _CHECKPOINTS).glob("*.json")), default=0)
+
+    def forget_weights(self) -> None:
+        """Drops what an ended run needs no more: checkpoints, and outputs that the registry has. The rest stays."""
+        shutil.rmtree(self.path / _CHECKPOINTS, ignore_errors=True)
+        shutil.rmtree(self.path / _OUTPUTS, ignore_errors=True)
+
+    def _output(self, entry: dict[str, Any]) -> publishing.Output:
+        return publishing.Output(
+            folder=self.path / entry["folder"],
+            kind=models.ModelKind(entry["kind"]),
+            method=entry["method"],
+            gates=tuple(models.GateFigure(**gate) for gate in entry["gates"]),
+            passed=bool(entry["passed"]),
+        )
+
+
+class Child:
+    """A started job. It dies with this process: its standard input is a pipe that only this process holds."""
+
+    def __init__(self, folder: RunFolder, python: str) -> None:
+        with (folder.path / LOG).open("ab") as log:
+            self._process = subprocess.Popen(
+                [python, "-m", "trimtab.trainer.launch", str(folder.path)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait(self, timeout_s: float) -> int | None:
+        """The exit code; None when it still runs after that time."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def end(self, grace_s: float) -> None:
+        """SIGTERM, and SIGKILL for one that has not ended in time. Returns when it is gone."""
+        self._process.terminate()
+        if self.wait(grace_s) is None:
+            self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Lets go of the pipe; call when the job has ended."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+
+
+def _figures(table: dict[str, Any]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in table["figures"].items()}
+
+
+def _object(path: pathlib.Path) -> dict[str, Any] | None:
+    """The JSON object in a file that is replaced whole; None when there is none yet."""
+    try:
+        table = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as problem:
+        raise errors.ArtifactCorrupt(f"{path.name} of the run is no JSON: {problem}.") from problem
+    if not isinstance(table, dict):
+        raise errors.ArtifactCorrupt(f"{path.name} of the run is no JSON object.")
+    return table
