@@ -23,6 +23,7 @@ _FORKED = multiprocessing.get_context("forkserver")
 _FORKED.set_forkserver_preload(
     [
         "pytest",
+        "trimtab.cli.machine.artifacts",
         "torch._dynamo",
         "transformers.models.auto.modeling_auto",
         "transformers.models.auto.tokenization_auto",

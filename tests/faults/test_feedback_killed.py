@@ -10,7 +10,7 @@ from tests.unit.ledger import making
 
 from trimtab.bus import port, topics
 from trimtab.bus.sqlite import SqliteLog
-from trimtab.core import clock, completions, feedback, text
+from trimtab.core import audit, clock, completions, feedback, text
 from trimtab.feedback import imports, intake
 from trimtab.policy import recorder
 from trimtab.rpc import secrets
@@ -79,7 +79,10 @@ def bring(folder: pathlib.Path) -> None:
             items = tuple(
                 feedback.ImportedPreference(asked, text.Text(f"good {n}"), text.Text(f"bad {n}"), str(n)) for n in batch
             )
-            await importer.run(feedback.ImportPreferencesRequest(making.TENANT, making.LINE, "file", items))
+            await importer.run(
+                feedback.ImportPreferencesRequest(making.TENANT, making.LINE, "file", items, "ann", "ours", "request-1")
+            )
+        importer.close()
         log.close()
 
     asyncio.run(all_of_it())
@@ -88,7 +91,11 @@ def bring(folder: pathlib.Path) -> None:
 @pytest.mark.parametrize("point", [f"{point}:{nth}" for point in killing.under("feedback.import.") for nth in (1, 2)])
 def test_an_import_that_was_interrupted_is_the_same_when_it_is_made_again(point: str, tmp_path: pathlib.Path) -> None:
     killing.kill(point, bring, tmp_path)
+    something_done = bool(written(tmp_path, topics.FEEDBACK, feedback.FeedbackEvent))
+    assert len(written(tmp_path, topics.AUDIT, audit.AuditRecord)) == something_done
     killing.run(bring, tmp_path)
+    [act] = written(tmp_path, topics.AUDIT, audit.AuditRecord)
+    assert (act.id, act.act, act.actor, act.reason) == ("request-1", "feedback.import", "ann", "ours")
     events = written(tmp_path, topics.FEEDBACK, feedback.FeedbackEvent)
     answers = written(tmp_path, topics.COMPLETIONS, completions.Completion)
     assert len({(feedback.identity(event), feedback.body_digest(event)) for event in events}) == 6

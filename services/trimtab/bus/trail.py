@@ -1,8 +1,9 @@
 """The audit trail as a writer of topic `audit`: each record once, however often it is put there.
 
-A service keeps an act in the same record as its effect, and puts it here afterwards, and again at its next start: what
-the topic has under an id is not appended again. That holds for one writer of an id at a time. Used by `rollout.desk`
-and `trainer.runs.audits`. Blocking calls: use it from threads, one at a time.
+Who keeps an act in the same record as its effect puts it here afterwards, and again at its next start: what the topic
+has under an id is not appended again (`rollout.desk`, `trainer.runs.audits`, `cli.machine.artifacts`). Whose effect is
+an append to the log asks what is missing and appends both at once (`feedback.imports`). All of it holds for one writer
+of an id at a time. Blocking calls: use it from threads, one at a time.
 """
 
 import time
@@ -25,16 +26,21 @@ class Trail:
 
     def put(self, records: Iterable[audit.AuditRecord]) -> None:
         """Returns once all of them are durable. LogUnavailable: put them again."""
-        wanted = [record for record in records if record.id not in self._known]
-        if not wanted:
-            return
-        self._read()
-        new = [record for record in wanted if record.id not in self._known]
-        for record in new:
+        for entry in self.missing(records):
             failpoints.reach("trail.before_append")
-            publish.publish(self._log, topics.AUDIT, record.context.tenant.encode(), record).result()
+            self._log.append([entry]).result()
             failpoints.reach("trail.appended")
-            self._known.add(record.id)
+
+    def missing(self, records: Iterable[audit.AuditRecord]) -> list[port.NewRecord]:
+        """Those that the topic does not have, to be appended next. LogUnavailable."""
+        wanted = [record for record in records if record.id not in self._known]
+        if wanted:
+            self._read()
+        return [
+            publish.new_record(topics.AUDIT, record.context.tenant.encode(), record)
+            for record in wanted
+            if record.id not in self._known
+        ]
 
     def close(self) -> None:
         if self._reader is not None:

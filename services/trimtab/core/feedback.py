@@ -173,10 +173,16 @@ class ImportedPreference:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImportPreferencesRequest:
+    """actor: of an operator's import, an act with this reason; empty: of an app's. request_id: the same for every
+    request of one act; empty: an act of its own."""
+
     tenant: str
     line: str
     source: str
     items: tuple[ImportedPreference, ...]
+    actor: str = ""
+    reason: str = ""
+    request_id: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

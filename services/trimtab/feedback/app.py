@@ -15,11 +15,13 @@ def build(settings: feedback_settings.FeedbackSettings) -> process.Process:
     made = process.Process("feedback", settings)
     log = connect.open_log(settings.log_url)
     ring, digest = made.secrets.signing, settings.digest()
+    importer = imports.Importer(log, ring, made.secrets.hash_key, config_digest=digest)
     door = servicer.FeedbackServicer(
         intake.Intake(log, ring, made.secrets.hash_key, config_digest=digest),
-        imports.Importer(log, ring, made.secrets.hash_key, config_digest=digest),
+        importer,
     )
     made.on_close(log.close)
+    made.on_close(importer.close)
     made.add_service(door.register, servicer.FULL_NAME)
     return made
 

@@ -2,14 +2,15 @@
 
 Called by `feedback.servicer`. Every id and the order of the two answers follow from the content, so importing again
 writes the same records and the ledger counts them once; nothing about a position tells which answer was preferred.
+An operator's import is on the audit trail from the append on that brought the first of it (decision 0008).
 """
 
 import asyncio
 import dataclasses
 import hashlib
 
-from trimtab.bus import port, publish, topics
-from trimtab.core import clock, completions, errors, failpoints, feedback, ids, text
+from trimtab.bus import port, publish, topics, trail
+from trimtab.core import audit, clock, completions, errors, failpoints, feedback, ids, text
 from trimtab.feedback import acknowledged, intake, placing, validation
 from trimtab.obs import metrics
 
@@ -36,6 +37,8 @@ class Importer:
         now: clock.Clock = clock.utc_now,
     ) -> None:
         self._log = log
+        self._trail = trail.Trail(log)
+        self._appending = asyncio.Lock()
         # The oldest key, so that an item keeps its id when a newer key takes over signing.
         self._ring = ids.KeyRing(keys=ring.keys, current=min(ring.keys))
         self._hash_key = hash_key
@@ -58,10 +61,13 @@ class Importer:
                     new[feedback.identity(made.event)] = made
             except (errors.InvalidField, errors.ConflictingFeedback) as problem:
                 refused.append(feedback.ImportRefusal(item.item, intake.refusal_of(problem)))
-        await self._append(list(new.values()))
+        await self._append(request, list(new.values()))
         for outcome, count in (("accepted", len(new)), ("duplicate", duplicates), ("refused", len(refused))):
             metrics.FEEDBACK_IMPORTED.labels(outcome=outcome).inc(count)
         return feedback.ImportPreferencesResponse(len(new), duplicates, tuple(refused))
+
+    def close(self) -> None:
+        self._trail.close()
 
     def _is_known(self, made: _Import, new: dict[tuple[str, str], _Import]) -> bool:
         identity = feedback.identity(made.event)
@@ -71,19 +77,33 @@ class Importer:
             raise errors.ConflictingFeedback(made.event.id)
         return seen is acknowledged.Seen.SAME or beside is not None
 
-    async def _append(self, items: list[_Import]) -> None:
+    async def _append(self, request: feedback.ImportPreferencesRequest, items: list[_Import]) -> None:
         """All of them or none: a completion without its verdict would be worth nothing."""
-        appended: list[port.NewRecord] = []
-        for item in items:
-            key = item.completion.context.session_hash
-            appended.append(publish.new_record(topics.COMPLETIONS, key, item.completion))
-            appended.append(publish.new_record(topics.FEEDBACK, key, item.event))
-        if appended:
+        if not items:
+            return
+        async with self._appending:
+            acts = [self._act(request)] if request.actor else []
+            appended = await asyncio.to_thread(self._trail.missing, acts)
+            for item in items:
+                key = item.completion.context.session_hash
+                appended.append(publish.new_record(topics.COMPLETIONS, key, item.completion))
+                appended.append(publish.new_record(topics.FEEDBACK, key, item.event))
             failpoints.reach("feedback.import.before_append")
             await asyncio.wrap_future(self._log.append(appended))
             failpoints.reach("feedback.import.appended")
         for item in items:
             self._acknowledged.add(feedback.identity(item.event), item.digest)
+
+    def _act(self, request: feedback.ImportPreferencesRequest) -> audit.AuditRecord:
+        return audit.AuditRecord(
+            id=request.request_id or str(ids.uuid7()),
+            context=text.Context(request.tenant, request.line),
+            at=self._now(),
+            actor=request.actor,
+            act="feedback.import",
+            target=request.line,
+            reason=request.reason,
+        )
 
     def _made(self, request: feedback.ImportPreferencesRequest, item: feedback.ImportedPreference) -> _Import:
         prompt, preferred, rejected = _check_item(item)

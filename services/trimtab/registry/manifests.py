@@ -1,7 +1,7 @@
 """What a published artifact is: its files by digest, where it came from, how it was judged.
 
-The id of a model is the sha256 of its manifest's canonical JSON without `created_at` and `generation`: who published
-it when is written down, but the same thing published twice is the same thing.
+The id of a model is the sha256 of its manifest's canonical JSON without `created_at`, `generation`, `imported_by` and
+`imported_from`: who published it when is written down, but the same thing published twice is the same thing.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import Any
 from trimtab.core import clock, errors, models
 
 _FORMAT = 1
-_NOT_IDENTITY = ("created_at", "generation")
+_NOT_IDENTITY = ("created_at", "generation", "imported_by", "imported_from")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,7 +30,10 @@ class File:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ManifestDraft:
-    """What a publisher says about a folder. settings: JSON values; generation 0: an operator's import, never fenced."""
+    """What a publisher says about a folder. settings: JSON values; generation 0: an operator's import, never fenced.
+
+    imported_by: the operator whose act it was; empty: it was none, or part of another. imported_from: a folder's name.
+    """
 
     kind: models.ModelKind
     tenant: str
@@ -44,6 +47,8 @@ class ManifestDraft:
     generation: int = 0
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    imported_by: str = ""
+    imported_from: str = ""
     created_at: datetime.datetime = dataclasses.field(default_factory=clock.utc_now)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from trimtab.cli.feedback import importing
-from trimtab.cli.machine import artifacts, platform
+from trimtab.cli.machine import artifacts, operating, platform
 from trimtab.core import ledger
 from trimtab.rollout import processes
 from trimtab.rpc import health
@@ -55,6 +55,14 @@ def imported(layout: platform.Layout, file: pathlib.Path, capsys: Any) -> tuple[
     asyncio.run(importing.import_file(layout.state, "", file, "hh-rlhf", as_json=True))
     out, err = capsys.readouterr()
     return json.loads(out), err
+
+
+async def acts(layout: platform.Layout) -> list[tuple[str, str, str]]:
+    """(act, target, reason), oldest first."""
+    async with platform.doors(layout) as doors:
+        listed = (await doors.ledger.list_audit(ledger.ListAuditRequest(TENANT))).records
+    assert {record.actor for record in listed} == {operating.operator()}
+    return [(record.act, record.target, record.reason) for record in reversed(listed)]
 
 
 async def counts(layout: platform.Layout) -> ledger.CountsResponse:
@@ -101,3 +109,8 @@ def test_a_file_is_counted_once_however_often_it_is_imported(
     assert (models[0].parents, models[0].datasets) == (models[1].parents, models[1].datasets)
     books = asyncio.run(counts(running))
     assert (books.feedback, books.joined, books.examples, books.duplicates) == (PAIRS, PAIRS, PAIRS, PAIRS)
+    # bringing what is there is no act, training on it again is
+    assert asyncio.run(acts(running)) == [
+        ("feedback.import", LINE, f"{PAIRS + 1} preferences of {file.name}"),
+        *(("run.start", one["run"], f"on preferences of {file.name}") for one in (first, again)),
+    ]

@@ -33,6 +33,7 @@ class Desk(living.Terminal):
     """A platform with two lines, and the terminal of its operator."""
 
     folder: pathlib.Path
+    given: pathlib.Path
     policies: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def ask(self, line: str) -> Any:
@@ -73,12 +74,13 @@ class Desk(living.Terminal):
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory, policy: pathlib.Path) -> Iterator[Desk]:
     folder = tmp_path_factory.mktemp("two-lines")
-    one = Desk(living.Up(folder, policy), folder)
+    one = Desk(living.Up(folder, policy), folder, policy)
     one.up.state.mkdir()
     (one.up.state / "lines.toml").write_text(LINES)
     try:
-        one.up.start()
+        # before it runs for the first time
         one.policies["support"] = one.done("models", "import", str(policy), "--line", "support").strip()
+        one.up.start()
         one.done("rollout", "adopt", one.policies["support"], "--line", "support", "--reason", "its first")
         [one.policies["main"]] = {one.up.history()[0].candidate_id}
         yield one
@@ -135,16 +137,20 @@ def test_a_release_of_one_line_leaves_the_other_alone_and_undo_brings_its_policy
 
 def test_history_and_audit_say_who_did_what_when_and_why(desk: Desk) -> None:
     acts = [(one["act"], one["context"]["line"], one["reason"]) for one in desk.told("audit")]
+    given = f"from folder {desk.given.name}"
     assert acts == [
+        ("model.import", "support", given),
+        ("model.import", "main", given),
         ("line.adopt", "main", "given to `trimtab up`"),
         ("line.adopt", "support", "its first"),
+        ("model.import", "main", "from folder changed"),
         ("release.start", "main", ""),
         ("release.pause", "main", "lunch"),
         ("release.resume", "main", "lunch is over"),
         ("release.promote.force", "main", "a deadline"),
         ("release.undo", "main", "users complain"),
     ]
-    assert [one["act"] for one in desk.told("audit", "--line", "support")] == ["line.adopt"]
+    assert [one["act"] for one in desk.told("audit", "--line", "support")] == ["model.import", "line.adopt"]
     assert len(desk.done("audit", "--limit", "2").splitlines()) == 3
     [released] = [one for one in desk.told("rollout", "history", "--line", "main") if one["stable_id"]]
     moves = [move["to_state"] for move in released["history"]]

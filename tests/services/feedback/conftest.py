@@ -11,7 +11,7 @@ import pytest
 
 import trimtab_client
 from trimtab.bus import connect, port, topics
-from trimtab.core import completions, feedback, ids
+from trimtab.core import audit, completions, feedback, ids
 from trimtab.feedback import app, settings
 from trimtab.rpc import secrets
 from trimtab.wire import calls, schemas
@@ -50,6 +50,9 @@ class Service:
         with self.log_path.with_name(f"{self.log_path.name}.write").open("rb") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
             yield
+
+    def acts(self) -> list[audit.AuditRecord]:
+        return records(self.log, topics.AUDIT, audit.AuditRecord)
 
     def completions(self) -> list[completions.Completion]:
         return records(self.log, topics.COMPLETIONS, completions.Completion)

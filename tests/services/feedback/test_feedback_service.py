@@ -240,6 +240,29 @@ async def test_importing_again_also_after_a_restart_writes_the_same_ids(
     assert len({feedback.body_digest(event) for event in service.written()}) == 2
 
 
+async def test_an_operators_import_is_one_act_however_many_requests_and_restarts_it_takes(
+    service: Any, settings_of: dict[str, Any]
+) -> None:
+    act = {"actor": "ann", "reason": "two preferences", "request_id": "1"}
+    requests = [dataclasses.replace(importing(preference(item, prompt=f"{item}?")), **act) for item in "12"]
+    nothing = dataclasses.replace(importing(preference(preferred=" ")), **act)
+    await service.calls.import_preferences(nothing)
+    assert service.acts() == []
+    for request in [*requests, requests[0]]:
+        await service.calls.import_preferences(request)
+    made = app.build(settings.FeedbackSettings(**settings_of))
+    async with made.serving() as address, trimtab_client.connect(address, made.secrets.internal_token) as channel:
+        assert (await calls.FeedbackCalls(channel).import_preferences(requests[1])).accepted == 1
+    [done] = service.acts()
+    assert (done.id, done.act, done.actor, done.target) == ("1", "feedback.import", "ann", "support")
+    assert (done.reason, done.context.tenant, done.context.line) == ("two preferences", "acme", "support")
+
+
+async def test_an_import_that_no_operator_makes_is_no_act(service: Any) -> None:
+    await service.calls.import_preferences(importing(preference()))
+    assert service.acts() == []
+
+
 async def test_the_position_of_an_imported_answer_tells_nothing(service: Any) -> None:
     items = [preference(str(number), preferred=f"yes {number}", rejected=f"no {number}") for number in range(400)]
     await service.calls.import_preferences(importing(*items))

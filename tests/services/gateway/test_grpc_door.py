@@ -8,7 +8,7 @@ import pytest
 
 import trimtab_client
 from trimtab.bus import topics
-from trimtab.core import clock, completions, errors, feedback, ids, text
+from trimtab.core import audit, clock, completions, errors, feedback, ids, text
 from trimtab.wire import calls
 from trimtabapi.feedback.v1 import feedback_service_pb2, feedback_service_pb2_grpc
 from trimtabapi.policy.v1 import policy_service_pb2, policy_service_pb2_grpc
@@ -60,11 +60,12 @@ async def test_a_streamed_completion(platform: Any, channel: grpc.aio.Channel) -
 
 async def test_an_import_goes_to_the_keys_tenant(platform: Any, channel: grpc.aio.Channel) -> None:
     item = feedback.ImportedPreference(QUESTION, text.Text("So."), text.Text("No."), "1")
-    request = feedback.ImportPreferencesRequest("", "support", "hh", (item,))
+    request = feedback.ImportPreferencesRequest("", "support", "hh", (item,), "root", "an app is no operator", "1")
     answer = await calls.FeedbackCalls(channel).import_preferences(request)
     assert answer.accepted == 1
     [completion] = platform.records(topics.COMPLETIONS, completions.Completion)
     assert completion.context.tenant == "acme"
+    assert platform.records(topics.AUDIT, audit.AuditRecord) == []
 
 
 async def test_a_batch_is_answered_in_order_with_the_items_refused_here(

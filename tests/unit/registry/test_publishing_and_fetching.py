@@ -36,6 +36,7 @@ def test_publishing_again_changes_nothing_and_gives_the_same_id(store, model_fol
     first = store.publish(model_folder, draft)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "registry" / "manifests").iterdir()}
     later = dataclasses.replace(draft, created_at=draft.created_at + datetime.timedelta(hours=1), generation=7)
+    later = dataclasses.replace(later, imported_by="ann", imported_from="/models/other")
     again = store.publish(model_folder, later)
     assert again == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "registry" / "manifests").iterdir()} == before

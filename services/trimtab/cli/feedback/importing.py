@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import gzip
 import hashlib
 import json
@@ -13,7 +14,7 @@ from typing import Any
 
 from trimtab.cli import show
 from trimtab.cli.machine import artifacts, operating, platform
-from trimtab.core import errors, feedback, ledger, models, runs, text
+from trimtab.core import errors, feedback, ids, ledger, models, runs, text
 
 _BATCH = 50
 _JOIN_LIMIT_S = 120.0
@@ -49,12 +50,12 @@ async def import_file(state: pathlib.Path, line: str, file: pathlib.Path, format
     layout = platform.Layout(state)
     async with platform.doors(layout, line) as doors:
         before = await _counts(doors)
-        accepted, known, refused = await _send(doors, items, screen)
+        accepted, known, refused = await _send(doors, items, f"{len(items):,} preferences of {file.name}", screen)
         new = await _joined(doors, before, accepted, screen)
         counted = Counted(new, accepted - new + known, refused, sum(len(lines) for lines in left_out.values()))
         if counted.known:
             screen.say(f"  {counted.known:,} of them were known already, and nothing is counted twice")
-        run, published = await _train(doors, layout, items, screen)
+        run, published = await _train(doors, layout, items, f"on preferences of {file.name}", screen)
     show_card(screen, run, published)
     if as_json:
         screen.json(_document(counted, run, published))
@@ -131,17 +132,21 @@ def _turns(dialogue: str) -> list[tuple[text.Role, str]]:
 
 
 async def _send(
-    doors: platform.Doors, items: Sequence[feedback.ImportedPreference], screen: show.Screen
+    doors: platform.Doors, items: Sequence[feedback.ImportedPreference], what: str, screen: show.Screen
 ) -> tuple[int, int, int]:
     """How many the feedback service accepted, knew already, and refused."""
+    tenant, line = doors.facts.tenant, doors.facts.line
+    # of the content: bringing the same again is no other act
+    act = str(ids.content_uuid("feedback.import", tenant, line, *(item.item for item in items)))
     accepted = known = 0
     refused: dict[str, int] = {}
     with screen.step(f"sending {len(items):,} preferences through the feedback service") as step:
         for start in range(0, len(items), _BATCH):
             request = feedback.ImportPreferencesRequest(
-                doors.facts.tenant, doors.facts.line, "hh-rlhf", tuple(items[start : start + _BATCH])
+                tenant, line, "hh-rlhf", tuple(items[start : start + _BATCH]), operating.operator(), what, act
             )
-            answer = await doors.feedback.import_preferences(request, timeout_s=60)
+            ask = functools.partial(doors.feedback.import_preferences, request, timeout_s=60)
+            answer = await platform.patiently(ask)
             accepted += answer.accepted
             known += answer.duplicates
             for item in answer.refused:
@@ -182,6 +187,7 @@ async def _train(
     doors: platform.Doors,
     layout: platform.Layout,
     items: Sequence[feedback.ImportedPreference],
+    why: str,
     screen: show.Screen,
 ) -> tuple[runs.Run, tuple[models.PublishedModel, ...]]:
     """A small reward model from random weights, so that what it learns it learns from these preferences."""
@@ -199,7 +205,7 @@ async def _train(
             settings_json=json.dumps(_SETTINGS),
             label="imported preferences",
         )
-        request = runs.StartRunRequest(spec, "trimtab feedback import", operating.new_request())
+        request = runs.StartRunRequest(spec, operating.operator(), operating.new_request(), why)
         run = await platform.patiently(lambda: doors.trainer.start_run(request, timeout_s=60))
         run = await platform.finished(doors, run, step.say)
     detail = await doors.trainer.get_run(runs.GetRunRequest(tenant, run.id), timeout_s=10)

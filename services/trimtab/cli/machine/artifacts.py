@@ -1,13 +1,17 @@
 """Artifacts an operator brings: a model folder, a data set file, and the demo's untrained base. Imports torch late."""
 
+import contextlib
+import dataclasses
+import fcntl
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Sequence
 
 from trimtab import registry
+from trimtab.bus import connect, trail
 from trimtab.cli.machine import platform
-from trimtab.core import errors, models
+from trimtab.core import audit, errors, ids, models, text
 
 # What of a model folder is served; anything else in it is left behind.
 _SERVED = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
@@ -20,8 +24,11 @@ def open_registry(layout: platform.Layout) -> registry.Registry:
     return registry.Registry(layout.registry_url, layout.cache)
 
 
-def import_policy(layout: platform.Layout, folder: pathlib.Path, tenant: str, line: str) -> str:
-    """Publishes a Hugging Face chat model folder as a policy and returns its id. The same folder, the same id."""
+def import_policy(layout: platform.Layout, folder: pathlib.Path, tenant: str, line: str, by: str) -> str:
+    """Publishes a Hugging Face chat model folder as a policy and returns its id. The same folder, the same id.
+
+    Bringing a folder that nobody brought before is an act: who did it stands in the manifest, and on the audit trail.
+    """
     if not (folder / "config.json").is_file():
         raise errors.InvalidField(
             "--policy", f"{str(folder)!r} holds no config.json", "name a Hugging Face model folder"
@@ -35,7 +42,39 @@ def import_policy(layout: platform.Layout, folder: pathlib.Path, tenant: str, li
         for pattern in _SERVED:
             for path in folder.glob(pattern):
                 shutil.copy(path, staged / path.name)
-        return open_registry(layout).publish(staged, _draft(models.ModelKind.POLICY, tenant, line, "imported")).id
+        draft = dataclasses.replace(
+            _draft(models.ModelKind.POLICY, tenant, line, "imported"),
+            imported_by=by,
+            imported_from=folder.absolute().name,
+        )
+        model_id = open_registry(layout).publish(staged, draft).id
+    note_imports(layout)
+    return model_id
+
+
+def note_imports(layout: platform.Layout) -> None:
+    """Puts on the audit trail who brought which model, also what a killed import has left out. Blocks while another
+    process does so."""
+    brought = [manifest for manifest in open_registry(layout).list() if manifest.imported_by]
+    with (
+        (layout.state / "imports.lock").open("a") as alone,
+        contextlib.closing(connect.open_log(layout.log_url)) as log,
+        contextlib.closing(trail.Trail(log)) as acts,
+    ):
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        acts.put(_brought(manifest) for manifest in brought)
+
+
+def _brought(manifest: registry.Manifest) -> audit.AuditRecord:
+    return audit.AuditRecord(
+        id=str(ids.content_uuid("model.import", manifest.id)),
+        context=text.Context(manifest.tenant, manifest.line),
+        at=manifest.created_at,
+        actor=manifest.imported_by,
+        act="model.import",
+        target=manifest.id,
+        reason=f"from folder {manifest.imported_from}",
+    )
 
 
 def publish_tiny_base(layout: platform.Layout, texts: Sequence[str], tenant: str, line: str, seed: int) -> str:

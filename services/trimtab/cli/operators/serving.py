@@ -27,8 +27,10 @@ def up(state: pathlib.Path, line: str, port: int, policy: pathlib.Path | None) -
     model = ""
     if policy is not None:
         with screen.step(f"importing {policy}") as step:
-            model = artifacts.import_policy(layout, policy, tenant, line)
+            model = artifacts.import_policy(layout, policy, tenant, line, operating.operator())
             step.say(f"policy {model[:12]}")
+    else:
+        artifacts.note_imports(layout)
     live = platform.Platform(state, tenant, line, port)
     with screen.step("starting the processes"):
         running = live.running()
@@ -50,7 +52,7 @@ def import_folder(state: pathlib.Path, line: str, folder: pathlib.Path) -> None:
     layout = platform.Layout(state)
     named = layout.check_line(line) if line else layout.read_facts().line
     tenant = lines.load_lines(layout.lines)[named].tenant
-    show.Screen().say(artifacts.import_policy(layout, folder, tenant, named))
+    show.Screen().say(artifacts.import_policy(layout, folder, tenant, named, operating.operator()))
 
 
 def _configure(layout: platform.Layout, line: str) -> str:

@@ -198,10 +198,20 @@ class ImportPreferencesRequest(_message.Message):
     LINE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     line: _builtins.str
     source: _builtins.str
     """Name of the data set, e.g. "hh-rlhf"."""
+    actor: _builtins.str
+    """Who imports, of an operator's import: it is on the audit trail once something of it was new. Of an app's import
+    all three are empty.
+    """
+    reason: _builtins.str
+    request_id: _builtins.str
+    """The same for every request of one import."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedPreference]: ...
     def __init__(
@@ -211,10 +221,13 @@ class ImportPreferencesRequest(_message.Message):
         line: _builtins.str = ...,
         source: _builtins.str = ...,
         items: _abc.Iterable[Global___ImportedPreference] | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "line", b"line", "source", b"source", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "items", b"items", "line", b"line", "reason", b"reason", "request_id", b"request_id", "source", b"source", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
