@@ -64,7 +64,8 @@ def main() -> None:
         state = pathlib.Path(scratch) / "state"
         begun = time.monotonic()
         command = (sys.executable, "-m", "trimtab.cli.app", "up", "--policy", sys.argv[1])
-        with subprocess.Popen((*command, "--state", str(state), "--port", str(port)), stdout=subprocess.DEVNULL) as up:
+        where = ("--state", str(state), "--port", str(port), "--grpc-port", "0")
+        with subprocess.Popen((*command, *where), stdout=subprocess.DEVNULL) as up:
             try:
                 first_s = first_answer_s(up, state, f"http://127.0.0.1:{port}", begun)
                 report(psutil.Process(up.pid), first_s)

@@ -196,7 +196,7 @@ class Session:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         self.state = folder / ".trimtab"
-        self.port = _free_port()
+        self.port, self.grpc_port = _free_port(), _free_port()
         self.key = ""
         self.ids = {"answer": "", "policy": "", "made": "", "run": ""}
         self._up: subprocess.Popen[bytes] | None = None
@@ -209,7 +209,8 @@ class Session:
         _write(self.folder / "demonstrations.jsonl", rows)
         _write(self.folder / "questions.jsonl", [{"prompt": question} for question in _TAUGHT])
         said = self.folder / "up.log"
-        command = ("trimtab", "up", "--policy", "sky", "--port", str(self.port))
+        ports = ("--port", str(self.port), "--grpc-port", str(self.grpc_port))
+        command = ("trimtab", "up", "--policy", "sky", *ports)
         with said.open("wb") as output:
             self._up = subprocess.Popen(
                 command, cwd=self.folder, env=self._environment(), stdout=output, stderr=subprocess.STDOUT
@@ -233,10 +234,12 @@ class Session:
             {
                 str(self.folder): "/home/you/sky",
                 f"127.0.0.1:{self.port}": "127.0.0.1:8080",
-                f"--port {self.port}": "--port 8080",
+                # in a column first, which keeps its width
+                f"127.0.0.1:{self.grpc_port} ": "127.0.0.1:8081".ljust(len(f"127.0.0.1:{self.grpc_port} ")),
+                f"127.0.0.1:{self.grpc_port}": "127.0.0.1:8081",
             }
         )
-        up = f"$ trimtab up --policy sky --port {self.port}\n{(self.folder / 'up.log').read_text()}"
+        up = f"$ trimtab up --policy sky\n{(self.folder / 'up.log').read_text()}"
         exports = f"$ export URL=http://127.0.0.1:{self.port}/v1 KEY={self.key}\n"
         page = [_START, _block(scrub(up))]
         for part in SESSION:

@@ -1,7 +1,6 @@
 """A whole platform, seen by an app: where its doors are, what became of feedback, and a crash when a test wants one."""
 
 import os
-import re
 import signal
 
 from tests.integration.loop import living
@@ -13,11 +12,6 @@ LINE = living.LINE
 
 
 class Up(living.Up):
-    def address(self) -> str:
-        """The gRPC door where people find it: on the screen."""
-        [address] = re.findall(r"^gRPC address +(\S+)", self.said(), re.M)
-        return str(address)
-
     def environment(self) -> dict[str, str]:
         """What the examples read."""
         return {

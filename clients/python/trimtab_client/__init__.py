@@ -2,7 +2,7 @@
 
     from trimtab_client import Trimtab
 
-    with Trimtab("127.0.0.1:50051", api_key=KEY, line="main") as trimtab:
+    with Trimtab("127.0.0.1:8081", api_key=KEY, line="main") as trimtab:
         answer = trimtab.chat("Why is the sky blue?")
         trimtab.feedback.thumb(answer, up=True)
 

@@ -52,11 +52,15 @@ class Status(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What to run. `{address}` in an argument becomes the address the table gives; env is added to the supervisor's."""
+    """What to run. `{address}` in an argument becomes the address the table gives; env is added to the supervisor's.
+
+    address: host:port that it shall be; empty: the one it had, a free loopback port the first time.
+    """
 
     name: str
     argv: tuple[str, ...]
     env: dict[str, str] = dataclasses.field(default_factory=dict)
+    address: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,20 +95,25 @@ class Table:
         self._database.execute(_SCHEMA)
 
     def ensure(self, spec: ProcessSpec) -> Row:
-        """Wants the process as specified and returns its row; a new one gets a free loopback port."""
+        """Wants the process as specified and returns its row."""
         if not spec.name or "/" in spec.name or not spec.argv:
             raise errors.InvalidField("name", f"or argv of process {spec.name!r} is not usable", "name both, without /")
         with self._transaction():
             found = self._select("WHERE name = ?", (spec.name,))
             known = found[0] if found else None
-            address = known.address if known else self._free_address()
+            address = spec.address or (known.address if known else self._free_address())
             argv = tuple(argument.replace(ADDRESS, address) for argument in spec.argv)
-            if known is not None and known.wanted and (known.argv, known.env) == (argv, spec.env):
+            if (
+                known is not None
+                and known.wanted
+                and (known.argv, known.env, known.address) == (argv, spec.env, address)
+            ):
                 return known
             self._database.execute(
                 "INSERT INTO processes (name, argv, env, wanted, address, status, updated_at) "
                 "VALUES (?, ?, ?, 1, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
-                "argv = excluded.argv, env = excluded.env, wanted = 1, updated_at = excluded.updated_at",
+                "argv = excluded.argv, env = excluded.env, wanted = 1, address = excluded.address, "
+                "updated_at = excluded.updated_at",
                 (spec.name, json.dumps(argv), json.dumps(spec.env), address, Status.STOPPED, _now()),
             )
             return self._select("WHERE name = ?", (spec.name,))[0]

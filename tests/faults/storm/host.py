@@ -35,7 +35,18 @@ class Host:
     def start(self) -> None:
         """Returns once the gateway and every process behind it answer."""
         self.layout.facts.unlink(missing_ok=True)  # what a killed one has left
-        command = (sys.executable, "-m", "trimtab.cli.app", "up", "--line", world.LINE, "--port", str(self._port))
+        command = (
+            sys.executable,
+            "-m",
+            "trimtab.cli.app",
+            "up",
+            "--line",
+            world.LINE,
+            "--port",
+            str(self._port),
+            "--grpc-port",
+            "0",
+        )
         with (self.layout.state / "up.log").open("ab") as said:
             self._up = subprocess.Popen((*command, "--state", str(self.layout.state)), stdout=said, stderr=said)
         deadline = time.monotonic() + _READY_S

@@ -62,7 +62,7 @@ class Up:
     def start(self) -> None:
         """Returns once it has told people where to go."""
         port = self.url.rpartition(":")[2]
-        flags = ("up", "--policy", str(self._policy), "--state", str(self.state), "--port", port)
+        flags = ("up", "--policy", str(self._policy), "--state", str(self.state), "--port", port, "--grpc-port", "0")
         with self._said.open("wb") as output:
             process = subprocess.Popen((*COMMAND, *flags), stdout=output, stderr=subprocess.STDOUT)
         self._process = process
@@ -71,6 +71,11 @@ class Up:
 
     def said(self) -> str:
         return self._said.read_text()
+
+    def address(self) -> str:
+        """The gRPC door where people find it: on the screen."""
+        [address] = re.findall(r"^gRPC address +(\S+)", self.said(), re.M)
+        return str(address)
 
     def api_key(self) -> str:
         """The key where people find it: on the screen."""

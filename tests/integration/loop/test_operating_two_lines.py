@@ -201,7 +201,7 @@ def test_watching_tells_a_change_as_it_comes_and_ends_with_ctrl_c(desk: Desk) ->
 
 def test_down_stops_it_and_the_same_command_goes_on_with_the_same_policies_and_counts(desk: Desk) -> None:
     before = {line: desk.line(line) for line in ("main", "support")}
-    acts = desk.told("audit")
+    acts, address = desk.told("audit"), desk.up.address()
     said = desk.done("down")
     assert "gateway" in said and "policy-" in said
     assert desk.up.processes() == {}
@@ -218,6 +218,8 @@ def test_down_stops_it_and_the_same_command_goes_on_with_the_same_policies_and_c
         for name in ("completions", "feedback", "joined", "examples", "dispositions"):
             assert now["counts"][name] == was["counts"][name]
     assert desk.told("audit") == acts
+    # what an app has in its configuration
+    assert desk.up.address() == address
 
 
 def test_the_books_of_both_lines_add_up_to_those_of_the_tenant(desk: Desk) -> None:

@@ -66,13 +66,17 @@ def up(
         ),
     ] = None,
     line: Annotated[str, typer.Option("--line", help="Name of the policy line: the `model` of requests.")] = "main",
-    port: Annotated[int, typer.Option("--port", help="Port of the public HTTP API.")] = 8080,
+    port: Annotated[int, typer.Option("--port", help="Port of the public HTTP API; 0 takes a free one.")] = 8080,
+    grpc_port: Annotated[
+        int,
+        typer.Option("--grpc-port", help="Port of the public gRPC API; 0 takes the one it had, at first a free one."),
+    ] = 8081,
     state: options.State = options.STATE,
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C. What it keeps survives in the state folder."""
     from trimtab.cli.operators import serving
 
-    serving.up(state, line, port, policy)
+    serving.up(state, line, port, grpc_port, policy)
 
 
 @app.command()

@@ -101,13 +101,18 @@ class Layout:
 
 
 class Platform:
-    """A platform that starts when entered and stops when left."""
+    """A platform that starts when entered and stops when left.
 
-    def __init__(self, state: pathlib.Path, tenant: str, line: str, http_port: int = 0) -> None:
+    http_port, grpc_port: of the public doors on this machine; 0: a free one, for gRPC the one it had before.
+    """
+
+    def __init__(self, state: pathlib.Path, tenant: str, line: str, http_port: int = 0, grpc_port: int = 0) -> None:
         self.layout = Layout(state)
         self.tenant = tenant
         self._line = line
+        self._ports = http_port, grpc_port
         self._http = f"127.0.0.1:{http_port or _free_port()}"
+        self._grpc = f"127.0.0.1:{grpc_port}" if grpc_port else ""
         self._stop = threading.Event()
 
     @contextlib.contextmanager
@@ -122,6 +127,8 @@ class Platform:
             secrets.create(self.layout.secrets, self.tenant)
         keeper = supervisor.Supervisor(self.layout.state, callers=_CALLERS)
         with keeper.alone():
+            if not supervisor.left_running(self.layout.state):  # those are ended first, and have our ports
+                _check_ports(*self._ports)
             addresses = self._want(keeper)
             thread = threading.Thread(target=keeper.run, args=(self._stop,), name="supervisor")
             thread.start()
@@ -149,12 +156,12 @@ class Platform:
                     extra = ()
             addresses[name] = self._ensure(keeper, name, extra)
         extra = ("--http-listen", self._http, "--feedback-address", addresses["feedback"])
-        addresses["gateway"] = self._ensure(keeper, "gateway", extra)
+        addresses["gateway"] = self._ensure(keeper, "gateway", extra, self._grpc)
         return addresses
 
-    def _ensure(self, keeper: supervisor.Supervisor, name: str, extra: tuple[str, ...]) -> str:
+    def _ensure(self, keeper: supervisor.Supervisor, name: str, extra: tuple[str, ...], address: str = "") -> str:
         argv = (sys.executable, "-m", "trimtab.cli.app", name, "--listen", processes.ADDRESS, *extra)
-        return keeper.ensure(processes.ProcessSpec(name, argv, self.layout.environment())).address
+        return keeper.ensure(processes.ProcessSpec(name, argv, self.layout.environment(), address)).address
 
     def _wait_until_ready(self, facts: Facts) -> None:
         deadline = time.monotonic() + _START_LIMIT_S
@@ -169,6 +176,19 @@ class Platform:
                     f"Not every process answered within {_START_LIMIT_S:.0f} s; their logs are in {self.layout.logs}."
                 )
             time.sleep(0.2)
+
+
+def _check_ports(http_port: int, grpc_port: int) -> None:
+    """InvalidField names the flag of a port that cannot be had."""
+    if http_port and http_port == grpc_port:
+        raise errors.InvalidField("--grpc-port", f"is {grpc_port} like `--port`", "give each a port of its own")
+    for flag, port in (("--port", http_port), ("--grpc-port", grpc_port)):
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except (OSError, OverflowError) as problem:
+            raise errors.InvalidField(
+                flag, f"{port} cannot be had ({problem})", f"stop what listens there, or give another port with {flag}"
+            ) from problem
 
 
 def _all_serve(facts: Facts) -> bool:

@@ -18,7 +18,7 @@ _LOAD_LIMIT_S = 300.0
 _POLL_S = 0.2
 
 
-def up(state: pathlib.Path, line: str, port: int, policy: pathlib.Path | None) -> None:
+def up(state: pathlib.Path, line: str, port: int, grpc_port: int, policy: pathlib.Path | None) -> None:
     """Starts the platform, imports and adopts the policy folder when one is given, then serves."""
     screen = show.Screen()
     layout = platform.Layout(state)
@@ -31,7 +31,7 @@ def up(state: pathlib.Path, line: str, port: int, policy: pathlib.Path | None) -
             step.say(f"policy {model[:12]}")
     else:
         artifacts.note_imports(layout)
-    live = platform.Platform(state, tenant, line, port)
+    live = platform.Platform(state, tenant, line, port, grpc_port)
     with screen.step("starting the processes"):
         running = live.running()
         facts = running.__enter__()

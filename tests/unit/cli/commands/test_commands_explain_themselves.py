@@ -20,7 +20,7 @@ Ended = subprocess.CompletedProcess[str]
 Typed = dict[tuple[str, ...], Ended]
 # What the help of each command has to teach.
 TAUGHT = {
-    ("up",): ("--policy", "--line", "--port", "--state", "safetensors", "8080", "Ctrl-C"),
+    ("up",): ("--policy", "--line", "--port", "8080", "--grpc-port", "8081", "--state", "safetensors", "Ctrl-C"),
     ("demo",): ("--seed", "--state", "--json", "promotion", "rollback", "Exit code 0"),
     ("eval",): ("--prompts", "--preferences", "--against", "--reward", "--output", "messages", "chosen", "95 %"),
     **{

@@ -86,6 +86,18 @@ def test_a_wanted_process_runs_at_the_address_it_was_given_with_its_environment_
     assert running.supervisor.ensure(spec).address == row.address
 
 
+def test_an_address_that_was_asked_for_is_kept_until_another_one_is(tmp_path) -> None:
+    table = processes.Table(tmp_path)
+
+    def ensured(address: str) -> tuple[str, tuple[str, ...]]:
+        row = table.ensure(processes.ProcessSpec("one", ("listen", processes.ADDRESS), address=address))
+        return row.address, row.argv
+
+    free, _ = ensured("")
+    for asked, given in (("", free), ("127.0.0.1:8081", "127.0.0.1:8081"), ("", "127.0.0.1:8081"), (free, free)):
+        assert ensured(asked) == (given, ("listen", given))
+
+
 def test_a_killed_process_is_started_again_and_counted(running) -> None:
     running.start("one", LINGER)
     until(lambda: running.running("one"))
