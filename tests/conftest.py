@@ -1,6 +1,11 @@
 """What holds for every test: a test that should run and does not fails the run."""
 
+import signal
+
 import pytest
+
+# A run that a shell has put into its background ignores Ctrl-C, and so would everything that tests send it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
