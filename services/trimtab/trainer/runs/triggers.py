@@ -30,7 +30,7 @@ from trimtab.trainer.data import cuts, store
 from trimtab.trainer.links import known, publishing
 from trimtab.trainer.runs import requests, runbook
 
-_LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S = 1.0
 _log = logging.get(__name__)
 
 
