@@ -15,11 +15,11 @@ import pytest
 from tests.integration.loop import living
 from tools import record_cli
 
+from trimtab import registry
 from trimtab.bus import connect, publish, topics
 from trimtab.cli.commands import root
 from trimtab.cli.machine import artifacts, platform
 from trimtab.core import errors, ledger, models
-from trimtab.registry import ManifestDraft
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +99,13 @@ def preferences(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def reward(recorded: Recorded, preferences: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The id of a reward model with a head of chance, published and announced as one that learned the preferences."""
+    manifest = publish_reward(recorded, preferences, tmp_path_factory.mktemp("reward"), seed=1)
+    announce(recorded, manifest)
+    return manifest.id
+
+
+def publish_reward(recorded: Recorded, preferences: pathlib.Path, folder: pathlib.Path, seed: int) -> registry.Manifest:
+    """A reward model with a head of chance in the registry. Nobody is told of it."""
     import torch
 
     from trimtab.modeling import loading, rewards
@@ -106,22 +113,21 @@ def reward(recorded: Recorded, preferences: pathlib.Path, tmp_path_factory: pyte
     store = artifacts.open_registry(recorded.layout)
     [policy] = [one.id for one in store.list() if one.kind is models.ModelKind.POLICY and one.method == "imported"]
     made = rewards.from_policy(loading.load_policy(store.fetch(policy)))
-    torch.nn.init.normal_(made.model.score.weight, generator=torch.Generator().manual_seed(1))
-    folder = tmp_path_factory.mktemp("reward")
+    torch.nn.init.normal_(made.model.score.weight, generator=torch.Generator().manual_seed(seed))
     rewards.save_reward_model(made, folder)
-    dataset = artifacts.publish_dataset(recorded.layout, preferences, living.TENANT, living.LINE)
-    draft = ManifestDraft(
+    draft = registry.ManifestDraft(
         kind=models.ModelKind.REWARD,
         tenant=living.TENANT,
         line=living.LINE,
         method="chance",
         parents=(policy,),
-        datasets=(dataset,),
+        datasets=(artifacts.publish_dataset(recorded.layout, preferences, living.TENANT, living.LINE),),
     )
-    manifest = store.publish(folder, draft)
-    log = connect.open_log(recorded.layout.log_url)
-    try:
-        publish.publish(log, topics.MODELS, manifest.id.encode(), store.announcement(manifest)).result()
-    finally:
-        log.close()
-    return manifest.id
+    return store.publish(folder, draft)
+
+
+def announce(recorded: Recorded, manifest: registry.Manifest) -> None:
+    """Puts it on topic `models`, as the trainer does."""
+    announcement = artifacts.open_registry(recorded.layout).announcement(manifest)
+    with contextlib.closing(connect.open_log(recorded.layout.log_url)) as log:
+        publish.publish(log, topics.MODELS, manifest.id.encode(), announcement).result()

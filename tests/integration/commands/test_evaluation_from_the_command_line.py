@@ -3,9 +3,10 @@
 import json
 import math
 import pathlib
+import threading
 
 import pytest
-from tests.integration.commands.conftest import Recorded
+from tests.integration.commands.conftest import Recorded, announce, publish_reward
 from tools import record_cli
 
 from trimtab.cli.machine import artifacts
@@ -93,6 +94,19 @@ def test_a_reward_model_is_measured_on_preferences_beside_bags_of_words(
     code, shown, err = recorded.trimtab("eval", "--preferences", str(preferences), "--reward", reward)
     assert (code, err) == (0, "")
     assert f"{words['known']} of the preferences are among those it was trained on" in shown
+
+
+def test_a_reward_model_that_was_just_published_is_waited_for(
+    recorded: Recorded, preferences: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    manifest = publish_reward(recorded, preferences, tmp_path / "late", seed=2)
+    told_later = threading.Timer(2.0, announce, (recorded, manifest))
+    told_later.start()
+    try:
+        told = recorded.told("eval", "--preferences", str(preferences), "--reward", manifest.id)
+    finally:
+        told_later.join()
+    assert told["reward_model"] == manifest.id
 
 
 @pytest.mark.parametrize(

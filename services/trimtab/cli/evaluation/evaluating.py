@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 import json
 import pathlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from trimtab_client import errors as client_errors
 
 _AT_ONCE = 8
 _SCORED_AT_ONCE = 64
+_ANNOUNCED_WITHIN_S = 10.0
 # Fewer to fit bags of words to leave a fold of the choice of their decay without any.
 _FEWEST_PAIRS = 3
 # Of a prompt, not of the platform: the others go on.
@@ -81,12 +83,8 @@ async def _judge(layout: platform.Layout, doors: platform.Doors, given: str, *, 
     name = given or f"{doors.facts.line}@latest"
     if "@" not in name:
         name = operating.resolve(layout, name)
-    # the service resolves a name when it scores
-    item = scoring.ScoreItem((text.Message(text.Role.USER, text.Text("?")),), text.Text("?"))
     try:
-        answer = await platform.patiently(
-            lambda: doors.reward.score(scoring.ScoreRequest(name, (item,)), timeout_s=120)
-        )
+        answer = await _asked_of(layout, doors, name)
     except errors.UnknownModel as unknown:
         if given or needed:
             raise errors.InvalidField(
@@ -96,6 +94,22 @@ async def _judge(layout: platform.Layout, doors: platform.Doors, given: str, *, 
             ) from unknown
         return ""
     return answer.model_id
+
+
+async def _asked_of(layout: platform.Layout, doors: platform.Doors, name: str) -> scoring.ScoreResponse:
+    """An answer under a reward model's name, which the service resolves when it scores. What the registry holds but
+    the service does not know yet is about to be announced to it: asked for again."""
+    item = scoring.ScoreItem((text.Message(text.Role.USER, text.Text("?")),), text.Text("?"))
+    deadline = time.monotonic() + _ANNOUNCED_WITHIN_S
+    while True:
+        try:
+            return await platform.patiently(
+                lambda: doors.reward.score(scoring.ScoreRequest(name, (item,)), timeout_s=120)
+            )
+        except errors.UnknownModel:
+            if time.monotonic() > deadline or not artifacts.is_reward_model(layout, name):
+                raise
+            await asyncio.sleep(0.1)
 
 
 class _Evaluation:

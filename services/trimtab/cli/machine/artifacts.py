@@ -24,6 +24,12 @@ def open_registry(layout: platform.Layout) -> registry.Registry:
     return registry.Registry(layout.registry_url, layout.cache)
 
 
+def is_reward_model(layout: platform.Layout, model_id: str) -> bool:
+    """Whether the registry holds a reward model of this whole id."""
+    kinds = (models.ModelKind.REWARD, models.ModelKind.EVALUATION_REWARD)
+    return any(one.id == model_id and one.kind in kinds for one in open_registry(layout).list())
+
+
 def import_policy(layout: platform.Layout, folder: pathlib.Path, tenant: str, line: str, by: str) -> str:
     """Publishes a Hugging Face chat model folder as a policy and returns its id. The same folder, the same id.
 
