@@ -69,14 +69,8 @@ _Played = tuple[acts.Outcome, report.Balance, Sequence[releases.Release]]
 
 def _on_a_platform(folder: pathlib.Path, seed: int, screen: show.Screen) -> _Played:
     live = platform.Platform(folder, TENANT, acts.LINE)
-    with screen.step("starting the processes"):
-        running = live.running()
-        facts = running.__enter__()
-    try:
+    with live.shown(screen) as facts:
         return asyncio.run(_play(live.layout, facts, seed, screen))
-    finally:
-        with screen.step("stopping the processes"):
-            running.__exit__(None, None, None)
 
 
 async def _play(layout: platform.Layout, facts: platform.Facts, seed: int, screen: show.Screen) -> _Played:

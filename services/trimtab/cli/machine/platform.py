@@ -19,6 +19,7 @@ from typing import TypeVar
 import httpx
 
 import trimtab_client
+from trimtab.cli import show
 from trimtab.cli.machine import supervisor
 from trimtab.core import errors, files, lines, releases, runs
 from trimtab.obs import logging
@@ -141,6 +142,18 @@ class Platform:
                 self.layout.facts.unlink(missing_ok=True)
                 self._stop.set()
                 thread.join()
+
+    @contextlib.contextmanager
+    def shown(self, screen: show.Screen) -> Iterator[Facts]:
+        """As `running`, for somebody who watches: its start and its stop are steps on the screen."""
+        with contextlib.ExitStack() as stack:
+            with screen.step("starting the processes"):
+                facts = stack.enter_context(self.running())
+            try:
+                yield facts
+            finally:
+                with screen.step("stopping the processes"):
+                    stack.close()
 
     def _want(self, keeper: supervisor.Supervisor) -> dict[str, str]:
         addresses: dict[str, str] = {}

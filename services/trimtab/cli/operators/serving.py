@@ -32,18 +32,12 @@ def up(state: pathlib.Path, line: str, port: int, grpc_port: int, policy: pathli
     else:
         artifacts.note_imports(layout)
     live = platform.Platform(state, tenant, line, port, grpc_port)
-    with screen.step("starting the processes"):
-        running = live.running()
-        facts = running.__enter__()
-    try:
+    with live.shown(screen) as facts:
         if model:
             asyncio.run(_adopt_first(layout, model, screen))
         asyncio.run(_until_it_serves(layout, screen))
         _welcome(screen, layout, facts, line)
         _until_interrupted(screen)
-    finally:
-        with screen.step("stopping"):
-            running.__exit__(None, None, None)
 
 
 def import_folder(state: pathlib.Path, line: str, folder: pathlib.Path) -> None:
