@@ -163,7 +163,7 @@ class Demo:
             )
         with self._screen.step("the operator adopts it as the line's first policy") as step:
             adopted = await self._operator.adopt(run.model_ids[0], "first policy of the demo")
-            await self._operator.until_final(adopted.id, step.say)
+            await self._operator.ended(adopted, step.say)
         return run.model_ids[0]
 
     async def _round(self, name: str, correcting: float) -> tuple[runs.Run, releases.Release]:
@@ -237,8 +237,8 @@ class Demo:
         with self._screen.step(name) as step:
             latest = await self._operator.offered(policy_id)
             step.say("its process starts")
-            await self._operator.until_serving(latest.id)
-            watching = asyncio.create_task(self._operator.until_final(latest.id, step.say))
+            serving = await self._operator.until_serving(latest.id)
+            watching = asyncio.create_task(self._operator.ended(serving, step.say))
             await self._users.visit_while(lambda: not watching.done())
             return await watching
 

@@ -80,13 +80,8 @@ class Operator:
 
         return await self.eventually("its process", serving, _START_LIMIT_S)
 
-    async def until_final(self, release_id: str, tell: Callable[[str], None]) -> releases.Release:
-        while True:
-            release = await self.get_release(release_id)
-            tell(platform.describe_release(release))
-            if release.state in releases.FINAL_STATES:
-                return release
-            await asyncio.sleep(_POLL_S)
+    async def ended(self, release: releases.Release, tell: Callable[[str], None]) -> releases.Release:
+        return await platform.ended(self._doors, release, tell, away_limit_s=self._patience * _AWAY_LIMIT_S)
 
     async def counts(self) -> ledger.CountsResponse:
         request = ledger.CountsRequest(self.tenant, self._line)

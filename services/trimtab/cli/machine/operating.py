@@ -1,14 +1,11 @@
 """What operators do to releases. Each act is an audit record with who, what and why."""
 
-import asyncio
 import getpass
 import pathlib
 
 from trimtab.cli import show
 from trimtab.cli.machine import artifacts, platform
 from trimtab.core import control, errors, ids, releases
-
-_POLL_S = 0.3
 
 
 def operator() -> str:
@@ -46,20 +43,12 @@ async def adopt(state: pathlib.Path, line: str, model: str, reason: str) -> None
         _show(await adopt_and_wait(doors, resolve(layout, model), reason, show.Screen()))
 
 
-async def adopt_and_wait(
-    doors: platform.Doors, model_id: str, reason: str, screen: show.Screen, line: str = ""
-) -> releases.Release:
+async def adopt_and_wait(doors: platform.Doors, model_id: str, reason: str, screen: show.Screen) -> releases.Release:
     """Adopts a policy and waits until it serves; WrongState with the reason when it cannot."""
-    named = line or doors.facts.line
-    request = control.AdoptRequest(doors.facts.tenant, named, model_id, operator(), reason, new_request())
+    request = control.AdoptRequest(doors.facts.tenant, doors.facts.line, model_id, operator(), reason, new_request())
     with screen.step(f"adopting policy {model_id[:12]}") as step:
         release = await platform.patiently(lambda: doors.rollout.adopt(request, timeout_s=30))
-        wanted = control.GetReleaseRequest(doors.facts.tenant, release.id)
-        while release.state not in releases.FINAL_STATES:
-            step.say(platform.describe_release(release))
-            await asyncio.sleep(_POLL_S)
-            release = await platform.patiently(lambda: doors.rollout.get_release(wanted, timeout_s=10))
-        step.say(platform.describe_release(release))
+        release = await platform.ended(doors, release, step.say)
     if release.state is not releases.ReleaseState.PROMOTED:
         raise errors.WrongState(f"Policy {model_id[:12]} does not serve: {platform.describe_release(release)}")
     return release

@@ -21,7 +21,7 @@ import httpx
 import trimtab_client
 from trimtab.cli import show
 from trimtab.cli.machine import supervisor
-from trimtab.core import errors, files, lines, releases, runs
+from trimtab.core import control, errors, files, lines, releases, runs
 from trimtab.obs import logging
 from trimtab.rollout import processes
 from trimtab.rpc import health, secrets
@@ -31,6 +31,7 @@ _START_LIMIT_S = 60.0
 # How long a process may be away while somebody waits for its answer: longer than a restart takes.
 _AWAY_LIMIT_S = 60.0
 _ASK_EVERY_S = 0.5
+_RELEASE_EVERY_S = 0.3
 _FACTS_FILE = "platform.json"
 _Answer = TypeVar("_Answer")
 # Figures of a run that tell people how it goes, in the order they are told.
@@ -287,6 +288,19 @@ async def finished(
     if run.state is not runs.RunState.SUCCEEDED:
         raise errors.WrongState(f"Run {run.id} ended as {run.state.value}: {run.problem}")
     return run
+
+
+async def ended(
+    doors: Doors, release: releases.Release, tell: Callable[[str], None], *, away_limit_s: float | None = None
+) -> releases.Release:
+    """Tells how a release goes until it has ended. A controller that restarts is met again, as in `patiently`."""
+    wanted = control.GetReleaseRequest(doors.facts.tenant, release.id)
+    while release.state not in releases.FINAL_STATES:
+        tell(describe_release(release))
+        await asyncio.sleep(_RELEASE_EVERY_S)
+        release = await patiently(lambda: doors.rollout.get_release(wanted, timeout_s=10), away_limit_s)
+    tell(describe_release(release))
+    return release
 
 
 async def _turn(doors: Doors, run: runs.Run) -> str:
