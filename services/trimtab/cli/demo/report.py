@@ -131,7 +131,8 @@ def show_balance(screen: show.Screen, balance: Balance) -> None:
 
 def show_releases(screen: show.Screen, history: Sequence[releases.Release]) -> None:
     rows = [
-        (release.candidate_id[:12], release.state.value.replace("_", " "), _last_reason(release)) for release in history
+        (release.candidate_id[: show.SHORT], release.state.value.replace("_", " "), _last_reason(release))
+        for release in history
     ]
     screen.table(("policy", "release", "because"), rows, title="\n[bold]Releases[/]")
 

@@ -217,7 +217,7 @@ def show_card(screen: show.Screen, run: runs.Run, published: Sequence[models.Pub
     reward = _deciding(published)
     if reward is not None:
         verdict = "its gates passed" if reward.passed else "refused at its gates: it will not train a policy"
-        screen.say(f"\n[bold]Reward model {reward.id[:12]}[/]: {verdict}")
+        screen.say(f"\n[bold]Reward model {reward.id[: show.SHORT]}[/]: {verdict}")
         for gate in reward.gates:
             passed = "[green]passed[/]" if gate.passed else "[red]not passed[/]"
             screen.say(f"  {passed}  {show.literal(gate.in_words())}, threshold {gate.threshold:.3g}")

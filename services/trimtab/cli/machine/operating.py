@@ -46,11 +46,11 @@ async def adopt(state: pathlib.Path, line: str, model: str, reason: str) -> None
 async def adopt_and_wait(doors: platform.Doors, model_id: str, reason: str, screen: show.Screen) -> releases.Release:
     """Adopts a policy and waits until it serves; WrongState with the reason when it cannot."""
     request = control.AdoptRequest(doors.facts.tenant, doors.facts.line, model_id, operator(), reason, new_request())
-    with screen.step(f"adopting policy {model_id[:12]}") as step:
+    with screen.step(f"adopting policy {model_id[: show.SHORT]}") as step:
         release = await platform.patiently(lambda: doors.rollout.adopt(request, timeout_s=30))
         release = await platform.ended(doors, release, step.say)
     if release.state is not releases.ReleaseState.PROMOTED:
-        raise errors.WrongState(f"Policy {model_id[:12]} does not serve: {platform.describe_release(release)}")
+        raise errors.WrongState(f"Policy {model_id[: show.SHORT]} does not serve: {platform.describe_release(release)}")
     return release
 
 
@@ -69,4 +69,4 @@ async def act(state: pathlib.Path, line: str, verb: str, reason: str) -> None:
 
 def _show(release: releases.Release) -> None:
     said = show.literal(platform.describe_release(release))
-    show.Screen().say(f"release {release.id} of policy {release.candidate_id[:12]}: {said}")
+    show.Screen().say(f"release {release.id} of policy {release.candidate_id[: show.SHORT]}: {said}")

@@ -215,7 +215,7 @@ def _table(rows: Iterable[Sequence[str]]) -> str:
 
 
 def _gates(model: models.PublishedModel) -> str:
-    name = f"{lineage.kind(model.kind)} {model.id[:12]}"
+    name = f"{lineage.kind(model.kind)} {model.id[: show.SHORT]}"
     if not model.gates:
         return f"<p>{html.escape(name)}: not judged</p>"
     rows = [

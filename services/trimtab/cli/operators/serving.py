@@ -28,7 +28,7 @@ def up(state: pathlib.Path, line: str, port: int, grpc_port: int, policy: pathli
     if policy is not None:
         with screen.step(f"importing {policy}") as step:
             model = artifacts.import_policy(layout, policy, tenant, line, operating.operator())
-            step.say(f"policy {model[:12]}")
+            step.say(f"policy {model[: show.SHORT]}")
     else:
         artifacts.note_imports(layout)
     live = platform.Platform(state, tenant, line, port, grpc_port)
@@ -74,10 +74,9 @@ async def _adopt_first(layout: platform.Layout, model: str, screen: show.Screen)
         if not serving:
             await operating.adopt_and_wait(doors, model, "given to `trimtab up`", screen)
         elif model not in {arm.policy_id for arm in serving}:
-            live = ", ".join(arm.policy_id[:12] for arm in serving)
-            screen.say(
-                f"  The line goes on with policy {live}; `trimtab rollout start {model[:12]}` releases the one given."
-            )
+            live = ", ".join(arm.policy_id[: show.SHORT] for arm in serving)
+            start = f"trimtab rollout start {model[: show.SHORT]}"
+            screen.say(f"  The line goes on with policy {live}; `{start}` releases the one given.")
 
 
 async def _until_it_serves(layout: platform.Layout, screen: show.Screen) -> None:
