@@ -10,7 +10,6 @@ common (PSS); what several processes map, such as torch's libraries, counts once
 import contextlib
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -57,9 +56,7 @@ def cpu_s(processes: list[psutil.Process]) -> dict[str, float]:
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("usage: python tools/footprint.py POLICY_FOLDER")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = platform.free_port()
     with tempfile.TemporaryDirectory() as scratch:
         state = pathlib.Path(scratch) / "state"
         begun = time.monotonic()

@@ -15,13 +15,14 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+
+from trimtab.cli.machine import platform
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "cli.md"
 QUESTION, ANSWER = "Why is the sky blue?", "Because air scatters blue light most."
@@ -196,7 +197,7 @@ class Session:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         self.state = folder / ".trimtab"
-        self.port, self.grpc_port = _free_port(), _free_port()
+        self.port, self.grpc_port = platform.free_port(), platform.free_port()
         self.key = ""
         self.ids = {"answer": "", "policy": "", "made": "", "run": ""}
         self._up: subprocess.Popen[bytes] | None = None
@@ -338,12 +339,6 @@ def _found(pattern: str, text: str) -> str:
     if found is None:
         raise RuntimeError(f"{pattern} is not in: {text}")
     return found[found.re.groups]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> int:

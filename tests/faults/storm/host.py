@@ -4,7 +4,6 @@ import contextlib
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,9 +25,7 @@ class Host:
     def __init__(self, state: pathlib.Path) -> None:
         self.layout = platform.Layout(state)
         self.layout.state.mkdir(parents=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
+        self._port = platform.free_port()
         self.base_url = f"http://127.0.0.1:{self._port}"
         self._up: subprocess.Popen[bytes] | None = None
 

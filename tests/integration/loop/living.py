@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ TENANT, LINE = "local", "main"
 _START_S, _STOP_S, _SOON_S = 150.0, 60.0, 20.0
 _TOPICS = ("completions", "feedback")
 _Told = TypeVar("_Told")
+free_port = platform.free_port
 
 
 def until(holds: Callable[[], bool], what: str, seconds: float = _SOON_S) -> None:
@@ -33,12 +33,6 @@ def until(holds: Callable[[], bool], what: str, seconds: float = _SOON_S) -> Non
     while not holds():
         assert time.monotonic() < deadline, f"{what} did not come within {seconds:.0f} s"
         threading.Event().wait(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

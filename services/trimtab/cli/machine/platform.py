@@ -113,7 +113,7 @@ class Platform:
         self.tenant = tenant
         self._line = line
         self._ports = http_port, grpc_port
-        self._http = f"127.0.0.1:{http_port or _free_port()}"
+        self._http = f"127.0.0.1:{http_port or free_port()}"
         self._grpc = f"127.0.0.1:{grpc_port}" if grpc_port else ""
         self._stop = threading.Event()
 
@@ -190,6 +190,13 @@ class Platform:
                     f"Not every process answered within {_START_LIMIT_S:.0f} s; their logs are in {self.layout.logs}."
                 )
             time.sleep(0.2)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _check_ports(http_port: int, grpc_port: int) -> None:
@@ -312,12 +319,6 @@ async def _turn(doors: Doors, run: runs.Run) -> str:
         if other.state is runs.RunState.RUNNING and (other.asked_by == runs.TRIGGER) == (run.asked_by == runs.TRIGGER)
     ]
     return f"{describe_run(run)} behind {', '.join(ahead)}" if ahead else describe_run(run)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def describe_run(run: runs.Run) -> str:
