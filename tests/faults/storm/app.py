@@ -1,6 +1,6 @@
 """Kills the processes of a platform at random while it serves, learns and releases, and looks what that cost.
 
-    make faults SHORT=1     one storm of twelve deaths over a small world, within three minutes on two idle cores
+    make faults SHORT=1     one storm of at least ten deaths over a small world
     make faults             three storms over the whole demo, at least thirty deaths each, the supervisor's among them
 
 Prints a table for each and exits with 0 only if what was to happen happened, every vote that was acknowledged was
@@ -27,12 +27,13 @@ from trimtab.cli.demo import app as demo
 from trimtab.cli.demo import users as demo_users
 from trimtab.cli.machine import artifacts, platform
 from trimtab.core import runs
-from trimtab.rpc import secrets
 from trimtab.trainer.runs import reproducing
 
-SHORT = story.Size(demonstrations=240, epochs=6, votes=200, ppo_iterations=14, maximum_sessions=240, patience_s=300.0)
-# Of the demo's operator and users: so many times longer than where nothing dies.
-_PATIENCE = 10.0
+SHORT = story.Size(demonstrations=240, epochs=6, votes=200, ppo_iterations=14, maximum_sessions=240)
+# How long a request of the short storm's users is tried.
+_SHORT_PATIENCE_S = 300.0
+# Of operators, and of the demo's users: so many times longer than where nothing dies.
+_SHORT_PATIENCE, _PATIENCE = 5.0, 10.0
 # What the demo's last run, on all votes, is called.
 _LAST = "all votes"
 _AT_ONCE = 2
@@ -91,10 +92,11 @@ class Told:
 
 async def _play_story(place: host.Host, deadly: killer.Killer, screen: show.Screen, seed: int) -> Told:
     async with platform.doors(place.layout) as doors:
-        crowd = users.Users(place.base_url, secrets.local_api_key(place.layout.secrets), seed, SHORT.patience_s)
+        crowd = users.Users(place.base_url, doors.api_key, seed, _SHORT_PATIENCE_S)
+        operating = operator.Operator(doors, world.LINE, _SHORT_PATIENCE)
         told = story.Story(
             layout=place.layout,
-            doors=doors,
+            operating=operating,
             users=crowd,
             screen=screen,
             size=SHORT,
@@ -106,7 +108,7 @@ async def _play_story(place: host.Host, deadly: killer.Killer, screen: show.Scre
         finally:
             await asyncio.to_thread(deadly.end)
             await crowd.close()
-        return Told(crowd.acknowledged.votes, crowd.acknowledged.sent_again, await told.all_runs(), well=True)
+        return Told(crowd.acknowledged.votes, crowd.acknowledged.sent_again, await operating.list_runs(), well=True)
 
 
 async def _play_demo(place: host.Host, deadly: killer.Killer, screen: show.Screen, seed: int) -> Told:
