@@ -21,6 +21,7 @@ class RunKind(enum.StrEnum):
     A2C = "a2c"
     DPO = "dpo"
     KTO = "kto"
+    PRETRAIN = "pretrain"
 
 
 class RunState(enum.StrEnum):

@@ -14,7 +14,7 @@ from trimtab.modeling import loading, rewards
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.methods import ppo, rollouts, sft
-from trimtab.trainer.reward import reward_data, reward_model
+from trimtab.trainer.reward import fitting, material
 from trimtab.trainer.steps import progress
 
 torch.set_num_threads(1)
@@ -31,10 +31,10 @@ def trained(folder_of_policy: pathlib.Path, tmp_path_factory: pytest.TempPathFac
     sft.train(policy, making.demonstrations(), settings, 1, report)
     loading.save_policy(policy.model, policy.tokenizer, policy.profile, scratch / "policy")
     taught = recipes.RewardSettings(epochs=6, batch=8, lr=3e-3)
-    feedback = reward_data.prepare(
+    feedback = material.prepare(
         encoding.encoder_of(policy), making.feedback(noise=0.0).of("train"), taught, encoding.Skipped()
     )
-    reward, _ = reward_model.fit(policy, feedback, taught, seed=1, report=report)
+    reward, _ = fitting.fit(policy, feedback, taught, seed=1, report=report)
     rewards.save_reward_model(reward, scratch / "reward")
     return {"policy": scratch / "policy", "reward": scratch / "reward"}
 

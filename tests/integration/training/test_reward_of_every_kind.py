@@ -11,22 +11,22 @@ from trimtab.core import models
 from trimtab.modeling import loading, rewards
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding
-from trimtab.trainer.reward import labels, reward_data, reward_hub, reward_model
+from trimtab.trainer.reward import fitting, hub, labels, material
 from trimtab.trainer.steps import progress
 
 torch.set_num_threads(1)
 QUICK = recipes.RewardSettings(epochs=3, batch=8, lr=3e-3, warmup_steps=4)
 
 
-def prepared(policy: loading.LoadedPolicy, settings: recipes.RewardSettings = QUICK) -> reward_data.Feedback:
+def prepared(policy: loading.LoadedPolicy, settings: recipes.RewardSettings = QUICK) -> material.Feedback:
     encoder = encoding.encoder_of(policy)
-    return reward_data.prepare(encoder, making.every_kind(20).of("train"), settings, encoding.Skipped())
+    return material.prepare(encoder, making.every_kind(20).of("train"), settings, encoding.Skipped())
 
 
 def test_every_kind_is_trained_judged_and_kept_in_the_hub(
     policy: loading.LoadedPolicy, report: progress.Progress, tmp_path: pathlib.Path
 ) -> None:
-    made, skipped = reward_model.train_both(policy, making.every_kind(), QUICK, 1, report)
+    made, skipped = fitting.train_both(policy, making.every_kind(), QUICK, 1, report)
     assert [one.kind for one in made] == [models.ModelKind.REWARD, models.ModelKind.EVALUATION_REWARD]
     assert set(skipped) <= {"skipped: duplicate"}
     for one in made:
@@ -47,11 +47,11 @@ def test_every_kind_is_trained_judged_and_kept_in_the_hub(
 
 def test_the_loss_is_the_same_for_every_split_into_micro_batches(policy: loading.LoadedPolicy) -> None:
     feedback = prepared(policy)
-    terms = reward_hub.RewardTerms(feedback, QUICK)
+    terms = hub.RewardTerms(feedback, QUICK)
     rewards_of = dict(zip(feedback.answers(), torch.linspace(-2, 2, len(feedback.answers())).tolist(), strict=True))
 
-    def loss(items: list[reward_data.Item]) -> float:
-        ordered = reward_data.in_order(items)
+    def loss(items: list[material.Item]) -> float:
+        ordered = material.in_order(items)
         scores = torch.tensor([rewards_of[answer] for item in ordered for answer in item.answers])
         return terms.loss(scores, ordered).item()
 
@@ -63,9 +63,9 @@ def test_the_loss_is_the_same_for_every_split_into_micro_batches(policy: loading
 
 def test_the_centre_term_is_for_comparisons_alone(policy: loading.LoadedPolicy) -> None:
     feedback = prepared(policy)
-    compared = reward_data.Feedback(tuple(item for item in feedback.items if len(item.answers) > 1))
+    compared = material.Feedback(tuple(item for item in feedback.items if len(item.answers) > 1))
     for some, is_centred in ((compared, True), (feedback, False)):
-        terms = reward_hub.RewardTerms(some, QUICK)
+        terms = hub.RewardTerms(some, QUICK)
         pairs = some.of("pair") + some.of("edit") + some.of("ranking")
         counts = sum(len(item.answers) for item in pairs)
         level = (terms.loss(torch.full((counts,), 5.0), pairs) - terms.loss(torch.zeros(counts), pairs)).item()
@@ -80,8 +80,8 @@ def test_soft_labels_and_margins_are_for_comparisons_and_not_for_edits(policy: l
         for kind, s in (("pair", 0.5), ("edit", None))
     ]
     settings = dataclasses.replace(QUICK, agreement=0.8, strength_margin=2.0)
-    feedback = reward_data.prepare(encoder, rows, settings, encoding.Skipped())
-    terms = reward_hub.RewardTerms(feedback, settings)
+    feedback = material.prepare(encoder, rows, settings, encoding.Skipped())
+    terms = hub.RewardTerms(feedback, settings)
     terms.only_compares = False
     gap = torch.tensor([1.2, 0.0])
     soft = -0.8 * torch.nn.functional.logsigmoid(torch.tensor(0.2)) - 0.2 * torch.nn.functional.logsigmoid(
@@ -94,7 +94,7 @@ def test_soft_labels_and_margins_are_for_comparisons_and_not_for_edits(policy: l
 
 def test_a_rater_with_enough_thumbs_has_a_temper_of_his_own_that_nobody_keeps() -> None:
     thumbs = [labels.Thumb(f"t{n}", n % 2 == 0, "app", "often" if n < 5 else f"r{n}") for n in range(12)]
-    feedback = reward_data.Feedback(tuple(reward_data.Item(thumb, ()) for thumb in thumbs))
-    terms = reward_hub.RewardTerms(feedback, QUICK)
+    feedback = material.Feedback(tuple(material.Item(thumb, ()) for thumb in thumbs))
+    terms = hub.RewardTerms(feedback, QUICK)
     assert terms.thumbs.rater_numbers == {"often": 0}
     assert "often" not in repr(terms.hub())

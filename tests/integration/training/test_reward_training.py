@@ -11,7 +11,7 @@ from trimtab.core import errors, models, scoring, text
 from trimtab.modeling import loading
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding
-from trimtab.trainer.reward import reward_data, reward_hub, reward_model
+from trimtab.trainer.reward import fitting, hub, material
 from trimtab.trainer.steps import progress
 
 torch.set_num_threads(1)
@@ -23,15 +23,15 @@ def train(
     report: progress.Progress,
     dataset: datasets.Dataset,
     settings: recipes.RewardSettings = QUICK,
-) -> tuple[list[reward_model.TrainedReward], dict[str, float]]:
-    return reward_model.train_both(policy, dataset, settings, 3, report)
+) -> tuple[list[fitting.TrainedReward], dict[str, float]]:
+    return fitting.train_both(policy, dataset, settings, 3, report)
 
 
-def weights(made: reward_model.TrainedReward) -> list[torch.Tensor]:
+def weights(made: fitting.TrainedReward) -> list[torch.Tensor]:
     return list(made.reward.model.state_dict().values())
 
 
-def equal(one: reward_model.TrainedReward, other: reward_model.TrainedReward) -> bool:
+def equal(one: fitting.TrainedReward, other: fitting.TrainedReward) -> bool:
     return all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
 
 
@@ -80,9 +80,9 @@ def test_the_deciding_model_never_sees_what_is_held_out_and_the_judge_nothing_el
 
 def test_before_the_first_step_every_example_costs_ln_2(policy: loading.LoadedPolicy) -> None:
     encoder = encoding.encoder_of(policy)
-    feedback = reward_data.prepare(encoder, making.feedback().of("train"), QUICK, encoding.Skipped())
-    model = reward_model.rewards.from_policy(policy).model
-    terms = reward_hub.RewardTerms(feedback, QUICK)
+    feedback = material.prepare(encoder, making.feedback().of("train"), QUICK, encoding.Skipped())
+    model = fitting.rewards.from_policy(policy).model
+    terms = hub.RewardTerms(feedback, QUICK)
     loss = terms.loss(terms.of(model, feedback.answers()), feedback.items)
     assert loss.item() / len(feedback) == pytest.approx(math.log(2), abs=1e-6)
     assert terms.prior_penalty().item() == 0.0
@@ -157,7 +157,7 @@ def test_what_cannot_be_trained_on_is_left_out_and_counted_by_its_reason(policy:
         dataclasses.replace(pair, id="weightless", weight=math.nan),
         dataclasses.replace(pair, id="strong", strength=math.nan),
     ]
-    feedback = reward_data.prepare(encoding.encoder_of(policy), rows, QUICK, skipped)
+    feedback = material.prepare(encoding.encoder_of(policy), rows, QUICK, skipped)
     assert len(feedback) == 2
     assert skipped.figures() == {
         "skipped: duplicate": 1,
@@ -172,5 +172,5 @@ def test_strength_becomes_a_margin_in_proportion(policy: loading.LoadedPolicy) -
     pair = making.feedback(1, 0).examples[0]
     rows = [dataclasses.replace(pair, id=f"{s}", rater=f"{s}", strength=s) for s in (None, 0.25, 1.0)]
     settings = dataclasses.replace(QUICK, strength_margin=2.0)
-    feedback = reward_data.prepare(encoding.encoder_of(policy), rows, settings, encoding.Skipped())
+    feedback = material.prepare(encoding.encoder_of(policy), rows, settings, encoding.Skipped())
     assert [one.margin for one in feedback.items] == [0.0, 0.5, 2.0]

@@ -108,7 +108,7 @@ def test_a_name_that_is_not_there_is_noticed(span: str) -> None:
     "span",
     [
         "trimtab feedback trace ID", "trimtab rollout start --force", "trimtab ledger --database", "make test",
-        "GET /v1/models", "TRIMTAB_LOG_URL", "trimtab_rpc_calls_total", "trainer/reward/reward_hub.py", "core.ids.mint",
+        "GET /v1/models", "TRIMTAB_LOG_URL", "trimtab_rpc_calls_total", "trainer/reward/hub.py", "core.ids.mint",
         "core.errors.InvalidField", "registry.publish.before_manifest:3", "trimtabapi.policy.v1.PolicyService",
         "core.lines.LineConfig.trigger", "started.json", "safety_weight", "PublishedModel", "TrainerService.StartRun",
         "any words", "0.05",

@@ -2,11 +2,13 @@
 
 import pathlib
 import sys
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from trimtab.cli.commands import completing, options
+from trimtab.core import runs
+from trimtab.trainer import recipes
 
 app = typer.Typer(no_args_is_help=True, help="Training runs.")
 Watch = Annotated[bool, typer.Option("--watch", help="Follow it to its end.")]
@@ -15,6 +17,10 @@ Watch = Annotated[bool, typer.Option("--watch", help="Follow it to its end.")]
 def _input(name: str, what: str) -> typer.models.OptionInfo:
     told = f"{what}: an id, or the beginning of one."
     return typer.Option(f"--{name}", help=told, autocompletion=completing.models)  # type: ignore[no-any-return]
+
+
+def _methods() -> str:
+    return "; ".join(f"{kind.value}: {method.what}" for kind, method in recipes.METHODS.items()) + "."
 
 
 @app.command("runs")
@@ -70,10 +76,7 @@ def train_report(
 
 @app.command("start")
 def train_start(
-    kind: Annotated[
-        Literal["sft", "reward", "ppo"],
-        typer.Argument(help="sft: from demonstrations; reward: a reward model from feedback; ppo: a policy from both."),
-    ],
+    kind: Annotated[runs.RunKind, typer.Argument(help=_methods(), show_choices=False, metavar="METHOD")],
     *,
     parent: Annotated[str, _input("parent", "What the weights start from")],
     dataset: Annotated[

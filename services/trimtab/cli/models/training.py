@@ -143,7 +143,7 @@ class Asked:
     """What `train start` was given. inputs: by field of the specification the
     beginning of an id, or the name of a file of demonstrations or preferences."""
 
-    kind: str
+    kind: runs.RunKind
     line: str
     inputs: Mapping[str, str]
     given: Sequence[str]
@@ -161,7 +161,7 @@ async def start(state: pathlib.Path, asked: Asked, watch: bool, as_json: bool) -
         spec = runs.RunSpec(
             doors.facts.tenant,
             line,
-            runs.RunKind(asked.kind),
+            asked.kind,
             settings_json=json.dumps(_settings(asked.given)),
             seed=asked.seed,
             label=asked.label,

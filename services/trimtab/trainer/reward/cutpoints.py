@@ -1,4 +1,4 @@
-"""Cutpoints of stars: S - 1 rising thresholds for the S levels of a scale (`trainer.steps.losses.ordered_logit_nll`).
+"""Cutpoints of stars: S - 1 rising thresholds for the S levels of a scale (`likelihoods.ordered_logit_nll`).
 
 They start where they fit the levels as they occur, each half a rating more than it was given, and move from there by
 

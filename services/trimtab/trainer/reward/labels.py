@@ -1,6 +1,6 @@
 """What a rater said of which texts, one class a kind of feedback that reward models learn from. Needs no torch.
 
-Made by `trainer.reward.reward_data`; their likelihoods are in `trainer.reward.terms`, the lines they are judged against
+Made by `trainer.reward.material`; their likelihoods are in `trainer.reward.terms`, the lines they are judged against
 in `trainer.reward.baselines`.
 """
 

@@ -6,7 +6,7 @@ train nothing. The held-out ones are set against the reward of a model that neve
     P(good sign | a signal was seen) = sigma(a r + c)
 
 with its 95 % interval. A slope whose interval lies above 0 shows that signals follow the reward. Called by
-`trainer.reward.reward_model`.
+`trainer.reward.fitting`.
 """
 
 import math
@@ -16,15 +16,14 @@ import torch
 
 from trimtab.modeling import answers
 from trimtab.trainer.data import datasets, encoding
-from trimtab.trainer.reward import convex, labels, reward_data
-from trimtab.trainer.steps import losses
+from trimtab.trainer.reward import convex, labels, likelihoods, material
 
 _Z95 = 1.959963984540054
 
 
 def prepare(
     encoder: answers.AnswerEncoder, examples: Sequence[datasets.DatasetExample], skipped: encoding.Skipped
-) -> list[reward_data.Item]:
+) -> list[material.Item]:
     """Signals in tokens; as labels they are thumbs: up is a good sign."""
     items = []
     for example in examples:
@@ -33,11 +32,11 @@ def prepare(
             skipped.count(answer)
         else:
             label = labels.Thumb(example.response, example.up, rater=example.rater)
-            items.append(reward_data.Item(label, (answer,), weight=0.0))
+            items.append(material.Item(label, (answer,), weight=0.0))
     return items
 
 
-def figures(observed: Sequence[reward_data.Item], rewards_P: torch.Tensor) -> dict[str, float]:
+def figures(observed: Sequence[material.Item], rewards_P: torch.Tensor) -> dict[str, float]:
     """How many there were, and the slope with its interval where it can be told. rewards_P: of their answers."""
     said = [item.label for item in observed if isinstance(item.label, labels.Thumb)]
     good_P = torch.tensor([label.up for label in said])
@@ -66,7 +65,7 @@ def slope_interval(rewards_P: torch.Tensor, good_P: torch.Tensor, raters: Sequen
     design_P_2 = torch.stack((rewards_P - rewards_P.mean(), torch.ones_like(rewards_P)), dim=1)
     weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     one = torch.ones((), dtype=torch.float64)
-    convex.minimise([weights], lambda: losses.thumb_nll(design_P_2 @ weights, good_P, one, 0 * one).sum())
+    convex.minimise([weights], lambda: likelihoods.thumb_nll(design_P_2 @ weights, good_P, one, 0 * one).sum())
     with torch.no_grad():
         chances_P = (design_P_2 @ weights).sigmoid()
         information = (design_P_2 * (chances_P * (1 - chances_P)).unsqueeze(1)).T @ design_P_2

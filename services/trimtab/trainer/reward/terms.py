@@ -1,6 +1,6 @@
 """The terms around a reward: how one kind of feedback follows from the rewards of the answers it is about.
 
-One module a kind, each with its likelihood (`trainer.steps.losses`), the prior of its terms and what it counts as
+One module a kind, each with its likelihood (`trainer.reward.likelihoods`), the prior of its terms and what it counts as
 right. The reward hub fits them together with a model, `trainer.reward.baselines` together with weights of words.
 Rewards come label by label, each with as many as it has texts (`rewards_B`, B answers); results are one a label (`_P`).
 """
@@ -15,8 +15,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from trimtab.trainer.reward import convex, cutpoints, labels
-from trimtab.trainer.steps import losses
+from trimtab.trainer.reward import convex, cutpoints, labels, likelihoods
 
 _LOG_SLOPE_VARIANCE = 0.25
 _LOG_TIES_VARIANCE = 4.0
@@ -67,9 +66,9 @@ class PairTerms(Terms[labels.Pair]):
         """With margins and a soft label, which shape what is learned and not the probability."""
         gaps_P = _gaps(rewards_B)
         if self.log_nu is None:
-            return losses.bradley_terry_nll(gaps_P, margins_P, agreement)
+            return likelihoods.bradley_terry_nll(gaps_P, margins_P, agreement)
         ties_P = torch.tensor([label.tie for label in said])
-        return losses.davidson_nll(gaps_P, ties_P, self.log_nu, margins_P, agreement)
+        return likelihoods.davidson_nll(gaps_P, ties_P, self.log_nu, margins_P, agreement)
 
     def penalty(self) -> torch.Tensor:
         if self.log_nu is None:
@@ -111,7 +110,7 @@ class ThumbTerms(Terms[labels.Thumb]):
         return self.intercept + surfaces_P + raters_P
 
     def nll(self, rewards_B: torch.Tensor, said: Sequence[labels.Thumb]) -> torch.Tensor:
-        return losses.thumb_nll(rewards_B, _ups(said), self.log_slope.exp(), self.intercepts(said))
+        return likelihoods.thumb_nll(rewards_B, _ups(said), self.log_slope.exp(), self.intercepts(said))
 
     def penalty(self) -> torch.Tensor:
         of_surface, of_rater = self._deviations
@@ -160,7 +159,9 @@ class RatingTerms(Terms[labels.Rating]):
             places = torch.tensor([number for number, label in enumerate(said) if label.scale == scale])
             stars_P = torch.tensor([label.stars for label in said if label.scale == scale])
             terms = self.scales[scale]
-            found_P = losses.ordered_logit_nll(rewards_B[places], stars_P, terms.log_slope.exp(), terms.cutpoints())
+            found_P = likelihoods.ordered_logit_nll(
+                rewards_B[places], stars_P, terms.log_slope.exp(), terms.cutpoints()
+            )
             nll_P = nll_P.index_put((places,), found_P.to(nll_P))
         return nll_P
 
@@ -195,7 +196,7 @@ class RankingTerms(Terms[labels.Ranking]):
         ]
         ranks_P_K = [[*label.ranks, *[0] * (longest - len(label.ranks))] for label in said]
         rewards_P_K = rewards_B[torch.tensor(places_P_K)]
-        return losses.plackett_luce_nll(rewards_P_K, torch.tensor(ranks_P_K), self.log_deltas)
+        return likelihoods.plackett_luce_nll(rewards_P_K, torch.tensor(ranks_P_K), self.log_deltas)
 
     def penalty(self) -> torch.Tensor:
         return self.log_deltas.square().sum() / (2 * _LOG_TIES_VARIANCE)

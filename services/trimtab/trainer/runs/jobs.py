@@ -23,10 +23,10 @@ from typing import Any
 
 from trimtab import registry
 from trimtab.core import errors, failpoints, files, lines, models, runs
+from trimtab.trainer import record
 from trimtab.trainer.links import publishing
 
-STARTED, PROGRESS, RESULT, PROBLEM, LOG = "started.json", "progress.json", "result.json", "problem.txt", "job.log"
-KNOWN_PROBLEM_EXIT = 2
+PROGRESS, LOG = "progress.json", "job.log"
 _INPUTS = {
     "parent": "parent_id",
     "reference": "reference_id",
@@ -64,7 +64,7 @@ class RunFolder:
             "inputs": inputs,
             "gates": dataclasses.asdict(gates),
         }
-        path = self.path / STARTED
+        path = self.path / record.STARTED
         if path.exists():
             # Only where the artifacts lie may have changed: a run is a function of its first record.
             started = {**json.loads(path.read_text()), "inputs": inputs}
@@ -80,11 +80,11 @@ class RunFolder:
 
     def result(self) -> publishing.Result | None:
         """What the job made; None while it has not ended well. ArtifactCorrupt when it cannot be read."""
-        table = _object(self.path / RESULT)
+        table = _object(self.path / record.RESULT)
         if table is None:
             return None
         try:
-            started = _object(self.path / STARTED) or {}
+            started = _object(self.path / record.STARTED) or {}
             return publishing.Result(
                 started={"spec": started["spec"], "gates": started["gates"]},
                 outputs=tuple(self._output(entry) for entry in table["outputs"]),
@@ -93,12 +93,12 @@ class RunFolder:
                 versions=table["versions"],
             )
         except (KeyError, TypeError, ValueError) as problem:
-            raise errors.ArtifactCorrupt(f"{RESULT} of the run has an unknown form: {problem!r}.") from problem
+            raise errors.ArtifactCorrupt(f"{record.RESULT} of the run has an unknown form: {problem!r}.") from problem
 
     def problem(self, exit_code: int) -> str:
         """Why a job that ended without a result did, for the person who reads the run."""
-        said = self.path / PROBLEM
-        if exit_code == KNOWN_PROBLEM_EXIT and said.exists():
+        said = self.path / record.PROBLEM
+        if exit_code == record.KNOWN_PROBLEM_EXIT and said.exists():
             return said.read_text().strip()
         if exit_code < 0:
             return (

@@ -20,12 +20,6 @@ from trimtab.trainer.runs import audits, runbook
 # Who acts when a request does not say.
 _OPERATOR = "operator"
 _POLICIES = frozenset({models.ModelKind.BASE, models.ModelKind.POLICY})
-_NEEDED: dict[runs.RunKind, tuple[str, ...]] = {
-    runs.RunKind.SFT: ("parent_id", "dataset_id"),
-    # Without a data set it gets one of all the line's examples, cut when it starts.
-    runs.RunKind.REWARD: ("parent_id",),
-    runs.RunKind.PPO: ("parent_id", "dataset_id", "reference_id", "reward_id"),
-}
 _KINDS: dict[str, frozenset[models.ModelKind]] = {
     "parent_id": _POLICIES,
     "reference_id": _POLICIES,
@@ -50,7 +44,7 @@ def merged_settings(line: lines.LineConfig, kind: runs.RunKind, settings_json: s
 
 def check_training(configured: Mapping[str, lines.LineConfig]) -> None:
     """Refuses a line whose training settings no run could take. InvalidField names the key."""
-    methods = [kind.value for kind in _NEEDED]
+    methods = [kind.value for kind in recipes.METHODS]
     for line in configured.values():
         for method in line.training:
             if method not in methods:
@@ -131,10 +125,8 @@ class Requests:
         line = self._lines.get(spec.line)
         if line is None or line.tenant != spec.tenant:
             raise errors.NotFound("line", spec.line)
-        if spec.kind not in _NEEDED:
-            raise errors.NotBuiltYet(f"Training by {spec.kind.value}")
         settings_json = merged_settings(line, spec.kind, spec.settings_json)
-        if spec.kind is runs.RunKind.PPO and not spec.reference_id:
+        if "reference_id" in recipes.METHODS[spec.kind].needs and not spec.reference_id:
             spec = dataclasses.replace(spec, reference_id=spec.parent_id)
         for field in _KINDS:
             self._check_input(spec, field)
@@ -144,7 +136,7 @@ class Requests:
     def _check_input(self, spec: runs.RunSpec, field: str) -> None:
         model_id = getattr(spec, field)
         if not model_id:
-            if field in _NEEDED[spec.kind]:
+            if field in recipes.METHODS[spec.kind].needs:
                 raise errors.InvalidField(f"spec.{field}", "is empty", f"name one for a {spec.kind.value} run")
             return
         manifest = self._registry.manifest(model_id)

@@ -13,7 +13,7 @@ import torch
 
 from trimtab.modeling import answers
 from trimtab.trainer import recipes
-from trimtab.trainer.reward import convex, labels, reward_data, reward_hub
+from trimtab.trainer.reward import convex, hub, labels, material
 
 TEXTS, RATERS = 20, 24
 SLOPE, INTERCEPT = 1.6, 0.4
@@ -31,7 +31,7 @@ class Crowd:
         self.rewards = [reward - sum(drawn) / TEXTS for reward in drawn]
         self.tempers = [self.rng.gauss(0, 0.5) for _ in range(RATERS)]
 
-    def say(self, count: int, one: Callable[[], labels.Label]) -> list[reward_data.Item]:
+    def say(self, count: int, one: Callable[[], labels.Label]) -> list[material.Item]:
         return [item_of(one()) for _ in range(count)]
 
     def pair(self) -> labels.Pair:
@@ -81,8 +81,8 @@ def sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit))
 
 
-def item_of(label: labels.Label) -> reward_data.Item:
-    return reward_data.Item(label, tuple(answers.Answer((), (int(text),)) for text in label.texts))
+def item_of(label: labels.Label) -> material.Item:
+    return material.Item(label, tuple(answers.Answer((), (int(text),)) for text in label.texts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,17 +91,17 @@ class Fit:
 
     rewards: list[float]
     constant: float
-    terms: reward_hub.RewardTerms
+    terms: hub.RewardTerms
 
     def error(self, wanted: Sequence[float]) -> float:
         """Root of the mean squared difference."""
         return math.sqrt(sum((a - b) ** 2 for a, b in zip(self.rewards, wanted, strict=True)) / len(wanted))
 
 
-def fitted(items: Sequence[reward_data.Item]) -> Fit:
+def fitted(items: Sequence[material.Item]) -> Fit:
     """A free reward per text and all terms, by the loss and the priors of the reward hub."""
-    feedback = reward_data.Feedback(tuple(reward_data.in_order(items)))
-    terms = reward_hub.RewardTerms(feedback, recipes.RewardSettings()).double()
+    feedback = material.Feedback(tuple(material.in_order(items)))
+    terms = hub.RewardTerms(feedback, recipes.RewardSettings()).double()
     free = torch.zeros(TEXTS, dtype=torch.float64, requires_grad=True)
     places = torch.tensor([answer.response[0] for answer in feedback.answers()])
     convex.minimise(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trimtab.modeling import answers
-from trimtab.trainer.reward import labels, reward_data, signals
+from trimtab.trainer.reward import labels, material, signals
 
 SLOPE = 0.8
 
@@ -45,7 +45,7 @@ def test_signals_that_do_not_follow_the_reward_show_no_slope() -> None:
 def test_figures_say_the_slope_only_where_it_can_be_told() -> None:
     def told(*said: tuple[float, bool, str]) -> dict[str, float]:
         items = [
-            reward_data.Item(labels.Thumb("x", good, rater=rater), (answers.Answer((1,), (2,)),), weight=0.0)
+            material.Item(labels.Thumb("x", good, rater=rater), (answers.Answer((1,), (2,)),), weight=0.0)
             for _, good, rater in said
         ]
         return signals.figures(items, torch.tensor([reward for reward, _, _ in said]))

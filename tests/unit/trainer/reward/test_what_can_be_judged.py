@@ -4,14 +4,14 @@ import pytest
 
 from trimtab.modeling import answers
 from trimtab.trainer.data import encoding
-from trimtab.trainer.reward import labels, reward_data
+from trimtab.trainer.reward import labels, material
 
 ONE = answers.Answer((1,), (2,))
 
 
-def feedback(*said: labels.Label) -> reward_data.Feedback:
-    items = [reward_data.Item(label, (ONE,) * len(label.texts)) for label in said]
-    return reward_data.Feedback(tuple(reward_data.in_order(items)))
+def feedback(*said: labels.Label) -> material.Feedback:
+    items = [material.Item(label, (ONE,) * len(label.texts)) for label in said]
+    return material.Feedback(tuple(material.in_order(items)))
 
 
 def thumbs(count: int) -> list[labels.Label]:
@@ -32,7 +32,7 @@ def rankings(count: int, *ranks: int) -> list[labels.Label]:
 
 def judged(train: list[labels.Label], held_out: list[labels.Label], minimum: int = 4) -> tuple[list[int], set[str]]:
     skipped = encoding.Skipped()
-    left = reward_data.judged_kinds(feedback(*train), feedback(*held_out), minimum, skipped)
+    left = material.judged_kinds(feedback(*train), feedback(*held_out), minimum, skipped)
     return [len(split) for split in left], {name.removeprefix("skipped: ") for name in skipped.figures()}
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from trimtab.trainer.reward import likelihoods
 from trimtab.trainer.steps import losses
 
 torch.set_num_threads(1)
@@ -27,12 +28,12 @@ def f64(*values: float) -> torch.Tensor:
     ],
 )
 def test_bradley_terry_reference_gaps(gap: float, nll: float) -> None:
-    torch.testing.assert_close(losses.bradley_terry_nll(f64(gap)), f64(nll), **EXACT)
+    torch.testing.assert_close(likelihoods.bradley_terry_nll(f64(gap)), f64(nll), **EXACT)
 
 
 def test_bradley_terry_stays_finite_in_fp32_where_log_of_exp_is_infinite() -> None:
     gaps = torch.tensor([-90.0, -1e4], requires_grad=True)
-    nll = losses.bradley_terry_nll(gaps)
+    nll = likelihoods.bradley_terry_nll(gaps)
     nll.sum().backward()
     assert nll.tolist() == [90.0, 1e4]
     assert gaps.grad is not None and gaps.grad.tolist() == [-1.0, -1.0]
@@ -40,32 +41,32 @@ def test_bradley_terry_stays_finite_in_fp32_where_log_of_exp_is_infinite() -> No
 
 @pytest.mark.parametrize(("margin", "nll"), [(1.0, 0.5981388694), (3.0, 1.9529776105)])
 def test_bradley_terry_heeds_the_margin(margin: float, nll: float) -> None:
-    torch.testing.assert_close(losses.bradley_terry_nll(f64(1.2), f64(margin)), f64(nll), **EXACT)
+    torch.testing.assert_close(likelihoods.bradley_terry_nll(f64(1.2), f64(margin)), f64(nll), **EXACT)
 
 
 def test_bradley_terry_soft_label() -> None:
-    torch.testing.assert_close(losses.bradley_terry_nll(f64(0.5), agreement=0.7), f64(0.6240769842), **EXACT)
+    torch.testing.assert_close(likelihoods.bradley_terry_nll(f64(0.5), agreement=0.7), f64(0.6240769842), **EXACT)
 
 
 def test_centre_term() -> None:
-    torch.testing.assert_close(losses.centre_penalty(f64(1.0), f64(-0.5), 0.01), f64(0.0025), **EXACT)
+    torch.testing.assert_close(likelihoods.centre_penalty(f64(1.0), f64(-0.5), 0.01), f64(0.0025), **EXACT)
 
 
 def test_a_zero_head_costs_ln_2_for_pairs_and_thumbs() -> None:
     zeros, ups = f64(0.0, 0.0), f64(1.0, 0.0)
     expected = f64(math.log(2), math.log(2))
-    torch.testing.assert_close(losses.bradley_terry_nll(zeros), expected, **EXACT)
-    torch.testing.assert_close(losses.thumb_nll(zeros, ups, f64(1.0), zeros), expected, **EXACT)
+    torch.testing.assert_close(likelihoods.bradley_terry_nll(zeros), expected, **EXACT)
+    torch.testing.assert_close(likelihoods.thumb_nll(zeros, ups, f64(1.0), zeros), expected, **EXACT)
 
 
 def test_thumb_is_bernoulli_in_slope_reward_and_intercept() -> None:
-    nll = losses.thumb_nll(f64(2.0, 2.0), f64(1.0, 0.0), f64(0.5), f64(-0.7, -0.7))
+    nll = likelihoods.thumb_nll(f64(2.0, 2.0), f64(1.0, 0.0), f64(0.5), f64(-0.7, -0.7))
     p = 1 / (1 + math.exp(-(0.5 * 2.0 - 0.7)))
     torch.testing.assert_close(nll, f64(-math.log(p), -math.log(1 - p)), **EXACT)
 
 
 def test_thumb_far_out_is_linear_not_infinite() -> None:
-    nll = losses.thumb_nll(f64(-1000.0), f64(1.0), f64(1.0), f64(0.0))
+    nll = likelihoods.thumb_nll(f64(-1000.0), f64(1.0), f64(1.0), f64(0.0))
     torch.testing.assert_close(nll, f64(1000.0), **EXACT)
 
 

@@ -36,6 +36,8 @@ class _RunKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunKind.Value
     RUN_KIND_A2C: _RunKind.ValueType  # 6
     RUN_KIND_DPO: _RunKind.ValueType  # 7
     RUN_KIND_KTO: _RunKind.ValueType  # 8
+    RUN_KIND_PRETRAIN: _RunKind.ValueType  # 9
+    """Continued pretraining on plain text."""
 
 class RunKind(_RunKind, metaclass=_RunKindEnumTypeWrapper): ...
 
@@ -48,6 +50,8 @@ RUN_KIND_GRPO: RunKind.ValueType  # 5
 RUN_KIND_A2C: RunKind.ValueType  # 6
 RUN_KIND_DPO: RunKind.ValueType  # 7
 RUN_KIND_KTO: RunKind.ValueType  # 8
+RUN_KIND_PRETRAIN: RunKind.ValueType  # 9
+"""Continued pretraining on plain text."""
 Global___RunKind: _TypeAlias = RunKind  # noqa: Y015
 
 class _RunState:

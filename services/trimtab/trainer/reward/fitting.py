@@ -4,8 +4,8 @@ One run makes both. The *deciding* model trains on the split "train" and is what
 *evaluation* model trains on the split "held_out" only and judges policies; it never trains anything that decides.
 
 Each is judged on the split the other trained on, which it never saw (the two together are a cross-fit over two folds):
-so no example is spent on judging alone. Likelihoods are in `trainer.reward.reward_hub`, gates in
-`trainer.reward.reward_gates`.
+so no example is spent on judging alone. Likelihoods are in `trainer.reward.hub`, gates in
+`trainer.reward.judging`.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from trimtab.core import errors, models
 from trimtab.modeling import loading, logprobs, rewards
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding
-from trimtab.trainer.reward import labels, reward_data, reward_gates, reward_hub, signals
+from trimtab.trainer.reward import hub, judging, labels, material, signals
 from trimtab.trainer.steps import checkpoints, optim, progress
 
 
@@ -41,43 +41,43 @@ def train_both(
     """The deciding and the evaluation reward model, and what was skipped. InvalidField when nothing can be judged."""
     skipped = encoding.Skipped()
     encoder = encoding.encoder_of(parent)
-    prepared = [reward_data.prepare(encoder, dataset.of(split), settings, skipped) for split in ("train", "held_out")]
-    train, held_out = reward_data.judged_kinds(prepared[0], prepared[1], settings.minimum_examples, skipped)
+    prepared = [material.prepare(encoder, dataset.of(split), settings, skipped) for split in ("train", "held_out")]
+    train, held_out = material.judged_kinds(prepared[0], prepared[1], settings.minimum_examples, skipped)
     if not len(train):
         raise errors.InvalidField("dataset_id", _too_little(prepared, settings), "collect more feedback first")
     observed = signals.prepare(encoder, dataset.of("held_out", "signal"), skipped)
     least = None
     if settings.surprise:
         others = held_out.answers() + [answer for item in observed for answer in item.answers]
-        least = reward_hub.Least.of(parent.model, train.answers(), others)
+        least = hub.Least.of(parent.model, train.answers(), others)
     made = []
     for kind, seen, unseen in (
         (models.ModelKind.REWARD, train, held_out),
         (models.ModelKind.EVALUATION_REWARD, held_out, train),
     ):
         reward, terms = fit(parent, seen, settings, seed=seed, report=report, least=least, kind=kind)
-        verdict = reward_gates.judge(reward.model, terms, seen, unseen)
+        verdict = judging.judge(reward.model, terms, seen, unseen)
         figures = verdict.figures
         if kind is models.ModelKind.REWARD and observed:
-            figures = figures | signals.figures(observed, reward_gates.rewards_of(reward.model, terms, observed))
+            figures = figures | signals.figures(observed, judging.rewards_of(reward.model, terms, observed))
         made.append(TrainedReward(kind, reward, verdict.gates, figures))
     return made, skipped.figures()
 
 
 def fit(
     parent: loading.LoadedPolicy,
-    feedback: reward_data.Feedback,
+    feedback: material.Feedback,
     settings: recipes.RewardSettings,
     *,
     seed: int,
     report: progress.Progress,
-    least: reward_hub.Least | None = None,
+    least: hub.Least | None = None,
     kind: models.ModelKind = models.ModelKind.REWARD,
-) -> tuple[rewards.LoadedReward, reward_hub.RewardTerms]:
+) -> tuple[rewards.LoadedReward, hub.RewardTerms]:
     """A reward model from the parent's body, trained on all of this feedback."""
     reward = rewards.from_policy(parent)
     reward.model.get_input_embeddings().requires_grad_(settings.train_embeddings)
-    terms = reward_hub.RewardTerms(feedback, settings, least)
+    terms = hub.RewardTerms(feedback, settings, least)
     steps = settings.epochs * -(-len(feedback) // settings.batch)
     groups = [
         *optim.groups_of(reward.model, settings),
@@ -97,9 +97,7 @@ def fit(
     return dataclasses.replace(reward, hub=terms.hub(), reference=reference), terms
 
 
-def _batches(
-    feedback: reward_data.Feedback, settings: recipes.RewardSettings, seed: int
-) -> Iterator[list[reward_data.Item]]:
+def _batches(feedback: material.Feedback, settings: recipes.RewardSettings, seed: int) -> Iterator[list[material.Item]]:
     every = feedback.items
     for epoch in range(settings.epochs):
         order = list(range(len(every)))
@@ -110,8 +108,8 @@ def _batches(
 
 def _accumulate(
     reward: rewards.LoadedReward,
-    terms: reward_hub.RewardTerms,
-    batch: Sequence[reward_data.Item],
+    terms: hub.RewardTerms,
+    batch: Sequence[material.Item],
     examples: int,
     settings: recipes.RewardSettings,
 ) -> float:
@@ -121,7 +119,7 @@ def _accumulate(
     prior.backward()  # type: ignore[no-untyped-call]
     loss = prior.item()
     for indices in logprobs.batches_by_length([_positions(one) for one in batch], settings.micro_batch_positions):
-        part = reward_data.in_order(batch[i] for i in indices)
+        part = material.in_order(batch[i] for i in indices)
         rewards_B = terms.of(reward.model, [answer for item in part for answer in item.answers])
         term = terms.loss(rewards_B, part) / weight
         term.backward()  # type: ignore[no-untyped-call]
@@ -129,11 +127,11 @@ def _accumulate(
     return loss
 
 
-def _positions(one: reward_data.Item) -> int:
+def _positions(one: material.Item) -> int:
     return len(one.answers) * max(map(len, one.answers))
 
 
-def _too_little(prepared: Sequence[reward_data.Feedback], settings: recipes.RewardSettings) -> str:
+def _too_little(prepared: Sequence[material.Feedback], settings: recipes.RewardSettings) -> str:
     has = ", ".join(
         f"{len(prepared[0].of(kind))} {kind}s to train on and {len(prepared[1].of(kind))} to judge by"
         for kind in labels.KINDS

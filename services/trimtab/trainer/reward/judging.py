@@ -4,8 +4,8 @@ Per kind of feedback: the mean negative log-likelihood must be below that of the
 above that of bags of words (`trainer.reward.baselines`, fitted on what the model was fitted on, under the same
 likelihood) by more than chance explains: a paired 95 % interval, because on a hundred examples the sign of a small
 difference is a coin (docs/decisions/0004). A kind that could not be judged was not trained on
-(`trainer.reward.reward_data.judged_kinds`), so that no gate is passed unmeasured. Called by
-`trainer.reward.reward_model`.
+(`trainer.reward.material.judged_kinds`), so that no gate is passed unmeasured. Called by
+`trainer.reward.fitting`.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import torch
 
 from trimtab.core import models
 from trimtab.modeling import logprobs
-from trimtab.trainer.reward import baselines, labels, reward_data, reward_hub
+from trimtab.trainer.reward import baselines, hub, labels, material
 
 _BINS = 10
 _Z95 = 1.959963984540054
@@ -30,9 +30,7 @@ class Verdict:
 
 
 @torch.no_grad()
-def judge(
-    model: Any, terms: reward_hub.RewardTerms, seen: reward_data.Feedback, unseen: reward_data.Feedback
-) -> Verdict:
+def judge(model: Any, terms: hub.RewardTerms, seen: material.Feedback, unseen: material.Feedback) -> Verdict:
     """seen: what it was fitted on; unseen: what it is judged on."""
     gates: list[models.GateFigure] = []
     figures = {f"trained_{kind}s": float(len(seen.of(kind))) for kind in labels.KINDS}
@@ -56,7 +54,7 @@ def judge(
 
 
 @torch.no_grad()
-def rewards_of(model: Any, terms: reward_hub.RewardTerms, items: Sequence[reward_data.Item]) -> torch.Tensor:
+def rewards_of(model: Any, terms: hub.RewardTerms, items: Sequence[material.Item]) -> torch.Tensor:
     """rewards_B in float64, of the items' answers in turn."""
     every = [answer for item in items for answer in item.answers]
     rewards_B = torch.zeros(len(every), dtype=torch.float64)
@@ -66,7 +64,7 @@ def rewards_of(model: Any, terms: reward_hub.RewardTerms, items: Sequence[reward
 
 
 def _chances(
-    kind: labels.Kind, terms: reward_hub.RewardTerms, rewards_B: torch.Tensor, said: Sequence[labels.Label]
+    kind: labels.Kind, terms: hub.RewardTerms, rewards_B: torch.Tensor, said: Sequence[labels.Label]
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """(predicted_P, happened_P) of what either happens or does not; None for other kinds."""
     thumbs = [label for label in said if isinstance(label, labels.Thumb)]

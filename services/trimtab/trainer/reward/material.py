@@ -1,6 +1,6 @@
 """Feedback as a reward model trains on it, in tokens, with the books of what was left out.
 
-Called by `trainer.reward.reward_model`. A kind that could not be judged (too few examples in a split, or all of them
+Called by `trainer.reward.fitting`. A kind that could not be judged (too few examples in a split, or all of them
 alike) is not trained on either, and the count of its examples says so.
 """
 

@@ -28,8 +28,7 @@ from torch import nn
 
 from trimtab.modeling import answers, rewards
 from trimtab.trainer import recipes
-from trimtab.trainer.reward import labels, reward_data, terms
-from trimtab.trainer.steps import losses
+from trimtab.trainer.reward import labels, likelihoods, material, terms
 
 # A rater with fewer thumbs is one of all others: so few would only fit themselves.
 RATER_MINIMUM = 5
@@ -40,7 +39,7 @@ class RewardTerms(nn.Module):
     """The terms of every kind and the weight of the surprise. made_for: the feedback they will be fitted to."""
 
     def __init__(
-        self, made_for: reward_data.Feedback, settings: recipes.RewardSettings, least: "Least | None" = None
+        self, made_for: material.Feedback, settings: recipes.RewardSettings, least: "Least | None" = None
     ) -> None:
         super().__init__()
         of: dict[labels.Kind, list[Any]] = collections.defaultdict(list)
@@ -55,8 +54,8 @@ class RewardTerms(nn.Module):
         self.pairs, self.edits = terms.PairTerms(of["pair"]), terms.PairTerms([])
         self.rankings = terms.RankingTerms(of["ranking"])
         self.thumbs = terms.ThumbTerms(
-            reward_data.names_by_count(label.surface for label in of["thumb"]),
-            reward_data.names_by_count((label.rater for label in of["thumb"] if label.rater), RATER_MINIMUM),
+            material.names_by_count(label.surface for label in of["thumb"]),
+            material.names_by_count((label.rater for label in of["thumb"] if label.rater), RATER_MINIMUM),
             surface_deviation=settings.surface_deviation,
             rater_deviation=settings.rater_deviation,
             free_slope=compares,
@@ -81,8 +80,8 @@ class RewardTerms(nn.Module):
         }
         return by_kind[kind]
 
-    def loss(self, rewards_B: torch.Tensor, items: Sequence[reward_data.Item]) -> torch.Tensor:
-        """Weighted *sum* over items in the order of `reward_data.in_order`, so that micro-batches add up.
+    def loss(self, rewards_B: torch.Tensor, items: Sequence[material.Item]) -> torch.Tensor:
+        """Weighted *sum* over items in the order of `material.in_order`, so that micro-batches add up.
 
         rewards_B: of their answers in turn. What is learned from, with margins, soft labels and the centre term.
         """
@@ -96,9 +95,7 @@ class RewardTerms(nn.Module):
             start = end
         return total
 
-    def _loss_of_kind(
-        self, kind: labels.Kind, rewards_B: torch.Tensor, items: Sequence[reward_data.Item]
-    ) -> torch.Tensor:
+    def _loss_of_kind(self, kind: labels.Kind, rewards_B: torch.Tensor, items: Sequence[material.Item]) -> torch.Tensor:
         said = [item.label for item in items]
         of_kind = self.of_kind(kind)
         if isinstance(of_kind, terms.PairTerms):
@@ -112,7 +109,7 @@ class RewardTerms(nn.Module):
         counts_P = torch.tensor([len(item.answers) for item in items])
         owners_B = torch.arange(len(items)).repeat_interleave(counts_P)
         means_P = rewards_B.new_zeros(len(items)).index_add(0, owners_B, rewards_B) / counts_P
-        return loss_P + losses.centre_penalty(means_P, means_P)
+        return loss_P + likelihoods.centre_penalty(means_P, means_P)
 
     def prior_penalty(self) -> torch.Tensor:
         """Negative log prior of all terms, up to a constant."""
