@@ -132,7 +132,7 @@ async def test_a_trainer_that_dies_between_doing_and_answering_is_asked_again_an
     )
     platform.Layout(installation.folder).facts.write_text(json.dumps(dataclasses.asdict(facts)))
     inputs = {"parent_id": installation.policy_id, "dataset_id": installation.demonstrations_id}
-    asked = training.Asked("sft", LINE, inputs, ["epochs=100000", "batch=4"], seed=0, label="")
+    asked = training.Asked(runs.RunKind.SFT, LINE, inputs, ["epochs=100000", "batch=4"], seed=0, label="")
     # the act is committed there and not yet answered: the first trainer's start, the second one's cancellation
     async with dying_trainers(installation, address, ["trail.before_append", "trail.before_append:2"]):
         await training.start(installation.folder, asked, watch=False, as_json=False)
