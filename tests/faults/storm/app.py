@@ -103,12 +103,16 @@ async def _play_story(place: host.Host, deadly: killer.Killer, screen: show.Scre
             storm_is_over=lambda: deadly.done,
         )
         try:
-            deadly.start()
+            # a request that nobody makes cannot fail
+            deadly.start(lambda: bool(crowd.acknowledged.votes))
             await told.play(seed)
         finally:
             await asyncio.to_thread(deadly.end)
             await crowd.close()
-        return Told(crowd.acknowledged.votes, crowd.acknowledged.sent_again, await operating.list_runs(), well=True)
+        disturbed = crowd.acknowledged.sent_again > 0
+        return Told(
+            crowd.acknowledged.votes, crowd.acknowledged.sent_again, await operating.list_runs(), well=disturbed
+        )
 
 
 async def _play_demo(place: host.Host, deadly: killer.Killer, screen: show.Screen, seed: int) -> Told:
@@ -119,7 +123,7 @@ async def _play_demo(place: host.Host, deadly: killer.Killer, screen: show.Scree
         )
         operating = operator.Operator(doors, acts.LINE, _PATIENCE)
         try:
-            deadly.start()
+            deadly.start(lambda: "policy" in place.victims())
             played = acts.Demo(place.layout, operating, crowd, screen, seed)
             outcome = await played.play()
             await asyncio.to_thread(deadly.end)

@@ -10,7 +10,7 @@ from tests.faults.storm import host as hosts
 
 # What there is to kill beside training jobs; each once before any twice.
 SERVICES = ("gateway", "policy", "feedback", "ledger", "trainer", "reward", "rollout")
-# So many die before there is a policy.
+# So many die before the rest of the storm begins.
 _EARLY = 3
 # Share of a job's deaths that come when it has something to go on from.
 _AFTER_SAVING = 0.7
@@ -40,7 +40,9 @@ class Killer:
             threading.Thread(target=self._guarded, args=(act,)) for act in (self._services, self._trainings)
         ]
 
-    def start(self) -> None:
+    def start(self, begun: Callable[[], bool]) -> None:
+        """begun: whether the time of the others has come, after the first few."""
+        self._begun = begun
         for thread in self._threads:
             thread.start()
 
@@ -65,7 +67,7 @@ class Killer:
 
     def _services(self) -> None:
         for number, name in enumerate(self._order):
-            while number >= _EARLY and "policy" not in self._host.victims():
+            while number >= _EARLY and not self._begun():
                 if self._stop.wait(0.2):
                     return
             if self._stop.wait(self._rng.uniform(*self._pause_s)):

@@ -138,17 +138,20 @@ async def test_a_run_that_waited_while_its_reward_model_went_into_quarantine_fai
     reward = installation.registry.publish(tiny_policy, draft).id
     async with installation.trainer() as trainer:
         before = await start(trainer, sft(installation, settings_json='{"epochs": 900}'))
-        waits = await start(trainer, sft(installation, kind=runs.RunKind.PPO, reward_id=reward))
+        request = runs.StartRunRequest(ppo := sft(installation, kind=runs.RunKind.PPO, reward_id=reward), "ada", "one")
+        waits = await trainer.start_run(request)
         installation.put(topics.ROLLOUTS, [(b"worse", ended_worse(releases.Quarantine(AT, reward_ids=(reward,))))])
 
         async def refused() -> bool:
             with contextlib.suppress(errors.InvalidField):
-                other = await start(trainer, sft(installation, kind=runs.RunKind.PPO, reward_id=reward))
+                other = await start(trainer, ppo)
                 await trainer.cancel_run(runs.CancelRunRequest(TENANT, other.id))
                 return False
             return True
 
         await until(refused)
+        # the same request again is answered with what it did, although it would be refused now
+        assert (await trainer.start_run(request)).id == waits.id
         await trainer.cancel_run(runs.CancelRunRequest(TENANT, before.id, "ada", "out of the way"))
         states = [one async for one in trainer.watch_run(runs.GetRunRequest(TENANT, waits.id), timeout_s=60)]
     assert states[-1].state is runs.RunState.FAILED

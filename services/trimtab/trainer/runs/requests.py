@@ -96,7 +96,15 @@ class Requests:
         return await asyncio.to_thread(self._cancel, request)
 
     def _start(self, request: runs.StartRunRequest) -> runs.Run:
-        spec = self._checked(request.spec)
+        # what was done stays done, whatever has changed since: a reward model under quarantine, a line's settings
+        with self._database.reading() as connection:
+            run_id = self._audits.target(connection, request.request_id)
+        if not run_id:
+            run_id = self._ask(request, self._checked(request.spec))
+        self._audits.publish()
+        return self._book.get(request.spec.tenant, run_id)
+
+    def _ask(self, request: runs.StartRunRequest, spec: runs.RunSpec) -> str:
         with self._database.transaction() as connection:
             run_id = self._audits.target(connection, request.request_id)
             if not run_id:
@@ -104,8 +112,7 @@ class Requests:
                 reason = request.reason or f"{spec.kind.value} {spec.label}".strip()
                 self._audits.note(connection, _acted(request, spec.line, "run.start", run_id, reason))
         self._book.changed()
-        self._audits.publish()
-        return self._book.get(spec.tenant, run_id)
+        return run_id
 
     def _get(self, request: runs.GetRunRequest) -> runs.GetRunResponse:
         run = self._book.get(request.tenant, request.run_id)
