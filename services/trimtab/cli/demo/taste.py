@@ -77,6 +77,11 @@ def thumb(rng: random.Random, judgement: Judgement) -> bool:
     return rng.random() < judgement.approval
 
 
+def preference(first: Judgement, second: Judgement) -> float:
+    """Probability that a user chooses the first of two answers."""
+    return (1 - RANDOM_USERS) * _sigmoid(first.utility - second.utility) + RANDOM_USERS * 0.5
+
+
 def prefers_first(rng: random.Random, first: Judgement, second: Judgement) -> bool:
     """One user's choice between two answers."""
     if rng.random() < RANDOM_USERS:
