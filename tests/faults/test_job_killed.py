@@ -15,7 +15,7 @@ WALKED = [*killing.under("trainer.checkpoint.", "trainer.progress.", "trainer.jo
 GATES = {"win_rate": 0.5, "kl_to_anchor": 40.0, "length_ratio": 2.0, "repetition": 0.2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "sft": {"epochs": 2, "batch": 16},
-    "reward": {"epochs": 1, "batch": 16},
+    "reward": {"epochs": 1, "batch": 16, "heads": 4, "recent_share": 0.1},
     # a target, so that the coefficient of the KL is carried from step to step
     "ppo": {"iterations": 4, "prompts": 3, "samples": 2, "max_tokens": 8, "kl_target": 0.01, "kl_horizon": 20.0},
 }

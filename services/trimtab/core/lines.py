@@ -35,6 +35,18 @@ class GateConfig:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class WeightConfig:
+    """What the examples of a data set weigh, by rater and by exposure."""
+
+    # Votes on answers that others voted on as well, from which on a rater's reliability is estimated; 0: never.
+    reliability_overlap: int = 20
+    # Raters whose votes are the truth, by id: what they voted on are gold items for all others.
+    gold_raters: tuple[str, ...] = ()
+    # An answer shown with probability p counts 1 / p times, at most so often; 1: each counts once.
+    propensity_cap: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ReleaseConfig:
     """How a candidate is proven."""
 
@@ -59,6 +71,7 @@ class LineConfig:
     tenant: str
     trigger: TriggerConfig = dataclasses.field(default_factory=TriggerConfig)
     gates: GateConfig = dataclasses.field(default_factory=GateConfig)
+    weights: WeightConfig = dataclasses.field(default_factory=WeightConfig)
     release: ReleaseConfig = dataclasses.field(default_factory=ReleaseConfig)
     # Settings of each method, by run kind ("sft", "reward", "ppo"): what differs from the defaults.
     training: dict[str, dict[str, float | int | str | bool]] = dataclasses.field(default_factory=dict)
@@ -67,8 +80,8 @@ class LineConfig:
 def load_lines(path: pathlib.Path) -> dict[str, LineConfig]:
     """The lines of a TOML file, by name. InvalidField names the key that is wrong.
 
-    Layout: `[lines.NAME]` with `tenant`, and optionally `[lines.NAME.trigger]`, `.gates`, `.release`,
-    `.training.METHOD`.
+    Layout: `[lines.NAME]` with `tenant`, and optionally `[lines.NAME.trigger]`, `.gates`, `.weights`,
+    `.release`, `.training.METHOD`.
     """
     try:
         document = tomllib.loads(path.read_text())
@@ -84,7 +97,7 @@ def _line(name: str, table: dict[str, Any]) -> LineConfig:
     where = f"lines.{name}"
     if "tenant" not in table:
         raise errors.InvalidField(f"{where}.tenant", "is missing", "name the tenant that owns the line")
-    known = {"tenant", "trigger", "gates", "release", "training"}
+    known = {"tenant", "trigger", "gates", "weights", "release", "training"}
     for key in table.keys() - known:
         raise errors.InvalidField(f"{where}.{key}", "is not a setting", f"use one of {', '.join(sorted(known))}")
     return LineConfig(
@@ -92,12 +105,27 @@ def _line(name: str, table: dict[str, Any]) -> LineConfig:
         tenant=table["tenant"],
         trigger=_section(TriggerConfig, table.get("trigger", {}), f"{where}.trigger"),
         gates=_section(GateConfig, table.get("gates", {}), f"{where}.gates"),
+        weights=_weights(table.get("weights", {}), f"{where}.weights"),
         release=_section(ReleaseConfig, table.get("release", {}), f"{where}.release"),
         training=table.get("training", {}),
     )
 
 
-_Section = TypeVar("_Section", TriggerConfig, GateConfig, ReleaseConfig)
+def _weights(table: dict[str, Any], where: str) -> WeightConfig:
+    raters = table.get("gold_raters", [])
+    if not isinstance(raters, list) or not all(isinstance(rater, str) and rater for rater in raters):
+        raise errors.InvalidField(f"{where}.gold_raters", f"is {raters!r}", "give a list of raters' ids")
+    config = _section(WeightConfig, {key: value for key, value in table.items() if key != "gold_raters"}, where)
+    if config.reliability_overlap < 0:
+        raise errors.InvalidField(
+            f"{where}.reliability_overlap", "is below 0", "give a number of votes, or 0 for never"
+        )
+    if not 1 <= config.propensity_cap < float("inf"):
+        raise errors.InvalidField(f"{where}.propensity_cap", f"is {config.propensity_cap}", "give 1 or more")
+    return dataclasses.replace(config, gold_raters=tuple(raters))
+
+
+_Section = TypeVar("_Section", TriggerConfig, GateConfig, WeightConfig, ReleaseConfig)
 
 
 def _section(kind: type[_Section], table: dict[str, Any], where: str) -> _Section:

@@ -21,9 +21,13 @@ class ScoreRequest:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Score:
-    """A reward in the model's own units (log-odds of a pair), or the reason there is none. Unscored is never zero."""
+    """A reward in the model's own units (log-odds of a pair), or the reason there is none. Unscored is never zero.
+
+    uncertainty: standard deviation of an ensemble's rewards, same units; None where the model has one head.
+    """
 
     outcome: float | str
+    uncertainty: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

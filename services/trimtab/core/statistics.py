@@ -1,6 +1,7 @@
 """Intervals for shares and differences; all at 95 % unless said."""
 
 import math
+from collections.abc import Sequence
 
 _Z95 = 1.959963984540054
 
@@ -24,4 +25,21 @@ def mean_interval(values: list[float], z: float = _Z95) -> tuple[float, float, f
     mean = math.fsum(values) / count
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     half = z * math.sqrt(variance / count)
+    return mean, mean - half, mean + half
+
+
+def clustered_interval(values: Sequence[float], clusters: Sequence[str], z: float = _Z95) -> tuple[float, float, float]:
+    """Mean and its interval (mean, lower, upper) where values of one cluster (a person) are not independent.
+
+    The variance is that of the clusters' sums of deviations, times G / (G - 1) for G clusters (Liang and Zeger 1986,
+    Biometrika 73:13). With one cluster the values are taken as independent; with one value nothing is known.
+    """
+    mean = math.fsum(values) / len(values)
+    if len(set(clusters)) < 2:
+        return mean_interval(list(values), z) if len(values) > 1 else (mean, -math.inf, math.inf)
+    sums: dict[str, float] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + value - mean
+    variance = math.fsum(part * part for part in sums.values()) * len(sums) / (len(sums) - 1) / len(values) ** 2
+    half = z * math.sqrt(variance)
     return mean, mean - half, mean + half

@@ -2,8 +2,10 @@
 
 On disk a reward model is an ordinary Hugging Face folder of `AutoModelForSequenceClassification` with one label, so any
 published one drops in and ours loads elsewhere. What is ours alone lies beside it: `hub.json` (the terms around the
-reward: slopes, intercepts, cutpoints and ties of each kind of feedback, the weight of the surprise) and, where the
-surprise is used, `reference/` (the frozen policy it is measured under).
+reward: slopes, intercepts, cutpoints and ties of each kind of feedback, the weight of the surprise, the pessimism),
+where the surprise is used `reference/` (the frozen policy it is measured under), where an ensemble of heads says how
+unsure the reward is `heads.safetensors` (`modeling.heads`), and where several models are combined into one score
+`combination.json` and `parts/` (`modeling.combining`).
 
 The score is read at the last real token, found by its length and never by its id: most chat models pad with the
 end-of-sequence token, and then "the last token that is no pad" is not the end of the answer. Called by the reward
@@ -22,7 +24,7 @@ import torch
 import transformers
 
 from trimtab.core import errors, scoring
-from trimtab.modeling import answers, loading, logprobs
+from trimtab.modeling import answers, combining, heads, loading, logprobs, plain_text
 
 HUB_FILE, REFERENCE_FOLDER = "hub.json", "reference"
 # Below this log-probability one token is not more surprising than another.
@@ -51,7 +53,8 @@ class Hub:
     """The terms around the reward r: P(thumb up) = sigma(slope r + intercept + surface's intercept).
 
     ties: Davidson's nu of comparisons, None where nobody ties. ranking_ties: delta of ties of 2, 3, ... answers in a
-    ranking. stars: by scale.
+    ranking. stars: by scale. pessimism: a score is the mean of the heads less so many of their standard deviations.
+    kinds: of feedback that it learned from. seen_until: when the newest of that was given, Unix seconds; 0: unknown.
     """
 
     slope: float = 1.0
@@ -61,24 +64,56 @@ class Hub:
     ties: float | None = None
     ranking_ties: list[float] = dataclasses.field(default_factory=list)
     stars: dict[str, Stars] = dataclasses.field(default_factory=dict)
+    pessimism: float = 0.0
+    kinds: list[str] = dataclasses.field(default_factory=lambda: ["pair", "edit"])
+    seen_until: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoadedReward:
-    """A reward model in eval mode. reference: the frozen policy of its surprise, if it uses one."""
+    """A reward model in eval mode.
+
+    reference: the frozen policy of its surprise, if it uses one. ensemble: its heads, if it has several. rule, others:
+    the models whose rewards are combined with its own, and how.
+    """
 
     model: Any
     tokenizer: Any
     profile: loading.ServingProfile = dataclasses.field(default_factory=loading.ServingProfile)
     hub: Hub = dataclasses.field(default_factory=Hub)
     reference: Any = None
+    ensemble: heads.Heads | None = None
+    rule: combining.Rule | None = None
+    others: tuple["LoadedReward", ...] = ()
+
+    @property
+    def encoder(self) -> answers.AnswerEncoder | plain_text.PairEncoder:
+        """How it reads: by its chat template, or, where it has none, as plain text."""
+        context = min(loading.context_tokens(self.model), self.tokenizer.model_max_length)
+        kind = plain_text.PairEncoder if self.tokenizer.chat_template is None else answers.AnswerEncoder
+        return kind(self.tokenizer, self.profile, context)
 
     def score(self, items: Sequence[scoring.ScoreItem], batch: int = 64) -> list[scoring.Score]:
         """A score for every item, or why there is none: it does not fit, cannot be read, or came out as no number.
 
+        Of an ensemble the mean less `pessimism` standard deviations, with that deviation beside it as uncertainty; of
+        several models what their rule makes of their scores, and none where one of them has none.
         batch: most answers in one forward pass. Sealed text and a refused conversation are reasons, not errors.
         """
-        encoder = answers.AnswerEncoder(self.tokenizer, self.profile, loading.context_tokens(self.model))
+        own = self._own_scores(items, batch)
+        if self.rule is None:
+            return own
+        of_part = (own, *(other.score(items, batch) for other in self.others))
+        return [_combined(self.rule, scores) for scores in zip(*of_part, strict=True)]
+
+    def of_criterion(self, name: str) -> "LoadedReward | None":
+        """The model of one criterion alone; None where there is none."""
+        parts = zip(self.rule.parts if self.rule else (), (self, *self.others), strict=False)
+        found = next((one for part, one in parts if part.name == name), None)
+        return None if found is None else dataclasses.replace(found, rule=None, others=())
+
+    def _own_scores(self, items: Sequence[scoring.ScoreItem], batch: int) -> list[scoring.Score]:
+        encoder = self.encoder
         outcomes: list[float | str] = []
         readable: list[answers.Answer] = []
         for item in items:
@@ -90,34 +125,42 @@ class LoadedReward:
             outcomes.append(encoded if isinstance(encoded, str) else math.nan)
             if not isinstance(encoded, str):
                 readable.append(encoded)
-        values = iter(self.score_answers(readable, batch))
-        scored = [next(values) if isinstance(outcome, float) else outcome for outcome in outcomes]
-        return [scoring.Score(value if _is_number(value) else _reason(value)) for value in scored]
+        measured = iter(self.measure(readable, batch))
+        return [
+            scoring.Score(outcome) if isinstance(outcome, str) else self._score(next(measured)) for outcome in outcomes
+        ]
 
     @torch.no_grad()
-    def score_answers(self, encoded: Sequence[answers.Answer], batch: int = 64) -> list[float]:
-        """Scores in order; NaN stays NaN. For callers that hold tokens of this model's tokenizer."""
-        scores = [math.nan] * len(encoded)
+    def measure(self, encoded: Sequence[answers.Answer], batch: int = 64) -> list["Measured"]:
+        """Mean and deviation of each answer's reward, in order; NaN stays NaN. Tokens are of this model's tokenizer."""
+        measured = [Measured(math.nan)] * len(encoded)
+        head = heads.head_of(self.model)
         for indices in logprobs.batches_by_length([len(one) for one in encoded], logprobs.FORWARD_POSITIONS, batch):
             chosen = [encoded[i] for i in indices]
-            values_B = scores_at_last(self.model, [one.tokens for one in chosen]).double()
+            features_B_D = heads.features_at_last(self.model, chosen)
+            means_B = head(features_B_D)[:, 0].double()
             if self.hub.surprise is not None:
-                values_B = values_B + surprise_term(self.hub.surprise, least_logprobs(self.reference, chosen))
-            for i, value in zip(indices, values_B.tolist(), strict=True):
-                scores[i] = value
-        return scores
+                means_B = means_B + surprise_term(self.hub.surprise, least_logprobs(self.reference, chosen))
+            deviations = [None] * len(chosen)
+            if self.ensemble is not None:
+                deviations = self.ensemble.disagreement(features_B_D).tolist()
+            for i, mean, deviation in zip(indices, means_B.tolist(), deviations, strict=True):
+                measured[i] = Measured(mean, deviation)
+        return measured
+
+    def _score(self, measured: "Measured") -> scoring.Score:
+        value = measured.mean - self.hub.pessimism * (measured.deviation or 0.0)
+        if not math.isfinite(value):
+            return scoring.Score("no number: the model's score is not finite")
+        return scoring.Score(value, measured.deviation)
 
 
-def scores_at_last(model: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """scores_B: the label's logit at each row's last token."""
-    ids_B_S = logprobs.right_padded(rows, model.device)
-    lengths_B = torch.tensor([len(row) for row in rows], device=model.device)
-    if not hasattr(model, "score"):  # an encoder: its head reads the whole row, given the mask
-        mask_B_S = torch.arange(ids_B_S.shape[1], device=model.device) < lengths_B.unsqueeze(1)
-        return model(input_ids=ids_B_S, attention_mask=mask_B_S.long()).logits[:, 0]  # type: ignore[no-any-return]
-    hidden_B_S_D = model.base_model(input_ids=ids_B_S, use_cache=False).last_hidden_state
-    last_B_D = hidden_B_S_D[torch.arange(len(rows), device=model.device), lengths_B - 1]
-    return model.score(last_B_D)[:, 0]  # type: ignore[no-any-return]
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measured:
+    """A reward as its heads see it. deviation: None where there is one head."""
+
+    mean: float
+    deviation: float | None = None
 
 
 @torch.no_grad()
@@ -145,6 +188,20 @@ def from_policy(policy: loading.LoadedPolicy) -> LoadedReward:
     return LoadedReward(model.eval(), tokenizer, policy.profile)
 
 
+def continued(reward: LoadedReward) -> LoadedReward:
+    """A copy to train on from: body and head as they are, none of the terms, which are of other feedback."""
+    return LoadedReward(copy.deepcopy(reward.model), reward.tokenizer, reward.profile)
+
+
+def is_reward_model(folder: pathlib.Path) -> bool:
+    """Whether a folder says of itself that it holds a classifier; a causal language model otherwise."""
+    try:
+        named = json.loads((folder / "config.json").read_text()).get("architectures") or []
+    except (OSError, ValueError, AttributeError):
+        return False
+    return any(str(name).endswith("ForSequenceClassification") for name in named)
+
+
 def load_reward_model(folder: pathlib.Path) -> LoadedReward:
     """Loads ours or any published reward model; ArtifactCorrupt says what is missing or refused."""
     loading.require_safetensors(folder)
@@ -159,15 +216,40 @@ def load_reward_model(folder: pathlib.Path) -> LoadedReward:
         raise errors.ArtifactCorrupt(f"{folder} has {model.config.num_labels} labels; a reward model has one.")
     hub = _load_hub(folder / HUB_FILE)
     reference = loading.load_policy(folder / REFERENCE_FOLDER).model if hub.surprise is not None else None
-    return LoadedReward(model.eval(), tokenizer, loading.load_profile(folder), hub, reference)
+    made = LoadedReward(
+        model.eval(), tokenizer, loading.load_profile(folder), hub, reference, heads.load(folder, model)
+    )
+    rule = combining.load(folder)
+    if rule is None:
+        return made
+    parts = folder / combining.PARTS_FOLDER
+    others = tuple(load_reward_model(parts / str(number)) for number in range(1, len(rule.parts)))
+    return dataclasses.replace(made, rule=rule, others=others)
 
 
 def save_reward_model(reward: LoadedReward, folder: pathlib.Path) -> None:
     """Writes a folder that `load_reward_model` loads, and without the hub's terms any other Hugging Face reader."""
     loading.save_policy(reward.model, reward.tokenizer, reward.profile, folder)
     (folder / HUB_FILE).write_text(json.dumps(dataclasses.asdict(reward.hub), indent=2, sort_keys=True) + "\n")
+    if reward.ensemble is not None:
+        heads.save(reward.ensemble, folder)
+    if reward.rule is not None:
+        combining.save(reward.rule, folder)
+    for number, other in enumerate(reward.others, start=1):
+        save_reward_model(other, folder / combining.PARTS_FOLDER / str(number))
     if reward.reference is not None:
         loading.save_policy(reward.reference, reward.tokenizer, reward.profile, folder / REFERENCE_FOLDER)
+
+
+def _combined(rule: combining.Rule, scores: Sequence[scoring.Score]) -> scoring.Score:
+    """One score of those of the rule's parts, in its order."""
+    values: dict[str, float] = {}
+    for part, score in zip(rule.parts, scores, strict=True):
+        if isinstance(score.outcome, str):
+            return score
+        values[part.name] = score.outcome
+    deviations = {part.name: score.uncertainty for part, score in zip(rule.parts, scores, strict=True)}
+    return scoring.Score(rule.score(values), rule.uncertainty(deviations))
 
 
 def _load_hub(path: pathlib.Path) -> Hub:
@@ -188,11 +270,3 @@ def _padding_id(tokenizer: Any) -> int | None:
         return int(tokenizer.pad_token_id)
     others = [token for token in tokenizer.all_special_ids if token != tokenizer.eos_token_id]
     return int(others[0]) if others else None
-
-
-def _is_number(value: float | str) -> bool:
-    return isinstance(value, float) and math.isfinite(value)
-
-
-def _reason(value: float | str) -> str:
-    return value if isinstance(value, str) else "no number: the model's score is not finite"

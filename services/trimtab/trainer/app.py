@@ -51,7 +51,7 @@ def build(config: settings.TrainerSettings) -> process.Process:
     )
     held = quarantines.Quarantines(topics_say, artifacts)
     trail = audits.Audits(database, log)
-    cutter = cuts.Cutter(database, publisher, link, held, config.per_rater)
+    cutter = cuts.Cutter(database, publisher, link, held, config.per_rater, configured=configured)
     worker = work.Worker(
         book=book,
         folder=config.state / "runs",

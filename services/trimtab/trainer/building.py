@@ -12,7 +12,7 @@ from trimtab.trainer import recipes, record
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.judging import evaluation, gates
 from trimtab.trainer.methods import ppo, sft
-from trimtab.trainer.reward import fitting
+from trimtab.trainer.reward import criteria
 from trimtab.trainer.steps import progress
 
 
@@ -42,8 +42,15 @@ class _Build:
         return record.Result((output,), {**figures, **judged})
 
     def reward_models(self, settings: recipes.RewardSettings) -> record.Result:
-        parent = loading.load_policy(self.started.input("parent"))
-        trained, figures = fitting.train_both(parent, self.dataset, settings, self.started.seed, self.report)
+        folder = self.started.input("parent")
+        is_reward = rewards.is_reward_model(folder)
+        parent = rewards.load_reward_model(folder) if is_reward else loading.load_policy(folder)
+        # a reward run's reward model is the incumbent that the new one is compared with
+        named = self.started.inputs.get("reward")
+        incumbent = rewards.load_reward_model(named) if named else None
+        trained, figures = criteria.train(
+            parent, self.dataset, settings, self.started.seed, self.report, incumbent=incumbent
+        )
         outputs = []
         for one in trained:
             output = self._output(one.kind.value, one.kind, one.gates)

@@ -11,6 +11,9 @@ tenant = "acme"
 examples = 50
 [lines.support.gates]
 win_rate = 0.6
+[lines.support.weights]
+reliability_overlap = 30
+gold_raters = ["ab12"]
 [lines.support.release]
 rule = "noninferior"
 margin = 0.02
@@ -32,6 +35,7 @@ def test_a_line_takes_what_is_said_and_the_defaults_for_the_rest(tmp_path):
     assert (line.name, line.tenant) == ("support", "acme")
     assert line.trigger == lines.TriggerConfig(examples=50)
     assert line.gates == lines.GateConfig(win_rate=0.6)
+    assert line.weights == lines.WeightConfig(reliability_overlap=30, gold_raters=("ab12",))
     assert line.release == lines.ReleaseConfig(rule="noninferior", margin=0.02, maturity_s=3)
     assert line.training == {"ppo": {"steps": 20, "learning_rate": 1e-4}}
 
@@ -50,6 +54,9 @@ def test_a_tenant_is_all_a_line_needs(tmp_path):
         ('[lines.a]\ntenant = "t"\n[lines.a.trigger]\nexamples = true', "lines.a.trigger.examples"),
         ('[lines.a]\ntenant = "t"\n[lines.a.trigger]\nexamples = 1.5', "lines.a.trigger.examples"),
         ('[lines.a]\ntenant = "t"\n[lines.a.release]\nrule = 1', "lines.a.release.rule"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.weights]\ngold_raters = "ab"', "lines.a.weights.gold_raters"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.weights]\npropensity_cap = 0.5', "lines.a.weights.propensity_cap"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.weights]\nreliability_overlap = -1', "lines.a.weights.reliability_overlap"),
         ("", "lines.toml"),
         ("[lines", "lines.toml"),
     ],

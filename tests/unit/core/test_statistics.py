@@ -49,3 +49,25 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         lower, upper = statistics.wilson_interval(votes, 60)
         covered += lower <= 0.7 <= upper
     assert 920 <= covered <= 975
+
+
+def test_clusters_of_one_give_the_plain_interval():
+    values = [0.3, -1.2, 2.5, 0.9]
+    assert statistics.clustered_interval(values, list("abcd")) == pytest.approx(statistics.mean_interval(values))
+    assert statistics.clustered_interval(values, ["a"] * 4) == statistics.mean_interval(values)
+    assert statistics.clustered_interval([0.5], ["a"]) == (0.5, -math.inf, math.inf)
+
+
+def test_people_who_say_the_same_thing_often_do_not_narrow_the_interval():
+    covered = narrow = 0
+    rng = random.Random(3)
+    for _ in range(400):
+        people = [rng.gauss(0, 1) for _ in range(30)]
+        values = [person + rng.gauss(0, 0.1) for person in people for _ in range(8)]
+        names = [str(number) for number in range(30) for _ in range(8)]
+        _, low, high = statistics.clustered_interval(values, names)
+        covered += low <= 0 <= high
+        _, low, high = statistics.mean_interval(values)
+        narrow += low <= 0 <= high
+    assert covered / 400 > 0.91
+    assert narrow / 400 < 0.65

@@ -6,15 +6,16 @@ set. What goes in and why is `trainer.data.cutting`; the folder's form is `train
 
 import pathlib
 import tempfile
-from collections.abc import Collection
+import types
+from collections.abc import Collection, Mapping
 
-from trimtab.core import errors, failpoints
+from trimtab.core import errors, failpoints, lines
 from trimtab.trainer.data import cutting, datasets, quarantines, store
 from trimtab.trainer.links import ledger_link, publishing
 
 
 class Cutter:
-    """per_rater: examples of one rater that a data set uses at most."""
+    """per_rater: examples of one rater that a data set uses at most. configured: how each line weighs them."""
 
     def __init__(
         self,
@@ -23,12 +24,15 @@ class Cutter:
         link: ledger_link.LedgerLink,
         held: quarantines.Quarantines,
         per_rater: int,
+        *,
+        configured: Mapping[str, lines.LineConfig] = types.MappingProxyType({}),
     ) -> None:
         self._database = database
         self._publisher = publisher
         self._ledger = link
         self._quarantines = held
         self._per_rater = per_rater
+        self._lines = configured
 
     def cut(self, tenant: str, line: str, arrival: int, owner: str) -> str:
         """The id of the data set of everything that had arrived by then, less what is in quarantine.
@@ -43,10 +47,11 @@ class Cutter:
             stored = store.examples_until(connection, tenant, line, arrival)
         if not stored:
             raise errors.InvalidField("spec.dataset_id", "is empty and the line has no examples", "name a data set")
-        cut = cutting.cut(stored, self._per_rater, held)
+        weighting = self._lines[line].weights if line in self._lines else lines.WeightConfig()
+        cut = cutting.cut(stored, self._per_rater, held, weighting)
         with tempfile.TemporaryDirectory() as scratch:
             folder = pathlib.Path(scratch)
-            card = datasets.write(folder, cut.examples, cut.members, cut.watermarks)
+            card = datasets.write(folder, cut.examples, cut.members, cut.watermarks, cut.weighting)
             failpoints.reach("trainer.cut.written")
             dataset_id = self._publisher.publish_dataset(tenant, line, folder, card)
             failpoints.reach("trainer.cut.published")

@@ -11,10 +11,11 @@ import json
 import types
 from collections.abc import Iterable, Mapping
 
-from trimtab.core import examples, feedback, ids, text
-from trimtab.trainer.data import datasets
+from trimtab.core import examples, feedback, ids, lines, text
+from trimtab.trainer.data import datasets, weights
 
 PER_RATER_LIMIT = 200
+_UNWEIGHTED = lines.WeightConfig(reliability_overlap=0)
 _GOOD_SIGNS = frozenset({feedback.SignalKind.COPY, feedback.SignalKind.ACCEPT})
 _TRAINS_REWARD = (
     examples.ThumbExample,
@@ -27,27 +28,33 @@ _TRAINS_REWARD = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cut:
-    """watermarks: the highest sequence looked at, by partition of the ledger's outbox."""
+    """watermarks: the highest sequence looked at, by partition of the ledger's outbox. weighting: its figures, by
+    split."""
 
     examples: list[datasets.DatasetExample]
     members: list[datasets.Member]
     watermarks: dict[str, int]
+    weighting: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def cut(
     stored: Iterable[examples.Example],
     per_rater: int = PER_RATER_LIMIT,
     quarantined: Mapping[str, str] = types.MappingProxyType({}),
+    weighting: lines.WeightConfig = _UNWEIGHTED,
 ) -> Cut:
     """The data set of these examples, all of one line.
 
     per_rater: at most so many examples of one rater are used. quarantined: why, by the ids of those left out.
+    weighting: how much those count that are used (`trainer.data.weights`).
     """
     everything = list(stored)
+    current = heads(everything)
     selection = _Selection(per_rater, quarantined)
-    for example in heads(everything):
+    for example in current:
         selection.judge(example)
-    return Cut(examples=selection.examples, members=selection.members, watermarks=_watermarks(everything))
+    figures = selection.weigh({example.id: example.propensity for example in current}, weighting)
+    return Cut(selection.examples, selection.members, _watermarks(everything), figures)
 
 
 def heads(stored: Iterable[examples.Example]) -> list[examples.Example]:
@@ -109,6 +116,33 @@ class _Selection:
             disposition = datasets.HELD_OUT if row.split == "held_out" else datasets.TRAINED
             self.members.append(datasets.Member(example.id, disposition))
 
+    def weigh(self, propensities: Mapping[str, float], config: lines.WeightConfig) -> dict[str, float]:
+        """Gives each example its weight, rejects those that weigh nothing for their rater; the figures.
+
+        Split by split: what is held out decides nothing, so not what it teaches of a rater either.
+        """
+        found: dict[str, float] = {}
+        figures: dict[str, float] = {}
+        splits: tuple[datasets.Split, ...] = ("train", "held_out")
+        for split in splits:
+            weighed = weights.weigh([row for row in self.examples if row.split == split], propensities, config)
+            found |= weighed.weights
+            figures |= {f"{split}_{name}": value for name, value in weighed.figures.items()}
+        self.examples = [
+            dataclasses.replace(row, weight=found.get(row.id, row.weight))
+            for row in self.examples
+            if found.get(row.id, 1.0) > 0
+        ]
+        self.members = [
+            datasets.Member(
+                one.example_id, datasets.REJECTED, "unreliable: on shared answers its rater errs like a coin"
+            )
+            if found.get(one.example_id, 1.0) == 0
+            else one
+            for one in self.members
+        ]
+        return figures
+
     def _reject(self, example: examples.Example, reason: str) -> None:
         self.members.append(datasets.Member(example.id, datasets.REJECTED, reason))
 
@@ -162,6 +196,8 @@ def _row(example: examples.Example) -> datasets.DatasetExample:
         prompt=prompt,
         surface=example.surface,
         rater=example.rater.id or example.context.session_hash.hex(),
+        criterion=example.criterion,
+        occurred_at=example.occurred_at.timestamp(),
     )
     match example.kind:
         case examples.ThumbExample(response=response, up=up):
@@ -189,5 +225,5 @@ def _row(example: examples.Example) -> datasets.DatasetExample:
 
 def _identity(row: datasets.DatasetExample) -> bytes:
     """What the rater said of which texts: all but where it comes from."""
-    said = dataclasses.replace(row, id="", split="train", surface="", strength=None)
+    said = dataclasses.replace(row, id="", split="train", surface="", strength=None, occurred_at=0.0)
     return hashlib.sha256(json.dumps(dataclasses.asdict(said)).encode()).digest()

@@ -51,6 +51,7 @@ class DatasetExample:
 
     prompt: turns {"role", "content"}, oldest first. rater: hex, the session's where the rater has no id of its own.
     strength: how much better, in (0, 1]; None when nobody was asked. weight: of its likelihood term, 1 is one vote.
+    criterion: what was judged; empty where nobody said. occurred_at: when it was given, Unix seconds; 0: unknown.
     """
 
     id: str
@@ -69,6 +70,8 @@ class DatasetExample:
     stars: int = 0
     scale: int = 0
     ranked: list[RankedText] = dataclasses.field(default_factory=list)
+    criterion: str = ""
+    occurred_at: float = 0.0
 
     @property
     def demonstrated(self) -> str:
@@ -114,12 +117,16 @@ def write(
     examples: Sequence[DatasetExample],
     members: Sequence[Member],
     watermarks: Mapping[str, int] | None = None,
+    weighting: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Writes the folder (made if absent) and returns its card. watermarks: highest sequence seen, by partition."""
+    """Writes the folder (made if absent) and returns its card.
+
+    watermarks: highest sequence seen, by partition. weighting: what the examples' weights follow from.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _write_lines(folder / EXAMPLES_FILE, [dataclasses.asdict(example) for example in examples])
     _write_lines(folder / MEMBERS_FILE, [dataclasses.asdict(member) for member in members])
-    card = _card(examples, members, watermarks or {})
+    card = _card(examples, members, watermarks or {}) | {"weighting": dict(weighting or {})}
     (folder / CARD_FILE).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
     return card
 

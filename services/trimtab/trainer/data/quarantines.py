@@ -55,12 +55,12 @@ class Quarantines:
             )
         return reasons
 
-    def check_reward(self, tenant: str, line: str, reward_id: str) -> None:
-        """InvalidField when no policy may be trained against this reward model."""
+    def check_reward(self, tenant: str, line: str, reward_id: str, field: str) -> None:
+        """InvalidField, of this field, when nothing may learn from this reward model."""
         for release_id, held in self._known.quarantines(tenant, line).items():
             if held.in_force and reward_id in held.reward_ids:
                 raise errors.InvalidField(
-                    "spec.reward_id",
+                    field,
                     f"names reward model {reward_id[:12]}, in quarantine since release {release_id} ended worse",
                     f"name another one, or let it go with `trimtab quarantine release {release_id}`",
                 )

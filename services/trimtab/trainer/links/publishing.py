@@ -62,7 +62,9 @@ class Publisher:
     def publish_result(self, run: runs.Run, result: Result) -> tuple[str, ...]:
         """The ids of the run's models, in the order of its outputs: published and announced, durably."""
         generation = self._generation(run.spec.tenant, run.spec.line)
-        parents = (run.spec.parent_id, run.spec.reference_id, run.spec.reward_id, run.spec.evaluation_reward_id)
+        # what a reward model is compared with has no part in what it is
+        reward_id = "" if run.spec.kind is runs.RunKind.REWARD else run.spec.reward_id
+        parents = (run.spec.parent_id, run.spec.reference_id, reward_id, run.spec.evaluation_reward_id)
         ids = []
         for output in result.outputs:
             draft = registry.ManifestDraft(

@@ -1,6 +1,7 @@
 """Settings of reward models."""
 
 import dataclasses
+import math
 
 from trimtab.trainer.recipes import base
 
@@ -32,10 +33,47 @@ class RewardSettings(base.RunSettings):
     # A kind with fewer examples than this, in either split, could not be judged and is left out; stars of scale S need
     # S - 1 times as many.
     minimum_examples: int = 16
+    # Heads of the ensemble on one body; 1: none. Four or five tell where the examples say little.
+    heads: int = 1
+    # A score is the heads' mean less so many of their standard deviations. Not of the model that judges.
+    pessimism: float = 0.0
+    # Share of the training split, its latest, that is kept from training and only measures calibration; 0: none.
+    recent_share: float = 0.0
+    # One model for each criterion, combined as a weighted sum of standardised rewards: "helpful:1, tone:0.5". An empty
+    # name is feedback that names none. Empty: one model of all feedback, whatever was judged.
+    criteria: str = ""
+    # The criterion that no other may outweigh, beside those above or one of them. Where its model's reward is below the
+    # threshold, the answer scores below every safe one.
+    safety: str = ""
+    safety_threshold: float = 0.0
 
     def check(self) -> None:
         base.RunSettings.check(self)
         base.positive(self, "epochs", "batch", "terms_lr", "surface_deviation", "rater_deviation", "minimum_examples")
-        base.not_negative(self, "strength_margin")
+        base.not_negative(self, "strength_margin", "pessimism")
         if not 0.5 < self.agreement <= 1:
             raise base.OutOfRange("agreement", self.agreement, "give a number above 0.5 and at most 1")
+        if self.heads != 1 and not 3 <= self.heads <= 64:
+            raise base.OutOfRange("heads", self.heads, "give 1 for none, or 3 to 64")
+        if self.pessimism and self.heads == 1:
+            raise base.OutOfRange("pessimism", self.pessimism, "give `heads` as well, or 0")
+        if not 0 <= self.recent_share <= 0.5:
+            raise base.OutOfRange("recent_share", self.recent_share, "give a number from 0 to 0.5")
+        if not math.isfinite(self.safety_threshold):
+            raise base.OutOfRange("safety_threshold", self.safety_threshold, "give a number")
+        if self.safety and not self.criteria:
+            raise base.OutOfRange("safety", self.safety, "give `criteria` as well")
+        self.weights_of_criteria()
+
+    def weights_of_criteria(self) -> dict[str, float]:
+        """The weight of each criterion that has a model of its own, in order; empty: one model of everything."""
+        weights: dict[str, float] = {}
+        for part in self.criteria.split(",") if self.criteria else ():
+            name, _, weight = part.strip().rpartition(":")
+            try:
+                weights[name.strip()] = float(weight)
+            except ValueError:
+                weights[name.strip()] = math.nan
+        if not all(math.isfinite(weight) for weight in weights.values()) or (weights and not any(weights.values())):
+            raise base.OutOfRange("criteria", self.criteria, 'give names with weights, as in "helpful:1, tone:0.5"')
+        return weights | ({self.safety: 0.0} if self.safety and self.safety not in weights else {})

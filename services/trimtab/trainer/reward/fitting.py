@@ -12,12 +12,15 @@ import dataclasses
 import itertools
 import random
 from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
 
 from trimtab.core import errors, models
-from trimtab.modeling import loading, logprobs, rewards
+from trimtab.modeling import heads, loading, logprobs, rewards
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding
-from trimtab.trainer.reward import hub, judging, labels, material, signals
+from trimtab.trainer.reward import calibration, ensembles, hub, incumbents, judging, labels, material, scores, signals
 from trimtab.trainer.steps import checkpoints, optim, progress
 
 
@@ -31,41 +34,60 @@ class TrainedReward:
     figures: dict[str, float]
 
 
+Parent = loading.LoadedPolicy | rewards.LoadedReward
+
+
 def train_both(
-    parent: loading.LoadedPolicy,
+    parent: Parent,
     dataset: datasets.Dataset,
     settings: recipes.RewardSettings,
     seed: int,
     report: progress.Progress,
+    *,
+    incumbent: rewards.LoadedReward | None = None,
+    criterion: str | None = None,
 ) -> tuple[list[TrainedReward], dict[str, float]]:
-    """The deciding and the evaluation reward model, and what was skipped. InvalidField when nothing can be judged."""
+    """The deciding and the evaluation reward model, and what was skipped. InvalidField when nothing can be judged.
+
+    incumbent: the reward model that the deciding one must not be worse than. criterion: learn from its feedback only.
+    """
     skipped = encoding.Skipped()
-    encoder = encoding.encoder_of(parent)
+    encoder = parent.encoder if isinstance(parent, rewards.LoadedReward) else encoding.encoder_of(parent)
+    dataset = _about(dataset, criterion, skipped)
     prepared = [material.prepare(encoder, dataset.of(split), settings, skipped) for split in ("train", "held_out")]
-    train, held_out = material.judged_kinds(prepared[0], prepared[1], settings.minimum_examples, skipped)
+    earlier, recent = material.latest(prepared[0], settings.recent_share)
+    train, held_out = material.judged_kinds(earlier, prepared[1], settings.minimum_examples, skipped)
     if not len(train):
         raise errors.InvalidField("dataset_id", _too_little(prepared, settings), "collect more feedback first")
+    recent = material.foreseen(recent, train)
     observed = signals.prepare(encoder, dataset.of("held_out", "signal"), skipped)
     least = None
     if settings.surprise:
-        others = held_out.answers() + [answer for item in observed for answer in item.answers]
-        least = hub.Least.of(parent.model, train.answers(), others)
+        others = [answer for item in (*held_out.items, *recent.items, *observed) for answer in item.answers]
+        least = hub.Least.of(_reference(parent), train.answers(), others)
     made = []
     for kind, seen, unseen in (
         (models.ModelKind.REWARD, train, held_out),
         (models.ModelKind.EVALUATION_REWARD, held_out, train),
     ):
-        reward, terms = fit(parent, seen, settings, seed=seed, report=report, least=least, kind=kind)
+        reward, terms = fit(
+            parent, seen, settings, seed=seed, report=report, least=least, kind=kind, criterion=criterion
+        )
         verdict = judging.judge(reward.model, terms, seen, unseen)
-        figures = verdict.figures
-        if kind is models.ModelKind.REWARD and observed:
-            figures = figures | signals.figures(observed, judging.rewards_of(reward.model, terms, observed))
-        made.append(TrainedReward(kind, reward, verdict.gates, figures))
+        gates, figures = verdict.gates, verdict.figures | judging.disagreement(reward, unseen)
+        if kind is models.ModelKind.REWARD:
+            figures |= calibration.of_recent(reward.model, terms, recent)
+            if observed:
+                figures |= signals.figures(observed, scores.rewards_of(reward.model, terms, observed))
+            if incumbent is not None:
+                compared = incumbents.compare(reward, incumbent, dataset.of("held_out"), settings)
+                gates, figures = gates + compared.gates, figures | compared.figures
+        made.append(TrainedReward(kind, reward, gates, figures))
     return made, skipped.figures()
 
 
 def fit(
-    parent: loading.LoadedPolicy,
+    parent: Parent,
     feedback: material.Feedback,
     settings: recipes.RewardSettings,
     *,
@@ -73,58 +95,139 @@ def fit(
     report: progress.Progress,
     least: hub.Least | None = None,
     kind: models.ModelKind = models.ModelKind.REWARD,
+    criterion: str | None = None,
 ) -> tuple[rewards.LoadedReward, hub.RewardTerms]:
     """A reward model from the parent's body, trained on all of this feedback."""
-    reward = rewards.from_policy(parent)
+    reward = _begun(parent)
     reward.model.get_input_embeddings().requires_grad_(settings.train_embeddings)
     terms = hub.RewardTerms(feedback, settings, least)
+    seed = encoding.seed_of(seed, kind.value, *([] if criterion is None else [criterion]))
+    ensemble = None
+    if settings.heads > 1:
+        drawn = encoding.seed_of(seed, "heads")
+        ensemble = ensembles.Ensemble(reward.model, settings.heads, len(feedback), drawn)
+    learner = Learner(reward, terms, ensemble, feedback, settings)
     steps = settings.epochs * -(-len(feedback) // settings.batch)
-    groups = [
-        *optim.groups_of(reward.model, settings),
-        *optim.groups_of(terms, dataclasses.replace(settings, optimizer="adamw", weight_decay=0.0), settings.terms_lr),
-    ]
-    optimizer = optim.Optimizer(settings, steps, groups)
-    carried = checkpoints.Carried({"reward": reward.model, "terms": terms}, {"reward": optimizer})
-    done = report.begin(f"{kind.value.replace('_', ' ')} model", steps, carried)
+    optimizer, carried = learner.begin(steps)
+    done = report.begin(_phase(kind, criterion), steps, carried)
     reward.model.train()
-    for batch in itertools.islice(_batches(feedback, settings, encoding.seed_of(seed, kind.value)), done, None):
-        loss = _accumulate(reward, terms, batch, len(feedback), settings)
+    for batch in itertools.islice(_batches(len(feedback), settings, seed), done, None):
+        loss = learner.accumulate(batch)
         norm = optimizer.step()
         optimizer.zero_grad()
         report.step({"loss_nats_per_example": loss, "gradient_norm": norm})
     reward.model.eval()
-    reference = parent.model if least is not None else None
-    return dataclasses.replace(reward, hub=terms.hub(), reference=reference), terms
+    found = learner.settled()
+    pessimism = settings.pessimism if kind is models.ModelKind.REWARD else 0.0
+    described = dataclasses.replace(terms.hub(), pessimism=pessimism)
+    reference = _reference(parent) if least is not None else None
+    return dataclasses.replace(reward, hub=described, reference=reference, ensemble=found), terms
 
 
-def _batches(feedback: material.Feedback, settings: recipes.RewardSettings, seed: int) -> Iterator[list[material.Item]]:
-    every = feedback.items
+@dataclasses.dataclass(frozen=True, slots=True)
+class Learner:
+    """What one fit moves, and the gradient of its steps."""
+
+    reward: rewards.LoadedReward
+    terms: hub.RewardTerms
+    ensemble: ensembles.Ensemble | None
+    feedback: material.Feedback
+    settings: recipes.RewardSettings
+
+    def begin(self, steps: int) -> tuple[optim.Optimizer, checkpoints.Carried]:
+        undecayed = dataclasses.replace(self.settings, optimizer="adamw", weight_decay=0.0)
+        modules = {"reward": self.reward.model, "terms": self.terms}
+        groups = [
+            *optim.groups_of(self.reward.model, self.settings),
+            *optim.groups_of(self.terms, undecayed, self.settings.terms_lr),
+        ]
+        if self.ensemble is not None:
+            modules["ensemble"] = self.ensemble
+            groups += optim.groups_of(self.ensemble, undecayed)
+        optimizer = optim.Optimizer(self.settings, steps, groups)
+        return optimizer, checkpoints.Carried(modules, {"reward": optimizer})
+
+    def accumulate(self, batch: Sequence[int]) -> float:
+        """Adds the gradient of the step's mean loss (likelihoods plus the step's share of the prior); the mean loss.
+
+        batch: numbers of the feedback's items.
+        """
+        every = self.feedback.items
+        weight = sum(every[i].weight for i in batch)
+        prior = self.terms.prior_penalty() / len(every)
+        prior.backward()  # type: ignore[no-untyped-call]
+        loss = prior.item()
+        sizes = [_positions(every[i]) for i in batch]
+        for indices in logprobs.batches_by_length(sizes, self.settings.micro_batch_positions):
+            part = sorted((batch[i] for i in indices), key=lambda number: labels.KINDS.index(every[number].label.kind))
+            term = self._loss(part) / weight
+            term.backward()  # type: ignore[no-untyped-call]
+            loss += term.item()
+        return loss
+
+    def _loss(self, numbers: Sequence[int]) -> torch.Tensor:
+        """Weighted sum over these items; of an ensemble the mean of its heads'."""
+        part = [self.feedback.items[i] for i in numbers]
+        encoded = [answer for item in part for answer in item.answers]
+        if self.ensemble is None:
+            return self.terms.loss(self.terms.of(self.reward.model, encoded), part)
+        features_B_D = heads.features_at_last(self.reward.model, encoded)
+        means_B = self.terms.added_to(heads.head_of(self.reward.model)(features_B_D)[:, 0], encoded)
+        rewards_K_B = self.ensemble.rewards(features_B_D, means_B)
+        shares_P_K = self.ensemble.shares_P_K[numbers]
+        losses = [
+            self.terms.loss(rewards_B, part, shares_P_K[:, k]) for k, rewards_B in enumerate(rewards_K_B.unbind())
+        ]
+        return torch.stack(losses).mean()
+
+    @torch.no_grad()
+    def settled(self) -> heads.Heads | None:
+        """The finished heads, if there is an ensemble; the model's own head is their mean."""
+        if self.ensemble is None:
+            return None
+        every = self.feedback.answers()
+        sums_D = torch.zeros(heads.head_of(self.reward.model).in_features, dtype=torch.float64)
+        for indices in logprobs.batches_by_length([len(one) for one in every], logprobs.FORWARD_POSITIONS):
+            features_B_D = heads.features_at_last(self.reward.model, [every[i] for i in indices])
+            sums_D += features_B_D.double().sum(dim=0)
+        return self.ensemble.settle(self.reward.model, sums_D, len(every))
+
+
+def _begun(parent: Parent) -> rewards.LoadedReward:
+    return rewards.continued(parent) if isinstance(parent, rewards.LoadedReward) else rewards.from_policy(parent)
+
+
+def _reference(parent: Parent) -> Any:
+    """The frozen policy that the surprise is measured under."""
+    if isinstance(parent, loading.LoadedPolicy):
+        return parent.model
+    if parent.reference is None:
+        raise errors.InvalidField(
+            "settings_json.surprise", "needs a policy and the parent is a reward model without one", "turn it off"
+        )
+    return parent.reference
+
+
+def _about(dataset: datasets.Dataset, criterion: str | None, skipped: encoding.Skipped) -> datasets.Dataset:
+    if criterion is None:
+        return dataset
+    kept = [one for one in dataset.examples if one.criterion == criterion]
+    skipped.count("of another criterion", len(dataset.examples) - len(kept))
+    return datasets.Dataset(kept)
+
+
+def _phase(kind: models.ModelKind, criterion: str | None) -> str:
+    name = f"{kind.value.replace('_', ' ')} model"
+    return name if criterion is None else f"{name} of {criterion or 'no criterion'}"
+
+
+def _batches(examples: int, settings: recipes.RewardSettings, seed: int) -> Iterator[list[int]]:
+    """Numbers of items: each epoch all of them, in an order of its own."""
     for epoch in range(settings.epochs):
-        order = list(range(len(every)))
+        order = list(range(examples))
         random.Random(encoding.seed_of(seed, epoch)).shuffle(order)
         for start in range(0, len(order), settings.batch):
-            yield [every[i] for i in order[start : start + settings.batch]]
-
-
-def _accumulate(
-    reward: rewards.LoadedReward,
-    terms: hub.RewardTerms,
-    batch: Sequence[material.Item],
-    examples: int,
-    settings: recipes.RewardSettings,
-) -> float:
-    """Adds the gradient of the step's mean loss (likelihoods plus the step's share of the prior); the mean loss."""
-    weight = sum(one.weight for one in batch)
-    prior = terms.prior_penalty() / examples
-    prior.backward()  # type: ignore[no-untyped-call]
-    loss = prior.item()
-    for indices in logprobs.batches_by_length([_positions(one) for one in batch], settings.micro_batch_positions):
-        part = material.in_order(batch[i] for i in indices)
-        rewards_B = terms.of(reward.model, [answer for item in part for answer in item.answers])
-        term = terms.loss(rewards_B, part) / weight
-        term.backward()  # type: ignore[no-untyped-call]
-        loss += term.item()
-    return loss
+            yield order[start : start + settings.batch]
 
 
 def _positions(one: material.Item) -> int:

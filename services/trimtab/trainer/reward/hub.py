@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from trimtab.modeling import answers, rewards
+from trimtab.modeling import answers, heads, rewards
 from trimtab.trainer import recipes
 from trimtab.trainer.reward import labels, likelihoods, material, terms
 
@@ -49,6 +49,8 @@ class RewardTerms(nn.Module):
         most_rated = collections.Counter(label.scale for label in of["rating"]).most_common(1)
         self.only_compares = compares and not of["thumb"] and not of["rating"]
         self.least = least
+        self._kinds: list[str] = [kind for kind in labels.KINDS if of[kind]]
+        self._seen_until = max((item.occurred_at for item in made_for.items), default=0.0)
         self._agreement = settings.agreement
         self.surprise = nn.Parameter(torch.zeros(()), requires_grad=least is not None)
         self.pairs, self.edits = terms.PairTerms(of["pair"]), terms.PairTerms([])
@@ -65,7 +67,10 @@ class RewardTerms(nn.Module):
 
     def of(self, model: Any, encoded: Sequence[answers.Answer]) -> torch.Tensor:
         """rewards_B of answers, with gradients."""
-        scores_B = rewards.scores_at_last(model, [one.tokens for one in encoded])
+        return self.added_to(heads.scores_at_last(model, encoded), encoded)
+
+    def added_to(self, scores_B: torch.Tensor, encoded: Sequence[answers.Answer]) -> torch.Tensor:
+        """rewards_B: the head's scores of these answers with the surprise, where it is used."""
         if self.least is None:
             return scores_B
         return scores_B + self.surprise * self.least.standardised(encoded).to(scores_B)
@@ -80,19 +85,24 @@ class RewardTerms(nn.Module):
         }
         return by_kind[kind]
 
-    def loss(self, rewards_B: torch.Tensor, items: Sequence[material.Item]) -> torch.Tensor:
+    def loss(
+        self, rewards_B: torch.Tensor, items: Sequence[material.Item], shares_P: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Weighted *sum* over items in the order of `material.in_order`, so that micro-batches add up.
 
         rewards_B: of their answers in turn. What is learned from, with margins, soft labels and the centre term.
+        shares_P: what the items' weights are multiplied by (a bootstrap's draws).
         """
         total = rewards_B.new_zeros(())
-        start = 0
+        start = first = 0
         for kind, group in itertools.groupby(items, key=lambda item: item.label.kind):
             members = list(group)
             end = start + sum(len(item.answers) for item in members)
-            loss_P = self._loss_of_kind(kind, rewards_B[start:end], members)
-            total = total + (loss_P * torch.tensor([item.weight for item in members])).sum()
-            start = end
+            weights_P = torch.tensor([item.weight for item in members])
+            if shares_P is not None:
+                weights_P = weights_P * shares_P[first : first + len(members)]
+            total = total + (self._loss_of_kind(kind, rewards_B[start:end], members) * weights_P).sum()
+            start, first = end, first + len(members)
         return total
 
     def _loss_of_kind(self, kind: labels.Kind, rewards_B: torch.Tensor, items: Sequence[material.Item]) -> torch.Tensor:
@@ -133,6 +143,8 @@ class RewardTerms(nn.Module):
                 str(scale): rewards.Stars(of_scale.log_slope.exp().item(), of_scale.cutpoints().tolist())
                 for scale, of_scale in sorted(self.ratings.scales.items())
             },
+            kinds=self._kinds,
+            seen_until=self._seen_until,
         )
 
 

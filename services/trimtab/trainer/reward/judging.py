@@ -10,16 +10,14 @@ difference is a coin (docs/decisions/0004). A kind that could not be judged was 
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from trimtab.core import models
-from trimtab.modeling import logprobs
-from trimtab.trainer.reward import baselines, hub, labels, material
+from trimtab.modeling import rewards
+from trimtab.trainer.reward import baselines, calibration, hub, labels, material, scores
 
-_BINS = 10
 _Z95 = 1.959963984540054
 
 
@@ -27,6 +25,26 @@ _Z95 = 1.959963984540054
 class Verdict:
     gates: tuple[models.GateFigure, ...]
     figures: dict[str, float]
+
+
+def disagreement(reward: rewards.LoadedReward, unseen: material.Feedback) -> dict[str, float]:
+    """How far an ensemble's heads are apart on unseen answers, and on those of pairs it orders wrongly and rightly."""
+    if reward.ensemble is None:
+        return {}
+    measured = reward.measure(unseen.answers())
+    deviations_B = torch.tensor([one.deviation for one in measured], dtype=torch.float64)
+    figures = {"disagreement": deviations_B.mean().item()}
+    counts = [len(item.answers) for item in unseen.items]
+    means_B = torch.tensor([one.mean for one in measured], dtype=torch.float64)
+    of: dict[bool, list[float]] = {True: [], False: []}
+    parts = zip(unseen.items, torch.split(means_B, counts), torch.split(deviations_B, counts), strict=True)
+    for item, means_K, deviations_K in parts:
+        if isinstance(item.label, labels.Pair) and not item.label.tie:
+            of[bool(means_K[0] > means_K[1])].append(deviations_K.mean().item())
+    for right, values in of.items():
+        if values:
+            figures[f"disagreement_where_{'right' if right else 'wrong'}"] = math.fsum(values) / len(values)
+    return figures
 
 
 @torch.no_grad()
@@ -38,7 +56,7 @@ def judge(model: Any, terms: hub.RewardTerms, seen: material.Feedback, unseen: m
         said = [item.label for item in unseen.of(kind)]
         if not said:
             continue
-        rewards_B = rewards_of(model, terms, unseen.of(kind))
+        rewards_B = scores.rewards_of(model, terms, unseen.of(kind))
         nll_P = terms.of_kind(kind).nll(rewards_B, said)
         words = baselines.bag_of_words([item.label for item in seen.of(kind)], said)
         constant = baselines.best_constant(said)
@@ -47,36 +65,10 @@ def judge(model: Any, terms: hub.RewardTerms, seen: material.Feedback, unseen: m
         right_P = terms.of_kind(kind).right(rewards_B, said)
         if right_P is not None:
             figures[f"{kind}_accuracy"] = right_P.mean().item()
-        chances_P = _chances(kind, terms, rewards_B, said)
-        if chances_P is not None:
-            figures[f"{kind}_calibration_error"] = calibration_error(*chances_P)
+        logits = calibration.logits_of(terms, rewards_B, said)
+        if logits is not None:
+            figures[f"{kind}_calibration_error"] = calibration.calibration_error(logits[0].sigmoid(), logits[1])
     return Verdict(tuple(gates), figures)
-
-
-@torch.no_grad()
-def rewards_of(model: Any, terms: hub.RewardTerms, items: Sequence[material.Item]) -> torch.Tensor:
-    """rewards_B in float64, of the items' answers in turn."""
-    every = [answer for item in items for answer in item.answers]
-    rewards_B = torch.zeros(len(every), dtype=torch.float64)
-    for indices in logprobs.batches_by_length([len(answer) for answer in every], logprobs.FORWARD_POSITIONS):
-        rewards_B[indices] = terms.of(model, [every[i] for i in indices]).double()
-    return rewards_B
-
-
-def _chances(
-    kind: labels.Kind, terms: hub.RewardTerms, rewards_B: torch.Tensor, said: Sequence[labels.Label]
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """(predicted_P, happened_P) of what either happens or does not; None for other kinds."""
-    thumbs = [label for label in said if isinstance(label, labels.Thumb)]
-    if thumbs:
-        logits_P = terms.thumbs.log_slope.exp() * rewards_B + terms.thumbs.intercepts(thumbs)
-        return logits_P.sigmoid(), torch.tensor([thumb.up for thumb in thumbs])
-    decided = [label for label in said if isinstance(label, labels.Pair)]
-    if decided:
-        gaps_P = (rewards_B[0::2] - rewards_B[1::2])[[not label.tie for label in decided]]
-        # which answer is named first means nothing: read with the one the model favours first
-        return gaps_P.abs().sigmoid(), gaps_P > 0
-    return None
 
 
 def _kind_gates(
@@ -111,10 +103,3 @@ def _kind_figures(kind: labels.Kind, nll_P: torch.Tensor, words: baselines.Line)
         f"{kind}_bag_of_words_nll": words.nll,
     }
     return figures if words.accuracy is None else figures | {f"{kind}_bag_of_words_accuracy": words.accuracy}
-
-
-def calibration_error(predicted_P: torch.Tensor, happened_P: torch.Tensor) -> float:
-    """Expected calibration error (Naeini et al. 2015): mean |share that happened - mean prediction| over ten bins."""
-    bins_P = (predicted_P * _BINS).long().clamp(max=_BINS - 1)
-    gaps_P = happened_P.double() - predicted_P.double()
-    return torch.zeros(_BINS, dtype=torch.float64).index_add(0, bins_P, gaps_P).abs().sum().item() / len(predicted_P)

@@ -8,23 +8,29 @@ import collections
 import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
-from trimtab.modeling import answers
+from trimtab.modeling import answers, plain_text
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.reward import labels
+
+Encoder = answers.AnswerEncoder | plain_text.PairEncoder
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Item:
     """A label with its texts as tokens, in its order. weight: of its likelihood term.
 
-    margin: of a pair, how far apart the two should be, in units of reward; 0 where no strength was given.
+    margin: of a pair, how far apart the two should be, in units of reward; 0 where no strength was given. id, rater,
+    occurred_at: of the example.
     """
 
     label: labels.Label
     answers: tuple[answers.Answer, ...]
     weight: float = 1.0
     margin: float = 0.0
+    id: str = ""
+    rater: str = ""
+    occurred_at: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ def in_order(items: Iterable[Item]) -> list[Item]:
 
 
 def prepare(
-    encoder: answers.AnswerEncoder,
+    encoder: Encoder,
     examples: Sequence[datasets.DatasetExample],
     settings: recipes.RewardSettings,
     skipped: encoding.Skipped,
@@ -68,7 +74,7 @@ def prepare(
             skipped.count(made)
         else:
             margin = settings.strength_margin * (example.strength or 0.0)
-            items.append(Item(label, made, example.weight, margin))
+            items.append(Item(label, made, example.weight, margin, example.id, example.rater, example.occurred_at))
     return Feedback(tuple(in_order(items)))
 
 
@@ -86,6 +92,32 @@ def label_of(example: datasets.DatasetExample) -> labels.Label | None:
             return labels.Ranking(tuple(one["response"] for one in ranked), tuple(one["rank"] for one in ranked))
         case _:
             return None
+
+
+def latest(feedback: Feedback, share: float) -> tuple[Feedback, Feedback]:
+    """(earlier, latest): this share of the items by when they were given, those of unknown time first, in order."""
+    by_time = sorted(range(len(feedback)), key=lambda i: feedback.items[i].occurred_at)
+    late = set(by_time[len(feedback) - round(share * len(feedback)) :])
+    earlier = tuple(item for i, item in enumerate(feedback.items) if i not in late)
+    return Feedback(earlier), Feedback(tuple(item for i, item in enumerate(feedback.items) if i in late))
+
+
+def foreseen(feedback: Feedback, by: Feedback) -> Feedback:
+    """The items of kinds, scales and ties that a model which learned from `by` has seen: it gives them a chance."""
+    seen = [item.label for item in by.items]
+    kinds = {label.kind for label in seen}
+    scales = {label.scale for label in seen if isinstance(label, labels.Rating)}
+    ties, largest = any(map(_is_tie, seen)), max(map(_tied, seen), default=1)
+    return Feedback(
+        tuple(
+            item
+            for item in feedback.items
+            if item.label.kind in kinds
+            and (not isinstance(item.label, labels.Rating) or item.label.scale in scales)
+            and (ties or not _is_tie(item.label))
+            and _tied(item.label) <= largest
+        )
+    )
 
 
 def judged_kinds(
@@ -177,7 +209,7 @@ def _identical(example: datasets.DatasetExample, label: labels.Label, seen: set[
     if len(label.texts) > 1 and len(set(label.texts)) == 1:
         return "identical answers"
     said = dataclasses.replace(label, surface="", rater="") if isinstance(label, labels.Thumb) else label
-    identity = (said, repr(example.prompt), example.rater or example.id)
+    identity = (said, repr(example.prompt), example.criterion, example.rater or example.id)
     if identity in seen:
         return "duplicate"
     seen.add(identity)
@@ -185,7 +217,7 @@ def _identical(example: datasets.DatasetExample, label: labels.Label, seen: set[
 
 
 def _encoded(
-    encoder: answers.AnswerEncoder, example: datasets.DatasetExample, label: labels.Label
+    encoder: Encoder, example: datasets.DatasetExample, label: labels.Label
 ) -> tuple[answers.Answer, ...] | str:
     """Its texts as tokens, or why one cannot be."""
     messages = encoding.messages_of(example.prompt)

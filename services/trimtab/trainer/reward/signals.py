@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import torch
 
-from trimtab.modeling import answers
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.reward import convex, labels, likelihoods, material
 
@@ -22,7 +21,7 @@ _Z95 = 1.959963984540054
 
 
 def prepare(
-    encoder: answers.AnswerEncoder, examples: Sequence[datasets.DatasetExample], skipped: encoding.Skipped
+    encoder: material.Encoder, examples: Sequence[datasets.DatasetExample], skipped: encoding.Skipped
 ) -> list[material.Item]:
     """Signals in tokens; as labels they are thumbs: up is a good sign."""
     items = []

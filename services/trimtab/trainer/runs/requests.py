@@ -20,6 +20,8 @@ from trimtab.trainer.runs import audits, runbook
 # Who acts when a request does not say.
 _OPERATOR = "operator"
 _POLICIES = frozenset({models.ModelKind.BASE, models.ModelKind.POLICY})
+# What a reward model may start from.
+_BODIES = _POLICIES | {models.ModelKind.REWARD}
 _KINDS: dict[str, frozenset[models.ModelKind]] = {
     "parent_id": _POLICIES,
     "reference_id": _POLICIES,
@@ -51,6 +53,11 @@ def check_training(configured: Mapping[str, lines.LineConfig]) -> None:
                 where = f"lines.{line.name}.training.{method}"
                 raise errors.InvalidField(where, "is no method of this version", f"use one of {', '.join(methods)}")
             merged_settings(line, runs.RunKind(method), "{}")
+
+
+def learned_from(kind: runs.RunKind) -> str:
+    """The field of a spec that names the reward model a run learns from; with its own a reward run only compares."""
+    return "parent_id" if kind is runs.RunKind.REWARD else "reward_id"
 
 
 class Requests:
@@ -137,7 +144,8 @@ class Requests:
             spec = dataclasses.replace(spec, reference_id=spec.parent_id)
         for field in _KINDS:
             self._check_input(spec, field)
-        self._quarantines.check_reward(spec.tenant, spec.line, spec.reward_id)
+        learned = learned_from(spec.kind)
+        self._quarantines.check_reward(spec.tenant, spec.line, getattr(spec, learned), f"spec.{learned}")
         return dataclasses.replace(spec, settings_json=settings_json)
 
     def _check_input(self, spec: runs.RunSpec, field: str) -> None:
@@ -149,8 +157,9 @@ class Requests:
         manifest = self._registry.manifest(model_id)
         if manifest.tenant != spec.tenant:
             raise errors.NotFound("artifact", model_id)
-        if manifest.kind not in _KINDS[field]:
-            wanted = " or ".join(sorted(kind.value for kind in _KINDS[field]))
+        kinds = _BODIES if (field, spec.kind) == ("parent_id", runs.RunKind.REWARD) else _KINDS[field]
+        if manifest.kind not in kinds:
+            wanted = " or ".join(sorted(kind.value for kind in kinds))
             raise errors.InvalidField(f"spec.{field}", f"names a {manifest.kind.value}", f"name a {wanted}")
 
 

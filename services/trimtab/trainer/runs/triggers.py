@@ -181,7 +181,15 @@ class Triggers:
         dataset_id = self._cutter.cut(
             cycle.tenant, cycle.line, cycle.cut_arrival, f"cycle {cycle.tenant}/{cycle.line}/{cycle.number}"
         )
-        spec = self._spec(line, cycle, runs.RunKind.REWARD, parent_id=cycle.anchor_id, dataset_id=dataset_id)
+        incumbent = self._known.incumbent(cycle.tenant, cycle.line)
+        spec = self._spec(
+            line,
+            cycle,
+            runs.RunKind.REWARD,
+            parent_id=cycle.anchor_id,
+            dataset_id=dataset_id,
+            reward_id=incumbent,
+        )
         self._queue(cycle, spec, CycleState.REWARD, "reward_run_id", dataset_id=dataset_id)
 
     def _after_reward(self, line: lines.LineConfig, cycle: Cycle) -> None:

@@ -18,7 +18,7 @@ from trimtab.core import errors, failpoints, lines, runs
 from trimtab.obs import logging, metrics
 from trimtab.trainer.data import cuts, quarantines
 from trimtab.trainer.links import publishing
-from trimtab.trainer.runs import jobs, runbook
+from trimtab.trainer.runs import jobs, requests, runbook
 
 _IDLE_S = 0.5
 _PROGRESS_EVERY_S = 0.2
@@ -128,7 +128,8 @@ class Worker:
 
     def _check_reward(self, run: runs.Run) -> None:
         """InvalidField when its reward model went into quarantine while it waited or trained."""
-        self._quarantines.check_reward(run.spec.tenant, run.spec.line, run.spec.reward_id)
+        field = requests.learned_from(run.spec.kind)
+        self._quarantines.check_reward(run.spec.tenant, run.spec.line, getattr(run.spec, field), f"spec.{field}")
 
     def _cut(self, run: runs.Run) -> str:
         """A data set of all the line's examples, for a run that was asked for without one."""

@@ -5,7 +5,7 @@ import dataclasses
 import datetime
 import random
 
-from trimtab.core import examples, feedback, ids, text
+from trimtab.core import examples, feedback, ids, lines, text
 from trimtab.trainer.data import cutting, datasets
 
 AT = datetime.datetime(2026, 11, 21, tzinfo=datetime.UTC)
@@ -195,3 +195,70 @@ def test_what_is_in_quarantine_is_left_out_with_its_reason_and_so_is_what_repeat
 def test_a_withdrawn_example_is_rejected_also_in_quarantine() -> None:
     cut = cutting.cut([thumb(1, withdrawn=True, kind=None)], quarantined={"example-001": "why"})
     assert disposition(cut, 1) == ("rejected", "withdrawn")
+
+
+def voted(number: int, item: int, rater: str, up: bool) -> examples.Example:
+    prompt = (text.Message(text.Role.USER, said(f"question {item}")),)
+    kind = examples.ThumbExample(said(f"answer {item}"), up=up)
+    return thumb(number, kind=kind, prompt=prompt, rater=feedback.Rater(id=rater), fold=0 if item >= 60 else 3)
+
+
+def shared_votes() -> list[examples.Example]:
+    """Three raters on 120 answers, half of them held out; one of them answers the other way where it trains."""
+    rng = random.Random(4)
+    truths = [rng.random() < 0.5 for _ in range(120)]
+    return [
+        voted(3 * item + place, item, rater, truth is not (rater == "dd" and item < 60))
+        for item, truth in enumerate(truths)
+        for place, rater in enumerate(("aa", "bb", "dd"))
+    ]
+
+
+def test_who_errs_like_a_coin_or_worse_is_left_out_and_the_held_out_split_does_not_decide_it() -> None:
+    cut = cutting.cut(shared_votes(), weighting=lines.WeightConfig(reliability_overlap=20))
+    trained = [one for one in cut.examples if one.split == "train"]
+    assert {one.rater for one in trained} == {"aa", "bb"}
+    assert {one.rater for one in cut.examples if one.split == "held_out"} == {"aa", "bb", "dd"}
+    why = "unreliable: on shared answers its rater errs like a coin"
+    assert disposition(cut, 2) == ("rejected", why)
+    assert sum(member.reason == why for member in cut.members) == 60
+    assert cut.weighting["train_thumb_reliability_least"] == 0.0
+    assert cut.weighting["held_out_thumb_reliability_least"] > 0.8
+
+
+def test_votes_that_nobody_shares_weigh_one_whatever_the_line_says() -> None:
+    plain = cutting.cut(mixed())
+    weighed = cutting.cut(mixed(), weighting=lines.WeightConfig())
+    assert weighed == plain
+    assert {one.weight for one in weighed.examples if one.kind not in {"signal"}} == {1.0}
+    assert weighed.weighting == {}
+
+
+def test_an_answer_that_was_seldom_shown_counts_more_up_to_the_cap() -> None:
+    stored = [thumb(number, propensity=0.1 if number == 3 else 1.0) for number in (3, 4, 5, 6)]
+    cut = cutting.cut(stored, weighting=lines.WeightConfig(propensity_cap=5.0))
+    found = {one.id[-3:]: one.weight for one in cut.examples}
+    assert found["003"] == 5 * found["004"]
+    assert sum(found.values()) == len(found)
+
+
+def test_what_was_judged_and_when_travels_with_the_example() -> None:
+    later = AT + datetime.timedelta(seconds=90)
+    both = [thumb(3, criterion="tone", occurred_at=later), thumb(4)]
+    assert [(one.criterion, one.occurred_at - AT.timestamp()) for one in cutting.cut(both).examples] == [
+        ("tone", 90.0),
+        ("", 0.0),
+    ]
+    same = {"rater": feedback.Rater(id="r"), "prompt": (text.Message(text.Role.USER, said("q")),)}
+    same["kind"] = examples.ThumbExample(said("a"), up=True)
+    stored = [
+        thumb(3, criterion="tone", **same),
+        thumb(6, criterion="safe", **same),
+        thumb(9, occurred_at=later, **same),
+    ]
+    assert [member.disposition for member in cutting.cut([*stored, thumb(12, **same)]).members] == [
+        "trained",
+        "trained",
+        "trained",
+        "rejected",
+    ]

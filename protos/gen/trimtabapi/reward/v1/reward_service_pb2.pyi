@@ -73,22 +73,31 @@ class Score(_message.Message):
 
     VALUE_FIELD_NUMBER: _builtins.int
     UNSCORED_FIELD_NUMBER: _builtins.int
+    UNCERTAINTY_FIELD_NUMBER: _builtins.int
     value: _builtins.float
     """Scalar reward r in the reward model's own units (log-odds of a pair)."""
     unscored: _builtins.str
     """Why there is no score. Never read as zero."""
+    uncertainty: _builtins.float
+    """Standard deviation of the ensemble's rewards, in units of the value; absent where the model has one head."""
     def __init__(
         self,
         *,
         value: _builtins.float = ...,
         unscored: _builtins.str = ...,
+        uncertainty: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "unscored", b"unscored", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_uncertainty", b"_uncertainty", "outcome", b"outcome", "uncertainty", b"uncertainty", "unscored", b"unscored", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "unscored", b"unscored", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uncertainty", b"_uncertainty", "outcome", b"outcome", "uncertainty", b"uncertainty", "unscored", b"unscored", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__uncertainty: _TypeAlias = _typing.Literal["uncertainty"]  # noqa: Y015
+    _WhichOneofArgType__uncertainty: _TypeAlias = _typing.Literal["_uncertainty", b"_uncertainty"]  # noqa: Y015
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["value", "unscored"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uncertainty) -> _WhichOneofReturnType__uncertainty | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___Score: _TypeAlias = Score  # noqa: Y015
