@@ -59,6 +59,7 @@ def build(config: settings.TrainerSettings) -> process.Process:
         publisher=publisher,
         cutter=cutter,
         held=held,
+        topics_say=topics_say,
         configured=configured,
         python=config.python,
         topics_known=topics_known,

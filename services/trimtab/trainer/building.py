@@ -10,7 +10,7 @@ from trimtab.core import models
 from trimtab.modeling import loading, rewards
 from trimtab.trainer import recipes, record
 from trimtab.trainer.data import datasets, encoding
-from trimtab.trainer.judging import evaluation, gates
+from trimtab.trainer.judging import evaluation, judging, sets
 from trimtab.trainer.methods import ppo, sft
 from trimtab.trainer.reward import criteria
 from trimtab.trainer.steps import progress
@@ -76,14 +76,28 @@ class _Build:
         self, policy: loading.LoadedPolicy, settings: recipes.PolicySettings
     ) -> tuple[tuple[models.GateFigure, ...], dict[str, float]]:
         """The candidate's gates and figures; none where the run was given no evaluation reward model."""
-        if "evaluation_reward" not in self.started.inputs:
+        started, inputs = self.started, self.started.inputs
+        if "evaluation_reward" not in inputs:
             return (), {}
-        reference = loading.load_policy(self.started.input("reference"))
-        judge = rewards.load_reward_model(self.started.input("evaluation_reward"))
+        # a run that needs no reference is judged against what it started from
+        reference_folder = inputs.get("reference", started.input("parent"))
+        came_from = started.input("parent")
+        compared = judging.Compared(
+            policy,
+            loading.load_policy(reference_folder),
+            None if came_from == reference_folder else loading.load_policy(came_from),
+            started.reference_is,
+        )
+        judges = evaluation.Judges(
+            rewards.load_reward_model(started.input("evaluation_reward")),
+            rewards.load_reward_model(inputs["reward"]) if "reward" in inputs else None,
+        )
+        own = [
+            judging.OwnSet(name, sets.read(started.input(one.role(name)) / sets.SET_FILE), one.at_least)
+            for name, one in started.judging.sets.items()
+        ]
         prompts = encoding.distinct_prompts(self.dataset.of("held_out"))
-        seed = encoding.seed_of(self.started.seed, "evaluation")
-        measured = evaluation.measure(policy, reference, judge, prompts, settings, seed=seed)
-        return gates.of_policy(measured, self.started.gates, settings.evaluation_minimum), measured.figures()
+        return judging.judge(compared, judges, prompts, own=own, thresholds=started.judging.gates, settings=settings)
 
     def _output(self, name: str, kind: models.ModelKind, passed_or_not: tuple[models.GateFigure, ...]) -> record.Output:
         return record.Output(f"{record.OUTPUTS}/{name}", kind, self.started.kind.value, passed_or_not)

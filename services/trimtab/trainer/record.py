@@ -6,6 +6,7 @@
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 from trimtab.core import errors, lines, models, runs
 
@@ -15,14 +16,48 @@ KNOWN_PROBLEM_EXIT = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class OwnSet:
+    """An evaluation set of the line's owner, as published; at_least: as in `core.lines`."""
+
+    dataset_id: str
+    at_least: float
+
+    @staticmethod
+    def role(name: str) -> str:
+        """What the set of this name is called among a run's inputs."""
+        return f"set {name}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judging:
+    """How the line's candidates are judged. anchor_id: of the line when the run was prepared; sets: by name."""
+
+    gates: lines.GateConfig
+    anchor_id: str = ""
+    sets: dict[str, OwnSet] = dataclasses.field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """As it stands in `started.json`, and with it in the manifest."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> "Judging":
+        """From `document`, or from one of those keys and others. KeyError or TypeError where it is none."""
+        sets = {name: OwnSet(**one) for name, one in document.get("sets", {}).items()}
+        return cls(lines.GateConfig(**document["gates"]), document.get("anchor_id", ""), sets)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Started:
-    """What a run depends on. inputs: folders by role (parent, reference, reward, evaluation_reward, dataset)."""
+    """What a run depends on. inputs: folders by role (parent, reference, reward, evaluation_reward, dataset, and those
+    of its own evaluation sets). reference_is: "anchor", "parent", or "reference" for any other policy."""
 
     kind: runs.RunKind
     seed: int
     settings_json: str
     inputs: dict[str, pathlib.Path]
-    gates: lines.GateConfig
+    judging: Judging
+    reference_is: str = "reference"
 
     def input(self, role: str) -> pathlib.Path:
         """The folder of one input; InvalidField when the run was not given it."""
@@ -55,12 +90,21 @@ def read(folder: pathlib.Path) -> Started:
     """The record of the run; ArtifactCorrupt when it is not one."""
     try:
         record = json.loads((folder / STARTED).read_text())
+        judging = Judging.of(record)
         return Started(
             kind=runs.RunKind(record["spec"]["kind"]),
             seed=int(record["spec"]["seed"]),
             settings_json=record["spec"]["settings_json"],
             inputs={role: pathlib.Path(path) for role, path in record["inputs"].items() if path},
-            gates=lines.GateConfig(**record["gates"]),
+            judging=judging,
+            reference_is=_reference_is(record["spec"], judging.anchor_id),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise errors.ArtifactCorrupt(f"{folder / STARTED} is no record of a run: {problem!r}.") from problem
+
+
+def _reference_is(spec: dict[str, Any], anchor_id: str) -> str:
+    reference, parent = spec.get("reference_id", ""), spec.get("parent_id", "")
+    if reference and reference == anchor_id:
+        return "anchor"
+    return "parent" if reference in ("", parent) else "reference"

@@ -113,6 +113,16 @@ def test_progress_and_metrics_are_told_and_a_rerun_starts_from_nothing(
     assert not (folder / "problem.txt").exists() and "policy/stale.safetensors" not in weights(folder)
 
 
+def test_a_run_without_a_reference_is_judged_against_its_parent_and_says_so(
+    inputs: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    record(tmp_path / "run", "sft", {role: path for role, path in inputs.items() if role != "reference"})
+    assert run(tmp_path / "run") == 0
+    (output,) = json.loads((tmp_path / "run" / "result.json").read_text())["outputs"]
+    names = [gate["name"] for gate in output["gates"]]
+    assert "kl_to_parent" in names and "kl_to_anchor" not in names and "win_rate_over_parent" not in names
+
+
 def test_without_an_evaluation_reward_model_there_are_no_gates(inputs: dict[str, str], tmp_path: pathlib.Path) -> None:
     without = {role: path for role, path in inputs.items() if role not in ("evaluation_reward", "reference")}
     record(tmp_path / "run", "sft", without)
@@ -144,7 +154,7 @@ def test_a_run_that_is_refused_says_why_in_a_sentence(
     assert sentence in said_about(tmp_path / "run")
 
 
-@pytest.mark.parametrize(("kind", "missing"), [("sft", "parent"), ("ppo", "reward"), ("sft", "reference")])
+@pytest.mark.parametrize(("kind", "missing"), [("sft", "parent"), ("ppo", "reward"), ("ppo", "reference")])
 def test_a_run_without_an_input_it_needs_names_it(
     kind: str, missing: str, inputs: dict[str, str], tmp_path: pathlib.Path
 ) -> None:

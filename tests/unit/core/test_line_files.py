@@ -14,6 +14,9 @@ win_rate = 0.6
 [lines.support.weights]
 reliability_overlap = 30
 gold_raters = ["ab12"]
+[lines.support.evaluation.refunds]
+file = "refunds.jsonl"
+at_least = 0.6
 [lines.support.release]
 rule = "noninferior"
 margin = 0.02
@@ -36,6 +39,7 @@ def test_a_line_takes_what_is_said_and_the_defaults_for_the_rest(tmp_path):
     assert line.trigger == lines.TriggerConfig(examples=50)
     assert line.gates == lines.GateConfig(win_rate=0.6)
     assert line.weights == lines.WeightConfig(reliability_overlap=30, gold_raters=("ab12",))
+    assert line.evaluation == {"refunds": lines.EvaluationSet(str(tmp_path / "refunds.jsonl"), 0.6)}
     assert line.release == lines.ReleaseConfig(rule="noninferior", margin=0.02, maturity_s=3)
     assert line.training == {"ppo": {"steps": 20, "learning_rate": 1e-4}}
 
@@ -51,6 +55,8 @@ def test_a_tenant_is_all_a_line_needs(tmp_path):
         ('[lines.a]\ntenant = "t"\ntennant = "t"', "lines.a.tennant"),
         ('[lines.a]\ntenant = "t"\n[lines.a.gates]\nwinrate = 1', "lines.a.gates.winrate"),
         ('[lines.a]\ntenant = "t"\n[lines.a.gates]\nwin_rate = "high"', "lines.a.gates.win_rate"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.evaluation.own]\nat_least = 1', "lines.a.evaluation.own.file"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.evaluation]\nown = "own.jsonl"', "lines.a.evaluation.own.file"),
         ('[lines.a]\ntenant = "t"\n[lines.a.trigger]\nexamples = true', "lines.a.trigger.examples"),
         ('[lines.a]\ntenant = "t"\n[lines.a.trigger]\nexamples = 1.5', "lines.a.trigger.examples"),
         ('[lines.a]\ntenant = "t"\n[lines.a.release]\nrule = 1', "lines.a.release.rule"),

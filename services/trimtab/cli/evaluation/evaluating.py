@@ -15,9 +15,10 @@ from typing import Any
 import trimtab_client
 from trimtab import registry
 from trimtab.cli import show
-from trimtab.cli.evaluation import evaluation_sets, measuring
+from trimtab.cli.evaluation import measuring
 from trimtab.cli.machine import artifacts, operating, platform, public
 from trimtab.core import completions, errors, files, models, scoring, text
+from trimtab.trainer.judging import sets
 from trimtab_client import errors as client_errors
 
 _AT_ONCE = 8
@@ -51,8 +52,8 @@ async def evaluate(state: pathlib.Path, asked: Asked, as_json: bool) -> None:
         raise errors.InvalidField("POLICY", "is missing", "name the policy that answers the prompts")
     layout = platform.Layout(state)
     layout.read_facts()
-    prompts = evaluation_sets.read_prompts(asked.prompts) if asked.prompts else []
-    preferences = evaluation_sets.read_preferences(asked.preferences) if asked.preferences else []
+    prompts = sets.read_prompts(asked.prompts) if asked.prompts else []
+    preferences = sets.read_preferences(asked.preferences) if asked.preferences else []
     screen = show.Screen(as_json)
     async with platform.doors(layout) as doors:
         judge = await _judge(layout, doors, asked.reward, needed=bool(preferences))
@@ -122,7 +123,7 @@ class _Evaluation:
         self._judge, self._seed = judge, seed
 
     async def on_prompts(
-        self, policies: Sequence[str], prompts: Sequence[evaluation_sets.Prompt]
+        self, policies: Sequence[str], prompts: Sequence[sets.Prompt]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Each policy answers each prompt once; the document of the results, and the answers by policy."""
         answers = {}
@@ -143,7 +144,7 @@ class _Evaluation:
         return document, {name: [dataclasses.asdict(one) for one in said] for name, said in answers.items()}
 
     async def on_preferences(
-        self, preferences: Sequence[evaluation_sets.Preference]
+        self, preferences: Sequence[sets.Preference]
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The reward model predicts each preference; the document of the results, and each prediction."""
         items = [
@@ -166,13 +167,13 @@ class _Evaluation:
         }
         return document, [dataclasses.asdict(one) for one in judged]
 
-    async def _answers(self, policy: str, prompts: Sequence[evaluation_sets.Prompt]) -> list[measuring.Answered]:
+    async def _answers(self, policy: str, prompts: Sequence[sets.Prompt]) -> list[measuring.Answered]:
         free = asyncio.Semaphore(_AT_ONCE)
         done = 0
         with self._screen.step(f"asking {_short(policy)} {len(prompts):,} prompts") as step:
             async with public.async_client(self._layout) as client:
 
-                async def ask(number: int, prompt: evaluation_sets.Prompt) -> measuring.Answered:
+                async def ask(number: int, prompt: sets.Prompt) -> measuring.Answered:
                     nonlocal done
                     async with free:
                         answered = await _answer(client, policy, prompt, self._seed + number)
@@ -183,7 +184,7 @@ class _Evaluation:
                 return await asyncio.gather(*(ask(number, prompt) for number, prompt in enumerate(prompts)))
 
     async def _scored(
-        self, prompts: Sequence[evaluation_sets.Prompt], answers: Sequence[measuring.Answered]
+        self, prompts: Sequence[sets.Prompt], answers: Sequence[measuring.Answered]
     ) -> list[measuring.Answered]:
         if not self._judge:
             return list(answers)
@@ -280,7 +281,7 @@ def _short(policy: str) -> str:
 
 
 async def _answer(
-    client: trimtab_client.AsyncTrimtab, policy: str, prompt: evaluation_sets.Prompt, seed: int
+    client: trimtab_client.AsyncTrimtab, policy: str, prompt: sets.Prompt, seed: int
 ) -> measuring.Answered:
     turns = [{"role": role, "content": content} for role, content in _turns(prompt.turns)]
     try:
@@ -293,7 +294,7 @@ async def _answer(
     return measuring.Answered(prompt.line, _FINISH[choice.finish_reason], choice.text, answer.completion_tokens)
 
 
-def _judged(one: evaluation_sets.Preference, chosen: scoring.Score, rejected: scoring.Score) -> measuring.Judged:
+def _judged(one: sets.Preference, chosen: scoring.Score, rejected: scoring.Score) -> measuring.Judged:
     why = next((score.outcome for score in (chosen, rejected) if isinstance(score.outcome, str)), "")
     return measuring.Judged(one.line, _value(chosen), _value(rejected), why)
 
@@ -317,7 +318,7 @@ class WordsLine:
 def bag_of_words(
     store: registry.Registry,
     reward_id: str,
-    preferences: Sequence[evaluation_sets.Preference],
+    preferences: Sequence[sets.Preference],
     judged: Sequence[measuring.Judged],
 ) -> WordsLine | None:
     """The line of the gates (`trainer.reward.baselines`), fitted to the decided pairs that the reward model was trained

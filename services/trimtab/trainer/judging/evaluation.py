@@ -1,9 +1,10 @@
-"""Measures a candidate policy against its reference on held-out prompts. Called by `trainer.job`, judged by
-`trainer.judging.gates`.
+"""Measures a candidate policy against its reference, and against the policy it came from, on fixed held-out prompts.
+Called by `trainer.building`, judged by `trainer.judging.gates`.
 
-Both answer every prompt once, each sampled as it would be served. The judge is the evaluation reward model, which never
-trained what it judges. The KL is measured on answers drawn from the candidate itself (temperature 1, untruncated): the
-sum of log p_candidate - log p_reference over an answer's tokens is an unbiased estimate, in nats per answer.
+Each answers every prompt once, sampled as it would be served. The judge is the evaluation reward model, which never
+trained what it judges. The KL is measured on answers drawn from the candidate itself, at temperature 1 and untruncated
+(where it is served so, on those same answers): the sum of log p_candidate - log p_reference over an answer's tokens is
+an unbiased estimate, in nats per answer.
 """
 
 import dataclasses
@@ -17,77 +18,134 @@ from trimtab.core import scoring, statistics, text
 from trimtab.modeling import decoder, loading, logprobs, rewards
 from trimtab.trainer import recipes
 from trimtab.trainer.data import encoding
-from trimtab.trainer.methods import rollouts
-
-# An answer repeats itself when fewer than this share of its runs of three words are different ones.
-_DISTINCT = 0.7
+from trimtab.trainer.judging import answering, lengths, sets, wording
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answers:
-    """Means over one policy's answers: tokens, share that repeats itself, evaluation reward of the judged ones."""
+    """Means over one policy's answers: tokens, share that repeats itself, evaluation reward of the judged ones, share
+    that is laid out or emphasised."""
 
     tokens: float
     repetition: float
     reward: float
+    formatted: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pair:
+    """Two policies' answers to one prompt. gain: evaluation reward of the candidate's minus the other's.
+
+    log_length_ratio: log of the candidate's tokens over the other's.
+    """
+
+    gain: float
+    log_length_ratio: float = 0.0
+
+    @property
+    def win(self) -> float:
+        """1, 0.5 (tie) or 0."""
+        return 0.5 * (1 + (self.gain > 0) - (self.gain < 0))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Measured:
-    """wins: per judged prompt 1, 0.5 (tie) or 0; kl_nats: per answer; unscored: prompts without a verdict."""
+    """By judged prompt. parent_pairs: against the policy the candidate came from; None where that is the reference.
 
-    wins: tuple[float, ...]
+    kl_nats: per answer. unscored: prompts without a verdict. training_wins: as the wins, by the reward model that
+    trained the candidate; agreement: whether the two models prefer the same answer. Both empty where none did.
+    """
+
+    pairs: tuple[Pair, ...]
     kl_nats: tuple[float, ...]
     unscored: int
     candidate: Answers
     reference: Answers
+    parent_pairs: tuple[Pair, ...] | None = None
+    training_wins: tuple[float, ...] = ()
+    agreement: tuple[float, ...] = ()
+
+    @property
+    def wins(self) -> tuple[float, ...]:
+        return tuple(pair.win for pair in self.pairs)
+
+    @property
+    def length_effect(self) -> lengths.LengthEffect | None:
+        return lengths.effect([one.gain for one in self.pairs], [one.log_length_ratio for one in self.pairs])
 
     def figures(self) -> dict[str, float]:
         """Everything, by name; NaN never: what was not measured is left out."""
         figures = {
-            "prompts_judged": float(len(self.wins)),
+            "prompts_judged": float(len(self.pairs)),
             "prompts_unscored": float(self.unscored),
             "response_tokens": self.candidate.tokens,
             "reference_response_tokens": self.reference.tokens,
             "repetition": self.candidate.repetition,
+            "formatted": self.candidate.formatted,
+            "reference_formatted": self.reference.formatted,
             "evaluation_reward": self.candidate.reward,
             "reference_evaluation_reward": self.reference.reward,
         }
-        if self.wins:
-            figures["win_rate"], figures["win_rate_low"], figures["win_rate_high"] = interval(self.wins)
-        if self.kl_nats:
-            figures["kl_nats"], figures["kl_nats_low"], figures["kl_nats_high"] = interval(self.kl_nats)
+        shares: dict[str, Sequence[float]] = {
+            "win_rate": self.wins,
+            "kl_nats": self.kl_nats,
+            "win_rate_over_parent": [pair.win for pair in self.parent_pairs or ()],
+            "training_win_rate": self.training_wins,
+            "reward_models_agree": self.agreement,
+        }
+        for name, values in shares.items():
+            if values:
+                figures[name], figures[f"{name}_low"], figures[f"{name}_high"] = interval(values)
+        if (effect := self.length_effect) is not None:
+            figures |= {
+                "reward_length_slope": effect.slope,
+                "reward_length_slope_low": effect.slope_low,
+                "reward_length_slope_high": effect.slope_high,
+                "gain_at_equal_length": effect.gain,
+                "gain_at_equal_length_low": effect.gain_low,
+                "gain_at_equal_length_high": effect.gain_high,
+            }
         return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judges:
+    """evaluation: decides. training: the reward model that trained the candidate, whose opinion is a figure."""
+
+    evaluation: rewards.LoadedReward
+    training: rewards.LoadedReward | None = None
 
 
 def measure(
     candidate: loading.LoadedPolicy,
     reference: loading.LoadedPolicy,
-    judge: rewards.LoadedReward,
-    prompts: Sequence[rollouts.Prompt],
+    judges: Judges,
+    prompts: Sequence[answering.Prompt],
     settings: recipes.PolicySettings,
     *,
-    seed: int,
+    parent: loading.LoadedPolicy | None = None,
 ) -> Measured:
-    """Answers of both to (some of) these prompts, judged."""
-    skipped = encoding.Skipped()
-    pool = rollouts.encode_prompts(candidate, prompts, skipped)
-    chosen = rollouts.choose(pool, min(settings.evaluation_prompts, len(pool)), encoding.seed_of(seed, "prompts"))
-    asked = [prompt.messages for prompt in chosen]
-    ours = _answer(candidate, asked, settings, encoding.seed_of(seed, "candidate"))
-    theirs = _answer(reference, asked, settings, encoding.seed_of(seed, "reference"))
-    our_scores, their_scores = _scores(judge, asked, ours), _scores(judge, asked, theirs)
-    both = [
-        (mine, other)
-        for mine, other in zip(our_scores, their_scores, strict=True)
-        if isinstance(mine, float) and isinstance(other, float)
-    ]
+    """Answers of all to the first of these prompts, judged. parent: None where it is the reference."""
+    policies = [candidate, reference, *([parent] if parent else [])]
+    asked = answering.fixed(answering.fitting(policies, prompts), settings.evaluation_prompts)
+    limit = settings.evaluation_max_tokens
+    turns = ("candidate", "reference", "parent")
+    said = [answering.as_served(policy, asked, limit, turn) for policy, turn in zip(policies, turns, strict=False)]
+    plain = answering.is_untruncated(candidate.profile)
+    drawn = said[0] if plain else answering.untruncated(candidate, asked, limit, "candidate")
+    scores = [_scores(judges.evaluation, asked, one) for one in said]
+    pairs, by_parent = (_pairs(said[0], said[i], scores[0], scores[i]) if i < len(said) else None for i in (1, 2))
+    judged = [number for number, pair in enumerate(pairs or ()) if pair is not None]
+    opinion = _opinion(judges, asked, said, pairs or [])
     return Measured(
-        wins=tuple(0.5 * (1 + (mine > other) - (mine < other)) for mine, other in both),
-        kl_nats=_kl_nats(candidate, reference, chosen, settings, encoding.seed_of(seed, "kl")),
-        unscored=len(asked) - len(both),
-        candidate=_summary(ours, [mine for mine, _ in both]),
-        reference=_summary(theirs, [other for _, other in both]),
+        pairs=tuple(pair for pair in pairs or () if pair is not None),
+        kl_nats=_kl_nats(candidate, reference, asked, drawn),
+        unscored=len(asked) - len(judged),
+        candidate=_summary(said[0], [scores[0][i] for i in judged]),
+        reference=_summary(said[1], [scores[1][i] for i in judged]),
+        parent_pairs=None if by_parent is None else tuple(pair for pair in by_parent if pair is not None),
+        training_wins=tuple(theirs for theirs, _ in opinion),
+        agreement=tuple(0.5 * (1 + (2 * theirs - 1) * (2 * ours - 1)) for theirs, ours in opinion),
     )
 
 
@@ -98,38 +156,60 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return statistics.mean_interval(list(values))
 
 
-def repeats_itself(answer: str) -> bool:
-    """Whether the answer says the same again and again. Fewer than eight words cannot."""
-    words = answer.lower().split()
-    if len(words) < 8:
-        return False
-    runs = list(zip(words, words[1:], words[2:], strict=False))
-    return len(set(runs)) < _DISTINCT * len(runs)
+@torch.no_grad()
+def _kl_nats(
+    candidate: loading.LoadedPolicy,
+    reference: loading.LoadedPolicy,
+    asked: Sequence[answering.Prompt],
+    drawn: Sequence[decoder.Decoded],
+) -> tuple[float, ...]:
+    """Each prompt's estimate, of answers drawn untruncated. The reference is given the prompt as it would be served."""
+    tokens, responses = answering.rendered(reference, asked), [one.token_ids for one in drawn]
+    rows = logprobs.response_logprobs(reference.model, tokens, responses)
+    return tuple(math.fsum(one.logprobs_raw) - row.double().sum().item() for one, row in zip(drawn, rows, strict=True))
 
 
-def _answer(
-    policy: loading.LoadedPolicy, asked: Sequence[rollouts.Prompt], settings: recipes.PolicySettings, seed: int
-) -> list[decoder.Decoded]:
-    """One answer to each prompt, sampled as the policy's profile says it is served."""
-    profile = policy.profile
-    skipped = encoding.Skipped()
-    requests = [
-        decoder.DecodeRequest(
-            prompt.tokens,
-            min(profile.max_tokens, settings.evaluation_max_tokens),
-            temperature=profile.temperature,
-            top_p=profile.top_p,
-            top_k=profile.top_k,
-            stop=profile.stop,
-            seed=encoding.seed_of(seed, number),
-        )
-        for number, prompt in enumerate(rollouts.encode_prompts(policy, asked, skipped))
+def win_rate_on(
+    candidate: loading.LoadedPolicy,
+    reference: loading.LoadedPolicy,
+    judge: rewards.LoadedReward,
+    prompts: Sequence[answering.Prompt],
+    limit: int,
+) -> tuple[float, ...]:
+    """The wins of the candidate over the reference on prompts of one's own; those without a verdict are left out."""
+    asked = answering.fitting((candidate, reference), prompts)
+    ours = answering.as_served(candidate, asked, limit, "candidate")
+    theirs = answering.as_served(reference, asked, limit, "reference")
+    pairs = _pairs(ours, theirs, _scores(judge, asked, ours), _scores(judge, asked, theirs))
+    return tuple(pair.win for pair in pairs if pair is not None)
+
+
+@torch.no_grad()
+def moved_towards(
+    candidate: loading.LoadedPolicy, reference: loading.LoadedPolicy, preferences: Sequence[sets.Preference]
+) -> tuple[float, ...]:
+    """For each preference 1 if the candidate makes the chosen answer likelier against the rejected one than the
+    reference does, 0.5 if neither, 0 if less likely; those that fit both only.
+
+    The sign of log pi(c) / pi_ref(c) - log pi(r) / pi_ref(r), which for the optimum of KL-regularised reward is that of
+    the reward's difference (Rafailov et al. 2023, arXiv:2305.18290, equation 5).
+    """
+    encoded = [
+        [[encoder.encode(one.turns, answer) for answer in (one.chosen, one.rejected)] for one in preferences]
+        for encoder in (encoding.encoder_of(candidate), encoding.encoder_of(reference))
     ]
-    return decoder.decode_all(policy.model, policy.tokenizer, requests)
+    fit = [i for i in range(len(preferences)) if not any(isinstance(one, str) for both in encoded for one in both[i])]
+    margins = []
+    for policy, answers in zip((candidate, reference), encoded, strict=True):
+        kept = [one for i in fit for one in answers[i] if not isinstance(one, str)]
+        rows = logprobs.response_logprobs(policy.model, [one.prompt for one in kept], [one.response for one in kept])
+        sums = [row.double().sum().item() for row in rows]
+        margins.append([chosen - rejected for chosen, rejected in zip(sums[::2], sums[1::2], strict=True)])
+    return tuple(Pair(ours - theirs).win for ours, theirs in zip(*margins, strict=True))
 
 
 def _scores(
-    judge: rewards.LoadedReward, asked: Sequence[rollouts.Prompt], decoded: Sequence[decoder.Decoded]
+    judge: rewards.LoadedReward, asked: Sequence[answering.Prompt], decoded: Sequence[decoder.Decoded]
 ) -> list[float | str]:
     items = [
         scoring.ScoreItem(messages, text.Text(answer.text)) for messages, answer in zip(asked, decoded, strict=True)
@@ -137,26 +217,41 @@ def _scores(
     return [score.outcome for score in judge.score(items)]
 
 
-@torch.no_grad()
-def _kl_nats(
-    candidate: loading.LoadedPolicy,
-    reference: loading.LoadedPolicy,
-    prompts: Sequence[rollouts.EncodedPrompt],
-    settings: recipes.PolicySettings,
-    seed: int,
-) -> tuple[float, ...]:
-    limit = min(candidate.profile.max_tokens, settings.evaluation_max_tokens)
-    drawn = rollouts.sample(candidate, prompts, 1, limit, seed)
-    tokens, responses = [prompt.tokens for prompt in prompts], [one.token_ids for one in drawn]
-    rows = logprobs.response_logprobs(reference.model, tokens, responses)
-    return tuple(math.fsum(one.logprobs_raw) - row.double().sum().item() for one, row in zip(drawn, rows, strict=True))
+def _pairs(
+    ours: Sequence[decoder.Decoded],
+    theirs: Sequence[decoder.Decoded],
+    our_scores: Sequence[float | str],
+    their_scores: Sequence[float | str],
+) -> list[Pair | None]:
+    """By prompt; None where one of the two has no score."""
+    return [
+        Pair(mine - other, math.log(len(one.token_ids) / len(two.token_ids)))
+        if isinstance(mine, float) and isinstance(other, float)
+        else None
+        for one, two, mine, other in zip(ours, theirs, our_scores, their_scores, strict=True)
+    ]
 
 
-def _summary(decoded: Sequence[decoder.Decoded], scores: Sequence[float]) -> Answers:
+def _opinion(
+    judges: Judges,
+    asked: Sequence[answering.Prompt],
+    said: Sequence[Sequence[decoder.Decoded]],
+    pairs: Sequence[Pair | None],
+) -> list[tuple[float, float]]:
+    """(win by the reward model that trained the candidate, win by the judge) of the prompts that both could score."""
+    if judges.training is None:
+        return []
+    ours, theirs = (_scores(judges.training, asked, one) for one in said[:2])
+    trained = _pairs(said[0], said[1], ours, theirs)
+    return [(one.win, pair.win) for one, pair in zip(trained, pairs, strict=True) if one and pair]
+
+
+def _summary(decoded: Sequence[decoder.Decoded], scores: Sequence[float | str]) -> Answers:
     return Answers(
         tokens=_mean([len(answer.token_ids) for answer in decoded]),
-        repetition=_mean([repeats_itself(answer.text) for answer in decoded]),
-        reward=_mean(scores),
+        repetition=_mean([wording.repeats_itself(answer.text) for answer in decoded]),
+        reward=_mean([score for score in scores if isinstance(score, float)]),
+        formatted=_mean([wording.is_formatted(answer.text) for answer in decoded]),
     )
 
 

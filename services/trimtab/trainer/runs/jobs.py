@@ -22,7 +22,7 @@ import subprocess
 from typing import Any
 
 from trimtab import registry
-from trimtab.core import errors, failpoints, files, lines, models, runs
+from trimtab.core import errors, failpoints, files, models, runs
 from trimtab.trainer import record
 from trimtab.trainer.links import publishing
 
@@ -52,22 +52,17 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
 
-    def prepare(self, run: runs.Run, gates: lines.GateConfig, artifacts: registry.Registry) -> None:
+    def prepare(self, run: runs.Run, judging: record.Judging, artifacts: registry.Registry) -> None:
         """Fetches and verifies the inputs and writes what the run depends on. A resumed run keeps its record."""
-        inputs = {
-            name: str(artifacts.fetch(model_id)) if (model_id := getattr(run.spec, field)) else None
-            for name, field in _INPUTS.items()
-        }
-        started = {
-            "run_id": run.id,
-            "spec": dataclasses.asdict(run.spec),
-            "inputs": inputs,
-            "gates": dataclasses.asdict(gates),
-        }
+        started = {"run_id": run.id, "spec": dataclasses.asdict(run.spec), **judging.document()}
         path = self.path / record.STARTED
         if path.exists():
             # Only where the artifacts lie may have changed: a run is a function of its first record.
-            started = {**json.loads(path.read_text()), "inputs": inputs}
+            started = json.loads(path.read_text())
+            judging = record.Judging.of(started)
+        ids = {name: getattr(run.spec, field) for name, field in _INPUTS.items()}
+        ids |= {record.OwnSet.role(name): one.dataset_id for name, one in judging.sets.items()}
+        started["inputs"] = {name: str(artifacts.fetch(one)) if one else None for name, one in ids.items()}
         files.replace(path, json.dumps(started, indent=1, sort_keys=True))
         failpoints.reach("trainer.run.prepared")
 
@@ -86,7 +81,7 @@ class RunFolder:
         try:
             started = _object(self.path / record.STARTED) or {}
             return publishing.Result(
-                started={"spec": started["spec"], "gates": started["gates"]},
+                started={"spec": started["spec"], **record.Judging.of(started).document()},
                 outputs=tuple(self._output(entry) for entry in table["outputs"]),
                 figures=_figures(table),
                 settings=table["settings"],

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from trimtab import registry
-from trimtab.core import clock, errors, lines, runs
+from trimtab.core import clock, errors, runs
+from trimtab.trainer import record
 from trimtab.trainer.runs import jobs
 
 _LOOK_EVERY_S = 0.2
@@ -70,9 +71,9 @@ def reproduce(
 
     WrongState when the job ends without a result; InvalidField when the models were published without their record.
     """
-    run, gates = _record(published[0])
+    run, judging = _record(published[0])
     folder = jobs.RunFolder(scratch)
-    folder.prepare(run, gates, artifacts)
+    folder.prepare(run, judging, artifacts)
     child = jobs.Child(folder, sys.executable)
     try:
         while (exit_code := child.wait(_LOOK_EVERY_S)) is None:
@@ -95,17 +96,17 @@ def reproduce(
     return Reproduction(run.id, tuple(files), tuple((name, then.get(name, ""), now.get(name, "")) for name in names))
 
 
-def _record(manifest: registry.Manifest) -> tuple[runs.Run, lines.GateConfig]:
-    """The run as it was asked for, and the thresholds of its gates."""
+def _record(manifest: registry.Manifest) -> tuple[runs.Run, record.Judging]:
+    """The run as it was asked for, and how its models were judged."""
     try:
         started = manifest.settings["started"]
         spec = runs.RunSpec(**{**started["spec"], "kind": runs.RunKind(started["spec"]["kind"])})
-        gates = lines.GateConfig(**started["gates"])
+        judging = record.Judging.of(started)
     except (KeyError, TypeError, ValueError) as problem:
         raise errors.InvalidField(
             "run", f"was published without the record it depended on ({problem!r})", "choose a later one"
         ) from problem
-    return runs.Run(manifest.run_id, spec, runs.RunState.RUNNING, clock.utc_now()), gates
+    return runs.Run(manifest.run_id, spec, runs.RunState.RUNNING, clock.utc_now()), judging
 
 
 def _compared(

@@ -16,8 +16,10 @@ from typing import TypeVar
 from trimtab import registry
 from trimtab.core import errors, failpoints, lines, runs
 from trimtab.obs import logging, metrics
+from trimtab.trainer import record
 from trimtab.trainer.data import cuts, quarantines
-from trimtab.trainer.links import publishing
+from trimtab.trainer.judging import sets
+from trimtab.trainer.links import known, publishing
 from trimtab.trainer.runs import jobs, requests, runbook
 
 _IDLE_S = 0.5
@@ -57,6 +59,7 @@ class Worker:
         publisher: publishing.Publisher,
         cutter: cuts.Cutter,
         held: quarantines.Quarantines,
+        topics_say: known.Known,
         configured: Mapping[str, lines.LineConfig],
         python: str,
         topics_known: threading.Event,
@@ -68,6 +71,7 @@ class Worker:
         self._publisher = publisher
         self._cutter = cutter
         self._quarantines = held
+        self._known = topics_say
         self._lines = configured
         self._python = python
         self._topics_known = topics_known
@@ -138,7 +142,7 @@ class Worker:
 
     def _train(self, run: runs.Run, folder: jobs.RunFolder, stop: threading.Event) -> publishing.Result:
         """The result of the run's job, started as often as it is killed while it gets on."""
-        folder.prepare(run, self._lines[run.spec.line].gates, self._registry)
+        folder.prepare(run, self._judging(run), self._registry)
         deaths, saved = 0, folder.last_saved()
         while True:
             child = jobs.Child(folder, self._python)
@@ -156,6 +160,15 @@ class Worker:
             if exit_code >= 0 or deaths >= _DEATHS:
                 raise _Ended(runs.RunState.FAILED, folder.problem(exit_code))
             _log.warning("the training process was killed; it goes on", run=run.id, signal=-exit_code, deaths=deaths)
+
+    def _judging(self, run: runs.Run) -> record.Judging:
+        line = self._lines[run.spec.line]
+        anchor_id, _ = self._known.anchor_and_live(run.spec.tenant, run.spec.line)
+        own = {
+            name: record.OwnSet(sets.publish(self._registry, given.file, line).id, given.at_least)
+            for name, given in line.evaluation.items()
+        }
+        return record.Judging(line.gates, anchor_id, own)
 
     def _watch(self, run: runs.Run, folder: jobs.RunFolder, child: jobs.Child, stop: threading.Event) -> int:
         """Relays the job's progress to the book until it ends; its exit code."""

@@ -1,14 +1,23 @@
-"""Prompt sets and preference sets that people bring to `trimtab eval`: JSON lines, read whole or refused by line."""
+"""Prompt sets and preference sets that people bring: JSON lines, read whole or refused by line. Needs no torch.
+
+Read by `trimtab eval`. Those that a line names in its configuration (`[lines.NAME.evaluation.SET]`) are published by
+`trainer.runs.worker`, so that a run depends on their content, and read again by its job.
+"""
 
 import dataclasses
 import json
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from trimtab.core import errors, text
+from trimtab import registry
+from trimtab.core import errors, lines, models, text
 
 _ROLES = {role.value for role in text.Role}
+# Of the published form: its file, and what `trimtab models list` calls how it was made.
+SET_FILE, METHOD = "set.jsonl", "evaluation set"
 _NAMED = 5
 _TURNS = 'give text, or a list of {"role", "content"} turns that ends with the user\'s'
 _Read = TypeVar("_Read")
@@ -46,6 +55,32 @@ def read_prompts(file: pathlib.Path) -> list[Prompt]:
 def read_preferences(file: pathlib.Path) -> list[Preference]:
     """Of {"prompt": text or turns, "chosen": text, "rejected": text} a line. InvalidField as above."""
     return _read(file, _preference)
+
+
+def read(file: pathlib.Path) -> list[Prompt] | list[Preference]:
+    """Of the kind that its first line is of. InvalidField as above."""
+    try:
+        first = next((line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()), "")
+    except (OSError, UnicodeDecodeError):
+        first = ""
+    return read_preferences(file) if '"chosen"' in first else read_prompts(file)
+
+
+def publish(store: registry.Registry, file: str, line: lines.LineConfig) -> registry.Manifest:
+    """Publishes a file that can be read as an artifact of the line; the same file, the same id."""
+    path = pathlib.Path(file)
+    count = len(read(path))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = pathlib.Path(scratch)
+        shutil.copyfile(path, folder / SET_FILE)
+        draft = registry.ManifestDraft(
+            kind=models.ModelKind.DATASET,
+            tenant=line.tenant,
+            line=line.name,
+            method=METHOD,
+            settings={"card": {"lines": count}},
+        )
+        return store.publish(folder, draft)
 
 
 def _read(file: pathlib.Path, read: Callable[[int, dict[str, Any]], _Read]) -> list[_Read]:

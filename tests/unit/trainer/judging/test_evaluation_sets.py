@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from trimtab.cli.evaluation import evaluation_sets
 from trimtab.core import errors, text
+from trimtab.trainer.judging import sets
 
 ASKED = (text.Message(text.Role.USER, text.Text("Where?")),)
 TURNS = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Where?"}]
@@ -22,15 +22,15 @@ def written(folder: pathlib.Path, *rows: Any) -> pathlib.Path:
 
 def test_prompts_are_text_or_turns_and_keep_their_line(tmp_path: pathlib.Path) -> None:
     file = written(tmp_path, {"prompt": "Where?"}, "", {"messages": TURNS}, {"prompt": TURNS})
-    first, second, third = evaluation_sets.read_prompts(file)
-    assert first == evaluation_sets.Prompt(1, ASKED)
+    first, second, third = sets.read_prompts(file)
+    assert first == sets.Prompt(1, ASKED)
     assert (second.line, third.line) == (3, 4)
     assert second.turns == third.turns == (text.Message(text.Role.SYSTEM, text.Text("Be kind.")), *ASKED)
 
 
 def test_preferences_are_read_with_their_line(tmp_path: pathlib.Path) -> None:
     file = written(tmp_path, {"prompt": "Where?", "chosen": "Here.", "rejected": "No."})
-    assert evaluation_sets.read_preferences(file) == [evaluation_sets.Preference(1, ASKED, "Here.", "No.")]
+    assert sets.read_preferences(file) == [sets.Preference(1, ASKED, "Here.", "No.")]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_bad_prompt_is_named_with_its_line_and_remedy(
     tmp_path: pathlib.Path, row: Any, problem: str, remedy: str
 ) -> None:
     with pytest.raises(errors.InvalidField) as refused:
-        evaluation_sets.read_prompts(written(tmp_path, {"prompt": "Where?"}, row))
+        sets.read_prompts(written(tmp_path, {"prompt": "Where?"}, row))
     said = str(refused.value)
     assert said.startswith("`set.jsonl line 2` ")
     assert problem in said
@@ -72,19 +72,19 @@ def test_a_bad_prompt_is_named_with_its_line_and_remedy(
 )
 def test_a_bad_preference_is_named_with_its_line(tmp_path: pathlib.Path, row: Any, problem: str) -> None:
     with pytest.raises(errors.InvalidField, match=r"set\.jsonl line 1") as refused:
-        evaluation_sets.read_preferences(written(tmp_path, row))
+        sets.read_preferences(written(tmp_path, row))
     assert problem in str(refused.value)
 
 
 def test_of_many_bad_lines_the_first_is_explained_and_the_others_numbered(tmp_path: pathlib.Path) -> None:
     rows = [{"prompt": "a"}, *[{"no": 1}] * 8]
     with pytest.raises(errors.InvalidField, match=r"line 2.*\(and 7 more: 3, 4, 5, 6, 7 …\)"):
-        evaluation_sets.read_prompts(written(tmp_path, *rows))
+        sets.read_prompts(written(tmp_path, *rows))
 
 
 def test_a_file_of_nothing_and_of_no_text_are_sentences(tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.InvalidField, match="holds no line; give one JSON object a line"):
-        evaluation_sets.read_prompts(written(tmp_path, "", " "))
+        sets.read_prompts(written(tmp_path, "", " "))
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     with pytest.raises(errors.InvalidField, match="name a UTF-8 file"):
-        evaluation_sets.read_prompts(tmp_path / "bytes")
+        sets.read_prompts(tmp_path / "bytes")
