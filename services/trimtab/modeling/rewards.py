@@ -174,16 +174,26 @@ def surprise_term(surprise: Surprise, least_B: torch.Tensor) -> torch.Tensor:
     return surprise.weight * (least_B - surprise.centre) / surprise.scale
 
 
-def from_policy(policy: loading.LoadedPolicy) -> LoadedReward:
-    """A reward model with the policy's body and a head of zeros: every score is 0 before it is trained."""
+def from_policy(policy: loading.LoadedPolicy, layers: int = 0) -> LoadedReward:
+    """A reward model with the policy's body and a head of zeros: every score is 0 before it is trained.
+
+    layers: how many of the body's first layers it keeps; 0: all. InvalidField when there are fewer.
+    """
     tokenizer = copy.deepcopy(policy.tokenizer)
     tokenizer.pad_token_id = _padding_id(tokenizer)
     config = copy.deepcopy(policy.model.config)
     config.num_labels = 1
     config.pad_token_id = tokenizer.pad_token_id
+    if layers > config.num_hidden_layers:
+        raise errors.InvalidField("body_layers", f"is {layers} of {config.num_hidden_layers} layers", "give fewer")
+    if layers:
+        config.num_hidden_layers = layers
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:layers]
     with torch.random.fork_rng(devices=[]):
         model = transformers.AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    model.base_model.load_state_dict(policy.model.base_model.state_dict())
+    kept, given = model.base_model.state_dict().keys(), policy.model.base_model.state_dict()
+    model.base_model.load_state_dict({name: given[name] for name in kept})
     torch.nn.init.zeros_(model.score.weight)
     return LoadedReward(model.eval(), tokenizer, policy.profile)
 

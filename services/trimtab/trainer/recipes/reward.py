@@ -28,6 +28,13 @@ class RewardSettings(base.RunSettings):
     rater_deviation: float = 0.5
     # Off: the input embeddings stay those of the parent, which leaves less to learn by heart from a thousand examples.
     train_embeddings: bool = True
+    # Off: the body stays as its parent made it and the head alone is fitted, at once, with a ridge chosen by cross-
+    # validation; `lr`, `epochs` and what else is about steps play no part. For a pretrained parent and a few thousand
+    # examples, which a model that trains all its weights learns by heart.
+    train_body: bool = True
+    # The parent's first layers that the reward model keeps; 0: all of them. Middle layers often know more of how good
+    # an answer is than the last, which are about the next word, and the model is smaller.
+    body_layers: int = 0
     # Adds one feature: the least log-probability of a token of the answer under the frozen parent, its weight learned.
     surprise: bool = False
     # A kind with fewer examples than this, in either split, could not be judged and is left out; stars of scale S need
@@ -50,7 +57,7 @@ class RewardSettings(base.RunSettings):
     def check(self) -> None:
         base.RunSettings.check(self)
         base.positive(self, "epochs", "batch", "terms_lr", "surface_deviation", "rater_deviation", "minimum_examples")
-        base.not_negative(self, "strength_margin", "pessimism")
+        base.not_negative(self, "strength_margin", "pessimism", "body_layers")
         if not 0.5 < self.agreement <= 1:
             raise base.OutOfRange("agreement", self.agreement, "give a number above 0.5 and at most 1")
         if self.heads != 1 and not 3 <= self.heads <= 64:

@@ -20,7 +20,18 @@ from trimtab.core import errors, models
 from trimtab.modeling import heads, loading, logprobs, rewards
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding
-from trimtab.trainer.reward import calibration, ensembles, hub, incumbents, judging, labels, material, scores, signals
+from trimtab.trainer.reward import (
+    calibration,
+    ensembles,
+    hub,
+    incumbents,
+    judging,
+    labels,
+    material,
+    probing,
+    scores,
+    signals,
+)
 from trimtab.trainer.steps import checkpoints, optim, progress
 
 
@@ -98,7 +109,7 @@ def fit(
     criterion: str | None = None,
 ) -> tuple[rewards.LoadedReward, hub.RewardTerms]:
     """A reward model from the parent's body, trained on all of this feedback."""
-    reward = _begun(parent)
+    reward = _begun(parent, settings)
     reward.model.get_input_embeddings().requires_grad_(settings.train_embeddings)
     terms = hub.RewardTerms(feedback, settings, least)
     seed = encoding.seed_of(seed, kind.value, *([] if criterion is None else [criterion]))
@@ -107,17 +118,12 @@ def fit(
         drawn = encoding.seed_of(seed, "heads")
         ensemble = ensembles.Ensemble(reward.model, settings.heads, len(feedback), drawn)
     learner = Learner(reward, terms, ensemble, feedback, settings)
-    steps = settings.epochs * -(-len(feedback) // settings.batch)
-    optimizer, carried = learner.begin(steps)
-    done = report.begin(_phase(kind, criterion), steps, carried)
-    reward.model.train()
-    for batch in itertools.islice(_batches(len(feedback), settings, seed), done, None):
-        loss = learner.accumulate(batch)
-        norm = optimizer.step()
-        optimizer.zero_grad()
-        report.step({"loss_nats_per_example": loss, "gradient_norm": norm})
-    reward.model.eval()
-    found = learner.settled()
+    features_B_D = None
+    if settings.train_body:
+        learner.train(_phase(kind, criterion), seed, report)
+    else:
+        features_B_D = learner.probe(_phase(kind, criterion), least, report)
+    found = learner.settled(features_B_D)
     pessimism = settings.pessimism if kind is models.ModelKind.REWARD else 0.0
     described = dataclasses.replace(terms.hub(), pessimism=pessimism)
     reference = _reference(parent) if least is not None else None
@@ -133,6 +139,30 @@ class Learner:
     ensemble: ensembles.Ensemble | None
     feedback: material.Feedback
     settings: recipes.RewardSettings
+
+    def train(self, phase: str, seed: int, report: progress.Progress) -> None:
+        """All weights, in steps."""
+        settings, feedback = self.settings, self.feedback
+        steps = settings.epochs * -(-len(feedback) // settings.batch)
+        optimizer, carried = self.begin(steps)
+        done = report.begin(phase, steps, carried)
+        self.reward.model.train()
+        for batch in itertools.islice(_batches(len(feedback), settings, seed), done, None):
+            loss = self.accumulate(batch)
+            norm = optimizer.step()
+            optimizer.zero_grad()
+            report.step({"loss_nats_per_example": loss, "gradient_norm": norm})
+        self.reward.model.eval()
+
+    def probe(self, phase: str, least: hub.Least | None, report: progress.Progress) -> torch.Tensor:
+        """The head alone, at once (`trainer.reward.probing`). features_B_D: of the answers."""
+        features_B_D = probing.read(self.reward.model, self.feedback.answers(), phase, report)
+        report.begin(phase, 1)
+        begun = probing.Begun(
+            self.reward, self.terms, self.ensemble, lambda: hub.RewardTerms(self.feedback, self.settings, least)
+        )
+        report.step(probing.fit(begun, features_B_D, self.feedback))
+        return features_B_D
 
     def begin(self, steps: int) -> tuple[optim.Optimizer, checkpoints.Carried]:
         undecayed = dataclasses.replace(self.settings, optimizer="adamw", weight_decay=0.0)
@@ -181,11 +211,13 @@ class Learner:
         return torch.stack(losses).mean()
 
     @torch.no_grad()
-    def settled(self) -> heads.Heads | None:
-        """The finished heads, if there is an ensemble; the model's own head is their mean."""
+    def settled(self, features_B_D: torch.Tensor | None) -> heads.Heads | None:
+        """The finished heads, if there is an ensemble; the model's own head is their mean. Reads features not given."""
         if self.ensemble is None:
             return None
         every = self.feedback.answers()
+        if features_B_D is not None:
+            return self.ensemble.settle(self.reward.model, features_B_D.sum(dim=0), len(every))
         sums_D = torch.zeros(heads.head_of(self.reward.model).in_features, dtype=torch.float64)
         for indices in logprobs.batches_by_length([len(one) for one in every], logprobs.FORWARD_POSITIONS):
             features_B_D = heads.features_at_last(self.reward.model, [every[i] for i in indices])
@@ -193,8 +225,14 @@ class Learner:
         return self.ensemble.settle(self.reward.model, sums_D, len(every))
 
 
-def _begun(parent: Parent) -> rewards.LoadedReward:
-    return rewards.continued(parent) if isinstance(parent, rewards.LoadedReward) else rewards.from_policy(parent)
+def _begun(parent: Parent, settings: recipes.RewardSettings) -> rewards.LoadedReward:
+    if isinstance(parent, loading.LoadedPolicy):
+        return rewards.from_policy(parent, settings.body_layers)
+    if settings.body_layers:
+        raise errors.InvalidField(
+            "settings_json.body_layers", "is for a policy and the parent is a reward model", "leave it out"
+        )
+    return rewards.continued(parent)
 
 
 def _reference(parent: Parent) -> Any:
