@@ -76,7 +76,7 @@ class Rewarded:
     answers: Sequence[rollouts.Rollout]
     mask_B_T: torch.Tensor
     old_B_T: torch.Tensor
-    kl_B_T: torch.Tensor
+    reference_B_T: torch.Tensor
     rewards_B_T: torch.Tensor
     weights_B_T: torch.Tensor | None
 
@@ -87,6 +87,11 @@ class Rewarded:
     @property
     def responses(self) -> list[tuple[int, ...]]:
         return [one.response for one in self.answers]
+
+    def kl_nats(self, estimator: str = "k1") -> float:
+        """KL to the reference, mean over the answers."""
+        kl_B_T = torch.where(self.mask_B_T, kl.ESTIMATORS[estimator](self.old_B_T, self.reference_B_T), 0.0)
+        return kl_B_T.sum(dim=1).mean().item()
 
     def row(self, table_B_T: torch.Tensor, i: int) -> torch.Tensor:
         return table_B_T[i, : len(self.answers[i].response)]
@@ -163,9 +168,10 @@ class Learner(abc.ABC):
         estimate = self._estimate(rewarded)
         used = range(len(rewarded.answers)) if estimate.used is None else estimate.used
         steps = [_step(rewarded, estimate, i) for i in used]
-        kl_nats = rewarded.kl_B_T.sum(dim=1).mean().item()
+        kl_nats = rewarded.kl_nats()
         figures = {
             "kl_nats": kl_nats,
+            "kl_k3_nats": rewarded.kl_nats("k3"),
             "beta": self.values["beta"],
             "answers": float(len(steps)),
             **_shares(steps),
@@ -234,7 +240,7 @@ class Learner(abc.ABC):
             answers=answers,
             mask_B_T=mask_B_T,
             old_B_T=old_B_T,
-            kl_B_T=kl_B_T,
+            reference_B_T=reference_B_T,
             rewards_B_T=advantages.assemble_rewards(scores_B, kl_B_T, mask_B_T, self.values["beta"]),
             weights_B_T=losses.truncated_weights(old_B_T, drawn_B_T, self._settings.importance_cap) if remote else None,
         )
