@@ -30,7 +30,7 @@ _FORKED.set_forkserver_preload(
         "transformers.models.llama.modeling_llama",
         *(
             f"trimtab.{name}"
-            for name in ("trainer.app", "trainer.methods.ppo", "trainer.reward.fitting", "trainer.methods.sft")
+            for name in ("trainer.app", "trainer.methods.on_policy", "trainer.reward.fitting", "trainer.methods.sft")
         ),
         *(f"trimtab.{name}.app" for name in ("feedback", "ledger", "policy", "rollout")),
     ]

@@ -12,6 +12,7 @@ from tests.faults import (
     test_log_killed,
     test_registry_killed,
     test_rollout_killed,
+    test_rollouts_killed,
     test_trainer_killed,
 )
 
@@ -24,6 +25,7 @@ MODULES = (
     test_log_killed,
     test_registry_killed,
     test_rollout_killed,
+    test_rollouts_killed,
     test_trainer_killed,
 )
 

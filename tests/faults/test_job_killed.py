@@ -19,7 +19,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # a target, so that the coefficient of the KL is carried from step to step
     "ppo": {"iterations": 4, "prompts": 3, "samples": 2, "max_tokens": 8, "kl_target": 0.01, "kl_horizon": 20.0},
 }
-STEPS = {"sft": 6, "reward": 6, "ppo": 4}
+SETTINGS |= {kind: {"iterations": 4, "prompts": 3, "samples": 2, "max_tokens": 8} for kind in ("a2c", "rloo", "grpo")}
+# the value head is carried too
+SETTINGS["a2c"]["critic"] = "joint"
+STEPS = {"sft": 6, "reward": 6, "ppo": 4, "a2c": 4, "rloo": 4, "grpo": 4}
 
 
 def make_inputs(folder: pathlib.Path) -> None:

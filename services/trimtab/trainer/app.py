@@ -4,7 +4,7 @@ A control plane: it never imports torch. Training runs in child processes (`trai
 
 Examples go `consumer` -> `store`; `triggers` starts cycles of them, which `cuts` and `runs` work off: `jobs` holds the
 child, `publishing` hands on what it made. People ask through `servicer` -> `requests`. Inside the child the order is
-`job` -> `sft`, `reward_model` or `ppo` -> `gates`. docs/concepts/training.md follows one cycle.
+`job` -> `building` -> `methods` or `reward` -> `judging`. docs/concepts/training.md follows one cycle.
 """
 
 import contextlib

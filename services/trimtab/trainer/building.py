@@ -4,16 +4,21 @@ Dispatched by `trainer.job`; the methods are in `trainer.methods` and `trainer.r
 """
 
 import dataclasses
+import os
 import pathlib
 
-from trimtab.core import models
+from trimtab.core import errors, models, text
 from trimtab.modeling import loading, rewards
+from trimtab.rpc import secrets
 from trimtab.trainer import recipes, record
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.judging import evaluation, judging, sets
-from trimtab.trainer.methods import ppo, sft
+from trimtab.trainer.methods import learner, on_policy, remote_rollouts, rollouts, sft
 from trimtab.trainer.reward import criteria
 from trimtab.trainer.steps import progress
+
+# The file of the internal token, in the environment of whoever asks another process for something.
+SECRETS_FILE = "TRIMTAB_SECRETS_FILE"
 
 
 def build(
@@ -66,11 +71,37 @@ class _Build:
         match settings:
             case recipes.SFTSettings():
                 return sft.train(policy, self.dataset, settings, seed, report)
-            case recipes.PPOSettings():
+            case recipes.OnPolicySettings():
                 reference = loading.load_policy(self.started.input("reference"))
                 reward = rewards.load_reward_model(self.started.input("reward"))
-                return ppo.train(policy, reference, reward, self.dataset, settings=settings, seed=seed, report=report)
+                started_from = learner.Models(policy, reference, reward)
+                return on_policy.train(
+                    started_from,
+                    self.dataset,
+                    settings=settings,
+                    seed=seed,
+                    report=report,
+                    sampler=self._sampler(settings),
+                )
         raise NotImplementedError(type(settings).__name__)
+
+    def _sampler(self, settings: recipes.OnPolicySettings) -> rollouts.Sampler | None:
+        """The policy process that draws the answers, where the run asks for one."""
+        if not settings.sampler:
+            return None
+        known = os.environ.get(SECRETS_FILE)
+        if not known:
+            raise errors.InvalidField(
+                "settings_json.sampler", f"needs the internal token and {SECRETS_FILE} is not set", "name its file"
+            )
+        return remote_rollouts.PolicyService(
+            address=settings.sampler,
+            token=secrets.load(pathlib.Path(known)).internal_token,
+            folder=self.folder,
+            context=text.Context(self.started.tenant, self.started.line),
+            iteration_of={self.started.parent_id: 0},
+            max_staleness=settings.max_staleness,
+        )
 
     def _judge(
         self, policy: loading.LoadedPolicy, settings: recipes.PolicySettings

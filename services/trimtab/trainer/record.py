@@ -50,7 +50,8 @@ class Judging:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Started:
     """What a run depends on. inputs: folders by role (parent, reference, reward, evaluation_reward, dataset, and those
-    of its own evaluation sets). reference_is: "anchor", "parent", or "reference" for any other policy."""
+    of its own evaluation sets). reference_is: "anchor", "parent", or "reference" for any other policy. parent_id: of
+    the policy it starts from; empty, like tenant and line, where nobody said it."""
 
     kind: runs.RunKind
     seed: int
@@ -58,6 +59,9 @@ class Started:
     inputs: dict[str, pathlib.Path]
     judging: Judging
     reference_is: str = "reference"
+    tenant: str = ""
+    line: str = ""
+    parent_id: str = ""
 
     def input(self, role: str) -> pathlib.Path:
         """The folder of one input; InvalidField when the run was not given it."""
@@ -98,6 +102,7 @@ def read(folder: pathlib.Path) -> Started:
             inputs={role: pathlib.Path(path) for role, path in record["inputs"].items() if path},
             judging=judging,
             reference_is=_reference_is(record["spec"], judging.anchor_id),
+            **{name: str(record["spec"].get(name, "")) for name in ("tenant", "line", "parent_id")},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise errors.ArtifactCorrupt(f"{folder / STARTED} is no record of a run: {problem!r}.") from problem

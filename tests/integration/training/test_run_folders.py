@@ -141,7 +141,6 @@ def said_about(folder: pathlib.Path) -> str:
 @pytest.mark.parametrize(
     ("kind", "settings", "sentence"),
     [
-        ("rloo", {}, "Training by rloo is part of the interface and not built yet"),
         ("dpo", {}, "Training by dpo is part of the interface and not built yet"),
         ("sft", {"epoch": 3}, "`settings_json.epoch` is not a setting"),
         ("ppo", {"clip": -1}, "`settings_json.clip` is -1"),

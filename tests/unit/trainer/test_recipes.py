@@ -11,7 +11,7 @@ from trimtab.core import errors, runs
 from trimtab.trainer import recipes
 
 
-@pytest.mark.parametrize("kind", [runs.RunKind.SFT, runs.RunKind.REWARD, runs.RunKind.PPO])
+@pytest.mark.parametrize("kind", list(recipes.METHODS))
 def test_nothing_said_gives_the_defaults_and_they_survive_the_round_trip(kind: runs.RunKind) -> None:
     defaults = recipes.parse(kind, "")
     assert recipes.parse(kind, "{}") == defaults
@@ -49,7 +49,30 @@ def test_a_wrong_setting_is_named(settings: str, field: str) -> None:
     assert refused.value.field == field
 
 
-@pytest.mark.parametrize("kind", ["rloo", "grpo", "a2c", "dpo", "kto"])
+@pytest.mark.parametrize(
+    ("kind", "settings", "field"),
+    [
+        ("ppo", {"kl_estimator": "k4"}, "kl_estimator"),
+        ("ppo", {"aggregation": "mean"}, "aggregation"),
+        ("ppo", {"critic": "none"}, "critic"),
+        ("ppo", {"dual_clip": 1.0}, "dual_clip"),
+        ("ppo", {"lam": 1.5}, "lam"),
+        ("a2c", {"clip": 0.2}, "clip"),
+        ("a2c", {"epochs": 2}, "epochs"),
+        ("rloo", {"samples": 1}, "samples"),
+        ("rloo", {"critic_lr": 1e-3}, "critic_lr"),
+        ("grpo", {"scale": "group"}, "scale"),
+        ("grpo", {"per_session": 0}, "per_session"),
+        ("grpo", {"sampler": "policy:9000", "iterations": 6, "max_staleness": 4}, "iterations"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_for_its_method_is_refused(kind: str, settings: object, field: str) -> None:
+    with pytest.raises(errors.InvalidField) as refused:
+        recipes.parse(runs.RunKind(kind), json.dumps(settings))
+    assert refused.value.field == f"settings_json.{field}"
+
+
+@pytest.mark.parametrize("kind", ["dpo", "kto", "pretrain"])
 def test_a_method_to_come_says_so(kind: str) -> None:
     with pytest.raises(errors.NotBuiltYet, match=f"Training by {kind} is part of the interface"):
         recipes.parse(runs.RunKind(kind), "{}")

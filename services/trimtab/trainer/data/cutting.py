@@ -196,6 +196,7 @@ def _row(example: examples.Example) -> datasets.DatasetExample:
         prompt=prompt,
         surface=example.surface,
         rater=example.rater.id or example.context.session_hash.hex(),
+        session=example.context.session_hash.hex(),
         criterion=example.criterion,
         occurred_at=example.occurred_at.timestamp(),
     )
@@ -225,5 +226,7 @@ def _row(example: examples.Example) -> datasets.DatasetExample:
 
 def _identity(row: datasets.DatasetExample) -> bytes:
     """What the rater said of which texts: all but where it comes from."""
-    said = dataclasses.replace(row, id="", split="train", surface="", strength=None, occurred_at=0.0)
+    said = dataclasses.replace(
+        row, id="", split="train", surface="", session="", strength=None, occurred_at=0.0
+    )
     return hashlib.sha256(json.dumps(dataclasses.asdict(said)).encode()).digest()

@@ -49,7 +49,8 @@ class DatasetExample:
         ranking         ranked, best first
         demonstration   response
 
-    prompt: turns {"role", "content"}, oldest first. rater: hex, the session's where the rater has no id of its own.
+    prompt: turns {"role", "content"}, oldest first. session: hex, of the conversation; empty where there was none.
+    rater: hex, the session's where the rater has no id of its own.
     strength: how much better, in (0, 1]; None when nobody was asked. weight: of its likelihood term, 1 is one vote.
     criterion: what was judged; empty where nobody said. occurred_at: when it was given, Unix seconds; 0: unknown.
     """
@@ -65,6 +66,7 @@ class DatasetExample:
     strength: float | None = None
     surface: str = ""
     rater: str = ""
+    session: str = ""
     weight: float = 1.0
     tie: bool = False
     stars: int = 0

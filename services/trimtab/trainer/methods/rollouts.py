@@ -1,17 +1,19 @@
 """Answers of the policy in training, with their scores: what on-policy methods learn from. Called by
-`trainer.methods.ppo`.
+`trainer.methods.on_policy`; `trainer.judging.evaluation` asks policies through the same functions.
 
-Drawn in process at temperature 1 from the whole distribution, so that the log-probabilities the sampler reports are
-those of the policy itself and need not be computed again. Every answer has a generator of its own, seeded by (run seed,
-iteration, prompt, sample): what is drawn depends on nothing else. An answer without a score is dropped and counted; no
-reward is invented for it.
+Drawn in process (`InProcess`) at temperature 1 from the whole distribution, so that the log-probabilities the sampler
+reports are those of the policy itself and need not be computed again. Every answer has a generator of its own, seeded
+by (run seed, iteration, prompt, sample): what is drawn depends on nothing else. `trainer.methods.remote_rollouts`
+asks a policy process instead. An answer without a score is dropped and counted; no reward is invented for it.
 """
 
+import collections
 import dataclasses
+import math
 import random
 import statistics
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from trimtab.core import completions, scoring, text
 from trimtab.modeling import decoder, loading, rewards
@@ -28,32 +30,82 @@ class EncodedPrompt:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Drawn:
+    """An answer as its sampler gives it; refused: why it cannot be used, if so.
+
+    token_ids: with the end-of-sequence token if it was generated (`ended`). logprobs: of each of them, under the
+    weights that drew them. staleness: iterations that those weights are behind the ones in training; None: the weights
+    are the ones in training, to the last bit.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    ended: bool
+    staleness: int | None = None
+    refused: str = ""
+
+
+class Sampler(Protocol):
+    """Where answers come from."""
+
+    def draw(
+        self, prompts: Sequence[EncodedPrompt], samples: int, max_tokens: int, *, iteration: int, seed: int
+    ) -> list[Drawn]:
+        """`samples` answers to each prompt, those of one prompt next to each other."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InProcess:
+    """Draws from the weights in training themselves."""
+
+    policy: loading.LoadedPolicy
+
+    def draw(
+        self, prompts: Sequence[EncodedPrompt], samples: int, max_tokens: int, *, iteration: int, seed: int
+    ) -> list[Drawn]:
+        return [
+            Drawn(one.text, one.token_ids, one.logprobs_raw, one.finish_reason is completions.FinishReason.STOP)
+            for one in sample(self.policy, prompts, samples, max_tokens, seed)
+        ]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Rollout:
-    """response: with the end-of-sequence token if it was generated (`ended`); logprobs: of each response token."""
+    """A scored answer. group: the place of its prompt in the iteration; the rest as in `Drawn`."""
 
     prompt: EncodedPrompt
     response: tuple[int, ...]
     logprobs: tuple[float, ...]
     score: float
     ended: bool
+    group: int = 0
+    staleness: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rollouts:
-    """The scored answers of an iteration; unscored: how many others there were."""
+    """The usable answers of an iteration; dropped: how many others there were, by reason. unscored: of those, the ones
+    that the reward model gave no number for.
+    """
 
     kept: tuple[Rollout, ...]
-    unscored: int
+    dropped: Mapping[str, int]
+    unscored: int = 0
 
     def figures(self) -> dict[str, float]:
         """Means over the answers. Entropy is estimated from the tokens drawn, in nats per token."""
         tokens = [value for one in self.kept for value in one.logprobs]
+        scores = [one.score for one in self.kept]
         return {
-            "score": statistics.fmean(one.score for one in self.kept),
+            "score": statistics.fmean(scores),
+            "score_deviation": statistics.pstdev(scores),
             "response_tokens": statistics.fmean(len(one.response) for one in self.kept),
             "missing_eos_share": statistics.fmean(not one.ended for one in self.kept),
             "entropy_nats_per_token": -statistics.fmean(tokens),
+            "staleness": statistics.fmean(one.staleness or 0 for one in self.kept),
             "unscored": float(self.unscored),
+            "dropped": float(sum(self.dropped.values())),
         }
 
 
@@ -93,28 +145,38 @@ def sample(
     return decoder.decode_all(policy.model, policy.tokenizer, requests)
 
 
-def collect(
-    policy: loading.LoadedPolicy,
-    reward: rewards.LoadedReward,
-    prompts: Sequence[EncodedPrompt],
-    *,
-    samples: int,
-    max_tokens: int,
-    seed: int,
+def scored(
+    drawn: Sequence[Drawn], prompts: Sequence[EncodedPrompt], samples: int, reward: rewards.LoadedReward
 ) -> Rollouts:
-    """Answers to the prompts, scored."""
-    decoded = sample(policy, prompts, samples, max_tokens, seed)
-    asked = [prompt for prompt in prompts for _ in range(samples)]
-    items = [scoring.ScoreItem(p.messages, text.Text(d.text)) for p, d in zip(asked, decoded, strict=True)]
-    kept = [
-        Rollout(
-            prompt=prompt,
-            response=answer.token_ids,
-            logprobs=answer.logprobs_raw,
-            score=score.outcome,
-            ended=answer.finish_reason is completions.FinishReason.STOP,
-        )
-        for prompt, answer, score in zip(asked, decoded, reward.score(items), strict=True)
-        if isinstance(score.outcome, float)
-    ]
-    return Rollouts(tuple(kept), unscored=len(asked) - len(kept))
+    """The answers of a draw that can be learned from, with their scores; the others by reason."""
+    dropped: collections.Counter[str] = collections.Counter()
+    usable: list[tuple[int, Drawn]] = []
+    for place, one in enumerate(drawn):
+        if reason := _unusable(one):
+            dropped[reason] += 1
+        else:
+            usable.append((place // samples, one))
+    items = [scoring.ScoreItem(prompts[group].messages, text.Text(one.text)) for group, one in usable]
+    kept = []
+    unscored = 0
+    for (group, one), score in zip(usable, reward.score(items), strict=True):
+        if isinstance(score.outcome, float):
+            kept.append(
+                Rollout(prompts[group], one.token_ids, one.logprobs, score.outcome, one.ended, group, one.staleness)
+            )
+        else:
+            dropped[f"unscored, {score.outcome.partition(':')[0]}"] += 1
+            unscored += 1
+    return Rollouts(tuple(kept), dict(dropped), unscored)
+
+
+def _unusable(one: Drawn) -> str:
+    if one.refused:
+        return one.refused
+    if not one.token_ids:
+        return "empty response"
+    if len(one.logprobs) != len(one.token_ids):
+        return "response without the log-probability of each token"
+    if not all(math.isfinite(value) for value in one.logprobs):
+        return "log-probability that is no number"
+    return ""

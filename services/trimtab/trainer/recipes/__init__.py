@@ -6,16 +6,30 @@ Standard library only: the service imports this. Larger models want learning rat
 """
 
 from trimtab.trainer.recipes.base import PolicySettings, RunSettings
-from trimtab.trainer.recipes.on_policy import PPOSettings
+from trimtab.trainer.recipes.on_policy import (
+    A2CSettings,
+    ClippedSettings,
+    CriticSettings,
+    GRPOSettings,
+    OnPolicySettings,
+    PPOSettings,
+    RLOOSettings,
+)
 from trimtab.trainer.recipes.parsing import METHODS, Method, Settings, parse
 from trimtab.trainer.recipes.reward import RewardSettings
 from trimtab.trainer.recipes.supervised import SFTSettings
 
 __all__ = [
     "METHODS",
+    "A2CSettings",
+    "ClippedSettings",
+    "CriticSettings",
+    "GRPOSettings",
     "Method",
+    "OnPolicySettings",
     "PPOSettings",
     "PolicySettings",
+    "RLOOSettings",
     "RewardSettings",
     "RunSettings",
     "SFTSettings",

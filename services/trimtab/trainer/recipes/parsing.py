@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from trimtab.core import errors, runs
 from trimtab.trainer.recipes import base, on_policy, reward, supervised
 
-Settings = supervised.SFTSettings | reward.RewardSettings | on_policy.PPOSettings
+Settings = supervised.SFTSettings | reward.RewardSettings | on_policy.OnPolicySettings
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -19,15 +19,20 @@ class Method:
     what: str
 
 
+_ON_POLICY = ("parent_id", "dataset_id", "reference_id", "reward_id")
+
 METHODS: dict[runs.RunKind, Method] = {
     runs.RunKind.SFT: Method(supervised.SFTSettings, ("parent_id", "dataset_id"), "a policy from demonstrations"),
     # Without a data set it gets one of all the line's examples, cut when it starts.
     runs.RunKind.REWARD: Method(reward.RewardSettings, ("parent_id",), "a reward model from feedback"),
     runs.RunKind.PPO: Method(
-        on_policy.PPOSettings,
-        ("parent_id", "dataset_id", "reference_id", "reward_id"),
-        "a policy from its own answers, a reward model and a critic",
+        on_policy.PPOSettings, _ON_POLICY, "a policy from its own answers, a reward model and a critic"
     ),
+    runs.RunKind.A2C: Method(on_policy.A2CSettings, _ON_POLICY, "the same, in plain steps without clipping"),
+    runs.RunKind.RLOO: Method(
+        on_policy.RLOOSettings, _ON_POLICY, "a policy from several answers to each prompt, each against the others"
+    ),
+    runs.RunKind.GRPO: Method(on_policy.GRPOSettings, _ON_POLICY, "the same, in units of the group's deviation"),
 }
 
 

@@ -2,9 +2,13 @@
 
 Estimators of KL(p || q) from a token drawn from p, with d = log p - log q (Schulman 2020, "Approximating KL
 divergence"): k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d. As values k1 and k3 are unbiased. As losses they are not what
-they seem: the expected gradient of k1 is 0, of k2 that of KL(p || q), of k3 that of KL(q || p). So the trainer puts k1
-into the reward, and k2 and k3 are figures.
+they seem: the expected gradient of k1 is 0, of k2 that of KL(p || q), of k3 that of KL(q || p). So the trainer puts the
+KL into the reward. There k1 is exact: E[k1 grad log p] is the gradient of KL(p || q). k2 and k3 leave out the gradient
+of the estimator itself, so they rest elsewhere; they are for those who come from verl or OpenRLHF with settings that
+work.
 """
+
+from collections.abc import Callable
 
 import torch
 
@@ -29,6 +33,9 @@ def k2(logprobs_N: torch.Tensor, reference_logprobs_N: torch.Tensor) -> torch.Te
 def k3(logprobs_N: torch.Tensor, reference_logprobs_N: torch.Tensor) -> torch.Tensor:
     ratios_N = capped_log_ratio(reference_logprobs_N, logprobs_N)
     return (ratios_N.exp() - 1 - ratios_N).clamp(max=_ESTIMATE_CAP)
+
+
+ESTIMATORS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"k1": k1, "k2": k2, "k3": k3}
 
 
 def adapted_coefficient(coefficient: float, kl: float, target: float, horizon: float, samples: int) -> float:

@@ -1,7 +1,7 @@
 """Optimizers, their learning rates over a run, and the one step that every method takes.
 
 The step is where a NaN stops: a gradient that is not finite changes no weight and is counted, and a run that keeps
-producing them ends. Shared by `trainer.methods.sft`, `trainer.reward.fitting` and `trainer.methods.ppo`.
+producing them ends. Shared by `trainer.methods` and `trainer.reward.fitting`.
 """
 
 import math

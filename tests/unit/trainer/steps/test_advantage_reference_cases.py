@@ -116,7 +116,74 @@ def test_a_log_ratio_of_19_does_not_overflow() -> None:
             assert torch.isfinite(terms).all() and terms.abs().max() <= 10.0
 
 
+@pytest.mark.parametrize("ratio", [-1000.0, 19.0, 1000.0])
+def test_the_gradient_of_every_estimator_is_finite_at_any_log_ratio(ratio: float) -> None:
+    for estimator in kl.ESTIMATORS.values():
+        logprobs = torch.tensor([0.0], requires_grad=True)
+        estimator(logprobs, logprobs.detach() - ratio).sum().backward()
+        assert logprobs.grad is not None and torch.isfinite(logprobs.grad).all()
+
+
 @pytest.mark.parametrize(("observed", "coefficient"), [(9.0, 0.201024), (5.7, 0.199744)])
 def test_adaptive_kl_reference_cases(observed: float, coefficient: float) -> None:
     adapted = kl.adapted_coefficient(0.2, observed, target=6.0, horizon=10_000, samples=256)
     assert adapted == pytest.approx(coefficient, abs=1e-12)
+
+
+def f64(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+FOUR = f64(1.0, 0.0, 0.5, 0.5)
+ONE_GROUP = torch.zeros(4, dtype=torch.long)
+
+
+def test_leave_one_out_reference_case_is_the_reward_less_the_mean_of_the_others() -> None:
+    found = advantages.leave_one_out(FOUR, ONE_GROUP)
+    torch.testing.assert_close(found, f64(2 / 3, -2 / 3, 0.0, 0.0), **EXACT)
+    others = [FOUR[torch.arange(4) != i].mean() for i in range(4)]
+    torch.testing.assert_close(found, FOUR - torch.stack(others), **EXACT)
+
+
+def test_group_normalised_reference_case_uses_bessel_s_deviation_and_a_ten_thousandth() -> None:
+    found = advantages.group_normalised(FOUR, ONE_GROUP)
+    torch.testing.assert_close(found, f64(1.224445, -1.224445, 0.0, 0.0), rtol=0, atol=5.1e-7)
+    torch.testing.assert_close(found[0], torch.tensor(0.5 / (math.sqrt(1 / 6) + 1e-4), dtype=torch.float64), **EXACT)
+
+
+def test_without_the_deviation_group_advantages_are_those_of_dr_grpo() -> None:
+    found = advantages.group_normalised(FOUR, ONE_GROUP, scale=False)
+    torch.testing.assert_close(found, f64(0.5, -0.5, 0.0, 0.0), **EXACT)
+
+
+BASELINES = {
+    "rloo": advantages.leave_one_out,
+    "grpo": advantages.group_normalised,
+    "dr. grpo": lambda rewards, groups: advantages.group_normalised(rewards, groups, scale=False),
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_groups_do_not_see_each_other_and_each_sums_to_zero_in_any_order(name: str) -> None:
+    baseline = BASELINES[name]
+    rewards, groups = f64(1.0, 9.0, 0.0, 7.0, 0.5, 0.5, 8.5), torch.tensor([0, 1, 0, 1, 0, 0, 1])
+    found = baseline(rewards, groups)
+    torch.testing.assert_close(found[groups == 0], baseline(FOUR, ONE_GROUP), **EXACT)
+    for group in (0, 1):
+        assert found[groups == group].sum().item() == pytest.approx(0.0, abs=1e-12)
+    order = torch.tensor([6, 2, 0, 5, 1, 4, 3])
+    torch.testing.assert_close(baseline(rewards[order], groups[order]), found[order], **EXACT)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_equal_rewards_and_an_answer_alone_have_no_advantage_and_no_nan(name: str) -> None:
+    found = BASELINES[name](f64(0.1, 0.1, 0.1, 5.0), torch.tensor([0, 0, 0, 2]))
+    assert found.abs().max() < 1e-11 and found[3] == 0.0
+
+
+def test_a_critic_that_knows_all_explains_all_and_one_that_knows_the_mean_nothing() -> None:
+    returns = f64(1.0, 2.0, 6.0)
+    assert advantages.explained_variance(returns, returns) == 1.0
+    assert advantages.explained_variance(torch.full_like(returns, 3.0), returns) == pytest.approx(0.0, abs=1e-12)
+    assert advantages.explained_variance(f64(6.0, 2.0, 1.0), returns) < 0
+    assert advantages.explained_variance(returns, torch.ones_like(returns)) == 0.0

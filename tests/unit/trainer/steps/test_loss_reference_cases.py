@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from trimtab.trainer.recipes import on_policy
 from trimtab.trainer.reward import likelihoods
 from trimtab.trainer.steps import losses
 
@@ -129,3 +130,54 @@ def test_token_mean_reference_case_and_any_split_of_the_batch() -> None:
     for split in range(1, 5):
         parts = losses.token_mean(terms[:split], 5) + losses.token_mean(terms[split:], 5)
         torch.testing.assert_close(parts, whole, **EXACT)
+
+
+FIVE, LENGTHS = f64(1.0, 1.0, 1.0, 1.0, 3.0), (4, 1)
+HOW = {on_policy.TOKEN_MEAN: 1.4, on_policy.SEQUENCE_MEAN: 2.0, on_policy.CONSTANT_LENGTH: 0.875}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_aggregation_reference_cases_whole_split_and_in_another_order(how: str) -> None:
+    whole = losses.Whole(tokens=5, answers=2, longest=4)
+    expected = torch.tensor(HOW[how], dtype=torch.float64)
+    torch.testing.assert_close(losses.aggregated(FIVE, LENGTHS, how, whole), expected, **EXACT)
+    parts = (FIVE[4:], (1,)), (FIVE[:4], (4,))
+    torch.testing.assert_close(sum(losses.aggregated(*part, how, whole) for part in parts), expected, **EXACT)
+
+
+def test_the_plain_policy_gradient_is_minus_the_advantage() -> None:
+    logprobs = f64(-1.0, -1000.0, -3.0).requires_grad_()
+    terms = losses.policy_gradient_loss(logprobs, f64(0.3, -1.2, 2.0))
+    terms.loss_N.sum().backward()
+    assert logprobs.grad is not None and not terms.clipped_N.any()
+    torch.testing.assert_close(logprobs.grad, f64(-0.3, 1.2, -2.0), **EXACT)
+
+
+def test_importance_weights_are_ratios_up_to_their_cap_and_finite_at_any_log_ratio() -> None:
+    trained, drawn = f64(math.log(0.3), math.log(0.9), -1000.0, 0.0), f64(math.log(0.6), math.log(0.3), 0.0, -1000.0)
+    weights = losses.truncated_weights(trained, drawn, cap=2.0)
+    torch.testing.assert_close(weights, f64(0.5, 2.0, math.exp(-20), 2.0), **EXACT)
+
+
+def test_capped_weights_let_the_expectation_under_the_sampler_be_that_under_the_policy() -> None:
+    """Where no ratio is above the cap: sum mu w f = sum pi f."""
+    sampler, policy, value = f64(0.5, 0.3, 0.2), f64(0.3, 0.4, 0.3), f64(1.0, -2.0, 5.0)
+    weights = losses.truncated_weights(policy.log(), sampler.log(), cap=2.0)
+    torch.testing.assert_close((sampler * weights * value).sum(), (policy * value).sum(), **EXACT)
+
+
+def test_the_effective_share_is_one_for_equal_weights_and_one_over_n_for_a_single_one() -> None:
+    assert losses.effective_share(f64(0.7, 0.7, 0.7)) == pytest.approx(1.0)
+    assert losses.effective_share(f64(1.0, 0.0, 0.0, 0.0)) == pytest.approx(0.25)
+    assert losses.effective_share(f64(2.0, 1.0)) == pytest.approx(0.9)
+    assert losses.effective_share(f64(0.0, 0.0)) == 0.0
+
+
+@pytest.mark.parametrize("ratio", [-1000.0, 1000.0])
+@pytest.mark.parametrize("advantage", [-1.0, 1.0])
+def test_the_clipped_loss_and_its_gradient_are_finite_at_any_log_ratio(ratio: float, advantage: float) -> None:
+    logprobs = torch.tensor([-3.0], requires_grad=True)
+    terms = losses.clipped_policy_loss(logprobs, logprobs.detach() - ratio, torch.tensor([advantage]), 0.2)
+    terms.loss_N.sum().backward()
+    assert torch.isfinite(terms.loss_N).all()
+    assert logprobs.grad is not None and torch.isfinite(logprobs.grad).all()

@@ -1,0 +1,154 @@
+"""Answers that a policy process draws for a run, over gRPC: the other source of `trainer.methods.rollouts`.
+
+A policy process serves one policy for life, so what it draws with stays behind as training goes on: its staleness is
+counted in iterations and bounded. Its number format may differ as well. `trainer.methods.learner` corrects for both.
+
+What came over the wire cannot be drawn again to the last bit, so an iteration's answers are written into the run
+folder, whole and durable, before anything is learned from them; a resumed run reads them there and asks nobody:
+
+    rollouts/12.json    the answers of iteration 12 in the order asked for, refused ones with their reason
+"""
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import trimtab_client
+from trimtab.core import completions, errors, failpoints, files, text
+from trimtab.trainer.data import encoding
+from trimtab.trainer.methods import rollouts
+from trimtab.wire import calls
+
+FOLDER = "rollouts"
+# Requests under way at once; a policy process queues what it cannot batch.
+_AT_ONCE = 16
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PolicyService:
+    """A policy process as a sampler.
+
+    folder: of the run. context: tenant and line that the process's own records get; the texts are not kept there.
+    iteration_of: at which iteration of this run a policy id was what is in training, for those it ever was.
+    ready_s: how long it is waited for, if it is just starting; timeout_s: for one completion.
+    """
+
+    address: str
+    token: str
+    folder: pathlib.Path
+    context: text.Context
+    iteration_of: Mapping[str, int]
+    max_staleness: int
+    ready_s: float = 60.0
+    timeout_s: float = calls.GENERATE_S
+
+    def draw(
+        self,
+        prompts: Sequence[rollouts.EncodedPrompt],
+        samples: int,
+        max_tokens: int,
+        *,
+        iteration: int,
+        seed: int,
+    ) -> list[rollouts.Drawn]:
+        """What the journal holds, or what the process answers now. WrongState when it answers nothing."""
+        path = self.folder / FOLDER / f"{iteration + 1}.json"
+        if not path.exists():
+            drawn = asyncio.run(self._ask(prompts, samples, max_tokens, iteration, seed))
+            path.parent.mkdir(exist_ok=True)
+            failpoints.reach("trainer.rollouts.before_journal")
+            files.replace(path, json.dumps([dataclasses.asdict(one) for one in drawn]))
+            failpoints.reach("trainer.rollouts.journaled")
+        return _read(path)
+
+    async def _ask(
+        self, prompts: Sequence[rollouts.EncodedPrompt], samples: int, max_tokens: int, iteration: int, seed: int
+    ) -> list[rollouts.Drawn]:
+        sampling = completions.Sampling(
+            temperature=1.0, top_p=1.0, top_k=0, max_tokens=max_tokens, presence_penalty=0.0, frequency_penalty=0.0
+        )
+        room = asyncio.Semaphore(_AT_ONCE)
+        async with trimtab_client.connect(self.address, self.token, assigns_ids=True) as channel:
+            policy = calls.PolicyCalls(channel)
+            try:
+                await asyncio.wait_for(channel.channel_ready(), self.ready_s)
+            except TimeoutError:
+                raise errors.WrongState(
+                    f"No policy process at {self.address} was ready within {self.ready_s:g} s; start it, or leave "
+                    "`sampler` out to draw answers in process."
+                ) from None
+
+            async def ask(number: int, prompt: rollouts.EncodedPrompt) -> list[rollouts.Drawn] | errors.TrimtabError:
+                its_seed = encoding.seed_of(seed, number) >> 1  # each choice adds its number to it
+                request = completions.CompleteRequest(
+                    messages=prompt.messages,
+                    sampling=dataclasses.replace(sampling, seed=its_seed),
+                    n=samples,
+                    assignment=self._assignment(iteration, number),
+                )
+                async with room:
+                    try:
+                        answer = await policy.complete(request, timeout_s=self.timeout_s)
+                    except errors.TrimtabError as problem:
+                        return problem
+                return self._drawn(prompt, answer.completion, iteration, samples)
+
+            answers = await asyncio.gather(*(ask(number, prompt) for number, prompt in enumerate(prompts)))
+        problems = [one for one in answers if isinstance(one, errors.TrimtabError)]
+        if len(problems) == len(prompts):
+            raise errors.WrongState(
+                f"The policy process at {self.address} answered none of {len(prompts)} prompts: {problems[0]}"
+            )
+        lost = _refused("no answer from the policy process", samples)
+        return [drawn for one in answers for drawn in (lost if isinstance(one, errors.TrimtabError) else one)]
+
+    def _assignment(self, iteration: int, number: int) -> completions.Assignment:
+        identity = f"rollout-{self.folder.name}-{iteration + 1}-{number}"
+        session = hashlib.sha256(identity.encode()).digest()[:16]
+        context = dataclasses.replace(self.context, session_hash=session, store=False)
+        return completions.Assignment(identity, context, completions.Exposure("", "", None, 0.0, randomised=False))
+
+    def _drawn(
+        self, prompt: rollouts.EncodedPrompt, completion: completions.Completion, iteration: int, samples: int
+    ) -> list[rollouts.Drawn]:
+        """The answers of one completion, or `samples` times why they cannot be used."""
+        since = self.iteration_of.get(completion.policy_id)
+        if since is None:
+            return _refused("drawn by a policy that this run did not start from", samples)
+        if iteration - since > self.max_staleness:
+            return _refused(f"drawn by weights more than {self.max_staleness} iterations old", samples)
+        if completion.prompt_token_ids != prompt.tokens:
+            return _refused("the policy process reads the prompt as other tokens", samples)
+        if len(completion.responses) != samples:
+            return _refused("the policy process gave another number of answers", samples)
+        return [_answer(response, iteration - since) for response in completion.responses]
+
+
+def _refused(reason: str, samples: int) -> list[rollouts.Drawn]:
+    return [rollouts.Drawn("", (), (), ended=False, refused=reason)] * samples
+
+
+def _answer(response: completions.Response, staleness: int) -> rollouts.Drawn:
+    if response.finish_reason is completions.FinishReason.CANCELLED:
+        return rollouts.Drawn("", (), (), ended=False, refused="cancelled by the policy process")
+    return rollouts.Drawn(
+        text=response.text.read(),
+        token_ids=response.token_ids,
+        logprobs=response.logprobs_raw,
+        ended=response.finish_reason is completions.FinishReason.STOP,
+        staleness=staleness,
+    )
+
+
+def _read(path: pathlib.Path) -> list[rollouts.Drawn]:
+    try:
+        rows = json.loads(path.read_text())
+        return [
+            rollouts.Drawn(**{**row, "token_ids": tuple(row["token_ids"]), "logprobs": tuple(row["logprobs"])})
+            for row in rows
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as problem:
+        raise errors.ArtifactCorrupt(f"{path} is no record of a run's answers: {problem!r}.") from problem
