@@ -74,6 +74,14 @@ def train_report(
     options.run(reporting.report(state, run, output, samples))
 
 
+@app.command("diagnose")
+def train_diagnose(run: options.Run, state: options.State = options.STATE, json: options.Json = False) -> None:
+    """What a run's figures say went wrong: what was seen, why that means it, which setting to try."""
+    from trimtab.cli.models import diagnosing
+
+    options.run(diagnosing.diagnose(state, run, json))
+
+
 @app.command("start")
 def train_start(
     kind: Annotated[runs.RunKind, typer.Argument(help=_methods(), show_choices=False, metavar="METHOD")],

@@ -4,30 +4,40 @@ import asyncio
 import collections
 import dataclasses
 import html
-import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trimtab.cli import show
 from trimtab.cli.machine import artifacts, platform
-from trimtab.cli.models import lineage, plotting, training
+from trimtab.cli.models import lineage, plotting, recorded, training
 from trimtab.core import errors, files, models, releases, runs, text
 from trimtab.trainer.data import datasets
+from trimtab.trainer.judging import symptoms
 
 # What is plotted first, with its title and unit; every other figure of the steps follows under its own name.
 _PLOTS = {
     "loss_nats_per_token": ("Loss", "nats per token"),
     "loss_nats_per_example": ("Loss", "nats per example"),
     "score": ("Reward of the answers", "the reward model's units"),
-    "kl_nats": ("KL to the anchor", "nats per answer"),
+    "score_deviation": ("Spread of the rewards", "standard deviation"),
+    "loss": ("Loss", "nats per example"),
+    "accuracy": ("Examples it gets right", "share"),
+    "reward_margin": ("Margin of the chosen answers", "implicit reward"),
+    "kl_nats": ("KL to the reference", "nats per answer"),
     "entropy_nats_per_token": ("Entropy", "nats per token"),
     "response_tokens": ("Length of the answers", "tokens"),
     "missing_eos_share": ("Answers that were cut off", "share"),
     "policy_loss": ("Loss of the policy", ""),
     "demonstration_loss_nats_per_token": ("Loss on demonstrations and edits", "nats per token"),
     "value_loss": ("Loss of the critic", ""),
+    "explained_variance": ("Variance that the critic explains", "share"),
+    "zero_advantage_share": ("Answers without an advantage", "share"),
+    "effective_sample_share": ("Answers left after weighting", "share"),
+    "staleness": ("Age of the answers", "versions"),
     "gradient_norm": ("Norm of the gradient", ""),
+    "policy_gradient_norm": ("Norm of the policy's gradient", ""),
+    "critic_gradient_norm": ("Norm of the critic's gradient", ""),
 }
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5c6675; --paper: #fff; --grid: #dfe3e8;
@@ -66,6 +76,7 @@ class Page:
     steps: Sequence[Mapping[str, Any]]
     samples: Sequence[Sample]
     trees: Sequence[show.Twig]
+    findings: Sequence[symptoms.Finding] = ()
 
 
 async def report(state: pathlib.Path, prefix: str, output: pathlib.Path | None, samples: int) -> None:
@@ -101,25 +112,11 @@ def _page(
         models=detail.models,
         inputs=training.inputs(detail.run.spec, store),
         settings=training.setting_rows(detail.run.spec),
-        steps=steps(layout.state / "trainer" / "runs" / detail.run.id),
+        steps=recorded.steps(layout.runs / detail.run.id),
         samples=said,
         trees=[lineage.tree(family, model.id, released) for model in detail.models if model.id in family.members],
+        findings=symptoms.diagnose(recorded.evidence(layout, detail, released)),
     )
-
-
-def steps(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """What a run has told of its steps: {"phase", "step", "figures"} each; none where its folder is gone."""
-    try:
-        rows = (folder / "metrics.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    told = []
-    for row in rows:
-        try:
-            told.append(json.loads(row))
-        except ValueError:  # the last one may be half written
-            continue
-    return told
 
 
 _Prompt = tuple[text.Message, ...]
@@ -156,26 +153,11 @@ def _samples(layout: platform.Layout, detail: runs.GetRunResponse, prompts: Sequ
 
 def _answers(policy: Any, prompts: Sequence[_Prompt]) -> dict[_Prompt, str]:
     """One answer to each prompt that leaves room for one, drawn as the policy is served."""
-    from trimtab.modeling import decoder
-    from trimtab.trainer.data import encoding
-    from trimtab.trainer.methods import rollouts
+    from trimtab.trainer.judging import answering
 
-    encoded = rollouts.encode_prompts(policy, prompts, encoding.Skipped())
-    profile = policy.profile
-    requests = [
-        decoder.DecodeRequest(
-            prompt.tokens,
-            profile.max_tokens,
-            temperature=profile.temperature,
-            top_p=profile.top_p,
-            top_k=profile.top_k,
-            stop=profile.stop,
-            seed=number,
-        )
-        for number, prompt in enumerate(encoded)
-    ]
-    answers = decoder.decode_all(policy.model, policy.tokenizer, requests)
-    return {prompt.messages: answer.text for prompt, answer in zip(encoded, answers, strict=True)}
+    asked = answering.fitting((policy,), prompts)
+    answers = answering.as_served(policy, asked, policy.profile.max_tokens, "report")
+    return {prompt: answer.text for prompt, answer in zip(asked, answers, strict=True)}
 
 
 def written(page: Page) -> str:
@@ -190,6 +172,7 @@ def written(page: Page) -> str:
         f"<h1>{html.escape(title)}</h1>",
         _table([(name, value) for name, value in training.facts(run) if value]),
         _section("Gates", *(_gates(model) for model in page.models)),
+        _section("Diagnosis", *(_finding(one) for one in page.findings)),
         _section("Over the steps", *_plots(page.steps)),
         _section("Answers to held-out prompts", *(_sample(one) for one in page.samples)),
         _section("Figures", _table([(one.name, f"{one.value:.5g}") for one in run.figures])),
@@ -228,6 +211,11 @@ def _gates(model: models.PublishedModel) -> str:
     verdict = "passed" if model.passed else "refused"
     head = "<tr><th>gate</th><th>figure</th><th>threshold</th><th></th><th></th></tr>"
     return "\n".join([f"<p>{html.escape(name)}: {verdict}</p>", "<table>", head, *rows, "</table>"])
+
+
+def _finding(finding: symptoms.Finding) -> str:
+    head = f"<p class='{'not' if finding.alarm else ''}'>{html.escape(finding.name)}</p>"
+    return f"{head}\n{_table([('seen', finding.seen), ('why', finding.why), ('try', finding.advice)])}"
 
 
 def _plots(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from trimtab import registry
 from trimtab.cli import show
 from trimtab.cli.machine import artifacts, operating, platform
-from trimtab.cli.models import inspecting, lineage
+from trimtab.cli.models import inspecting, lineage, recorded
 from trimtab.core import errors, models, runs
 from trimtab.trainer import recipes
 
@@ -46,7 +46,7 @@ async def shown(state: pathlib.Path, prefix: str, watch: bool, as_json: bool) ->
     if as_json:
         screen.json(inspecting.plain(detail) | {"settings": settings(detail.run.spec)})
         return
-    card(screen, detail, artifacts.open_registry(layout))
+    card(screen, detail, layout)
 
 
 async def _follow(doors: platform.Doors, run: runs.Run, screen: show.Screen) -> None:
@@ -57,11 +57,13 @@ async def _follow(doors: platform.Doors, run: runs.Run, screen: show.Screen) -> 
             step.say(str(ended))
 
 
-def card(screen: show.Screen, detail: runs.GetRunResponse, store: registry.Registry) -> None:
+def card(screen: show.Screen, detail: runs.GetRunResponse, layout: platform.Layout) -> None:
     """Everything about a run, for people."""
-    run = detail.run
+    run, store = detail.run, artifacts.open_registry(layout)
     screen.say(f"run {run.id}\n")
     screen.table(("", ""), [(name, value) for name, value in facts(run) if value])
+    for alarm in recorded.alarms(layout, detail):
+        screen.say(f"[red]alarm[/] {show.literal(alarm)} `trimtab train diagnose {run.id[: show.SHORT]}`")
     screen.table(("\ninput", "\nid", "\nwhat"), inputs(run.spec, store))
     screen.say("")
     screen.table(("setting", "value", ""), setting_rows(run.spec))
@@ -176,7 +178,7 @@ async def start(state: pathlib.Path, asked: Asked, watch: bool, as_json: bool) -
     if as_json:
         screen.json(inspecting.plain(run))
     elif watch:
-        card(screen, detail, artifacts.open_registry(layout))
+        card(screen, detail, layout)
     else:
         screen.say(f"run {run.id}: {platform.describe_run(run)}; `trimtab train show {run.id[: show.SHORT]} --watch`")
 

@@ -7,8 +7,9 @@ import pathlib
 import re
 
 from trimtab.cli import show
-from trimtab.cli.models import reporting
+from trimtab.cli.models import recorded, reporting
 from trimtab.core import models, runs, text
+from trimtab.trainer.judging import symptoms
 
 NOON = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
 EVIL = "</td><script>alert('x')</script>&"
@@ -71,6 +72,7 @@ def page() -> reporting.Page:
         steps=steps,
         samples=[reporting.Sample("user: Where?", f"Nowhere. {EVIL}", "In Sound.")],
         trees=[show.Twig("policy ppp", [show.Twig("made from", [show.Twig("base bbb")])])],
+        findings=[symptoms.Finding("no learning", f"It stood still. {EVIL}", "It is so.", "Raise `lr`.", alarm=True)],
     )
 
 
@@ -78,9 +80,10 @@ def test_a_page_says_everything_and_is_well_formed() -> None:
     said = read(page()).words
     for words in (
         "ppo run run-1",
+        "It stood still.",
         "4 min 10 s",
         "odd figure",
-        "KL to the anchor",
+        "KL to the reference",
         "default 0.2",
         "base bbb",
         "In Sound.",
@@ -107,14 +110,14 @@ def test_a_page_loads_nothing_and_runs_nothing_whatever_people_wrote() -> None:
     assert not {name for name in attributes if name.startswith("on")} | attributes & {"src", "href"}
     assert "url(" not in reporting.written(page())
     assert "@import" not in reporting.written(page())
-    assert reader.words.count(EVIL) == 3
+    assert reader.words.count(EVIL) == 4
 
 
 def test_each_figure_of_the_steps_has_its_chart_in_the_order_people_look() -> None:
     charts = [given["aria-label"] for tag, given in read(page()).tags if tag == "svg"]
     assert charts == [
         "Reward of the answers, the reward model's units",
-        "KL to the anchor, nats per answer",
+        "KL to the reference, nats per answer",
         "odd figure",
     ]
     circles = [given for tag, given in read(page()).tags if tag == "circle"]
@@ -126,12 +129,12 @@ def test_what_a_run_has_not_is_left_out() -> None:
     bare = reporting.Page(whole.run, [], [], [], [], [], [])
     said = read(bare).words
     assert "Figures" in said
-    for heading in ("Gates", "Over the steps", "Answers", "Inputs", "Lineage"):
+    for heading in ("Gates", "Diagnosis", "Over the steps", "Answers", "Inputs", "Lineage"):
         assert heading not in said
 
 
 def test_steps_are_read_as_told_and_a_torn_one_is_left_out(tmp_path: pathlib.Path) -> None:
     rows = [{"phase": "a", "step": number, "figures": {"loss": 0.5}} for number in (1, 2)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"phase": "a", "st')
-    assert reporting.steps(tmp_path) == rows
-    assert reporting.steps(tmp_path / "gone") == []
+    assert recorded.steps(tmp_path) == rows
+    assert recorded.steps(tmp_path / "gone") == []
