@@ -34,6 +34,8 @@ class TrainedReward:
     figures: dict[str, float]
 
 
+# Steps that changed nothing, because their gradient was no number.
+SKIPPED = "steps_skipped"
 Parent = loading.LoadedPolicy | rewards.LoadedReward
 
 
@@ -75,6 +77,7 @@ def train_both(
         )
         verdict = judging.judge(reward.model, terms, seen, unseen)
         gates, figures = verdict.gates, verdict.figures | judging.disagreement(reward, unseen)
+        figures[SKIPPED] = report.figures[SKIPPED]
         if kind is models.ModelKind.REWARD:
             figures |= calibration.of_recent(reward.model, terms, recent)
             if observed:
@@ -115,7 +118,7 @@ def fit(
         loss = learner.accumulate(batch)
         norm = optimizer.step()
         optimizer.zero_grad()
-        report.step({"loss_nats_per_example": loss, "gradient_norm": norm})
+        report.step({"loss_nats_per_example": loss, "gradient_norm": norm, SKIPPED: float(optimizer.skipped)})
     reward.model.eval()
     found = learner.settled()
     pessimism = settings.pessimism if kind is models.ModelKind.REWARD else 0.0
