@@ -51,7 +51,15 @@ def flat_logprobs(
     model: Any, prompts: Sequence[Tokens], responses: Sequence[Tokens], *, chunk: int | None = None
 ) -> torch.Tensor:
     """logprobs_N of one batch in one forward pass: every answer's tokens, end to end in the order given."""
-    hidden_N_D = hidden_before_responses(model.base_model, prompts, responses)
+    return logprobs_of_hidden(
+        model, hidden_before_responses(model.base_model, prompts, responses), responses, chunk=chunk
+    )
+
+
+def logprobs_of_hidden(
+    model: Any, hidden_N_D: torch.Tensor, responses: Sequence[Tokens], *, chunk: int | None = None
+) -> torch.Tensor:
+    """logprobs_N from `hidden_before_responses`, for callers that need the hidden states too."""
     targets_N = torch.tensor([token for response in responses for token in response], device=hidden_N_D.device)
     vocabulary = model.get_output_embeddings().weight.shape[0]
     size = chunk or max(1, _LOGITS_HELD // vocabulary)

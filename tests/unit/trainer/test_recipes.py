@@ -11,7 +11,7 @@ from trimtab.core import errors, runs
 from trimtab.trainer import recipes
 
 
-@pytest.mark.parametrize("kind", [runs.RunKind.SFT, runs.RunKind.REWARD, runs.RunKind.PPO])
+@pytest.mark.parametrize("kind", list(recipes.METHODS))
 def test_nothing_said_gives_the_defaults_and_they_survive_the_round_trip(kind: runs.RunKind) -> None:
     defaults = recipes.parse(kind, "")
     assert recipes.parse(kind, "{}") == defaults
@@ -49,7 +49,29 @@ def test_a_wrong_setting_is_named(settings: str, field: str) -> None:
     assert refused.value.field == field
 
 
-@pytest.mark.parametrize("kind", ["rloo", "grpo", "a2c", "dpo", "kto"])
+@pytest.mark.parametrize(
+    ("kind", "settings", "field"),
+    [
+        ("dpo", {"loss": "exo"}, "loss"),
+        ("dpo", {"label_smoothing": 0.5}, "label_smoothing"),
+        ("dpo", {"label_smoothing": -0.1}, "label_smoothing"),
+        ("dpo", {"label_smoothing": 0.1, "loss": "ipo"}, "label_smoothing"),
+        ("dpo", {"beta": 0}, "beta"),
+        ("dpo", {"sft_weight": -1}, "sft_weight"),
+        ("kto", {"desirable_weight": 0}, "desirable_weight"),
+        ("kto", {"kl_memory": 0.5}, "kl_memory"),
+        ("kto", {"pairs": "yes"}, "pairs"),
+        ("pretrain", {"block_tokens": 0}, "block_tokens"),
+        ("pretrain", {"evaluation_prompts": 3}, "evaluation_prompts"),
+    ],
+)
+def test_what_a_method_that_needs_no_reward_model_cannot_do_is_refused(kind: str, settings: object, field: str) -> None:
+    with pytest.raises(errors.InvalidField) as refused:
+        recipes.parse(runs.RunKind(kind), json.dumps(settings))
+    assert refused.value.field == f"settings_json.{field}"
+
+
+@pytest.mark.parametrize("kind", ["rloo", "grpo", "a2c"])
 def test_a_method_to_come_says_so(kind: str) -> None:
     with pytest.raises(errors.NotBuiltYet, match=f"Training by {kind} is part of the interface"):
         recipes.parse(runs.RunKind(kind), "{}")

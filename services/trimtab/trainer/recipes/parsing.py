@@ -5,9 +5,16 @@ import json
 from typing import Any, TypeVar
 
 from trimtab.core import errors, runs
-from trimtab.trainer.recipes import base, on_policy, reward, supervised
+from trimtab.trainer.recipes import base, direct, on_policy, reward, supervised
 
-Settings = supervised.SFTSettings | reward.RewardSettings | on_policy.PPOSettings
+Settings = (
+    supervised.SFTSettings
+    | supervised.PretrainSettings
+    | reward.RewardSettings
+    | on_policy.PPOSettings
+    | direct.DPOSettings
+    | direct.KTOSettings
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,6 +35,13 @@ METHODS: dict[runs.RunKind, Method] = {
         ("parent_id", "dataset_id", "reference_id", "reward_id"),
         "a policy from its own answers, a reward model and a critic",
     ),
+    runs.RunKind.DPO: Method(
+        direct.DPOSettings, ("parent_id", "dataset_id", "reference_id"), "a policy from pairs and edits"
+    ),
+    runs.RunKind.KTO: Method(
+        direct.KTOSettings, ("parent_id", "dataset_id", "reference_id"), "a policy from thumbs, and pairs taken apart"
+    ),
+    runs.RunKind.PRETRAIN: Method(supervised.PretrainSettings, ("parent_id", "dataset_id"), "a base from plain text"),
 }
 
 
