@@ -13,6 +13,7 @@ import typer.main
 
 from trimtab.cli import app
 from trimtab.cli.commands import root
+from trimtab.core import runs
 from trimtab.rpc import secrets
 
 TRIMTAB = pathlib.Path(sys.executable).with_name("trimtab")
@@ -63,7 +64,7 @@ TAUGHT = {
     ("train", "show"): ("--state", "--json", "--watch", "beginning", "gates in words"),
     ("train", "report"): ("--state", "--output", "--samples", "HTML", "lineage"),
     ("train", "diagnose"): ("--state", "--json", "what was seen", "setting"),
-    ("train", "start"): ("--parent", "--dataset", "--set", "--seed", "--watch", "sft", "reward", "ppo"),
+    ("train", "start"): ("--parent", "--dataset", "--set", "--seed", "--watch", *(kind.value for kind in runs.RunKind)),
     ("train", "cancel"): ("--reason", "--state", "audit"),
     ("train", "reproduce"): ("--state", "--json", "Exit code 0", "byte by byte"),
 }
