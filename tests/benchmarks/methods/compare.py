@@ -37,6 +37,12 @@ LINES = """\
 tenant = "demo"
 [lines.support.trigger]
 examples = 0
+[lines.support.training.sft]
+optimizer = "muon"
+lr = 6e-3
+matrix_lr = 6e-3
+epochs = 5
+batch = 24
 [lines.support.training.reward]
 lr = 1e-3
 train_embeddings = false
@@ -44,15 +50,15 @@ surprise = true
 epochs = 2
 """
 # What each method is given beside its defaults: those of a policy of half a million weights.
+_OWN_ANSWERS = {"iterations": 10, "lr": 1.5e-3}
 METHODS: dict[runs.RunKind, dict[str, float]] = {
-    runs.RunKind.PPO: {"iterations": 10},
-    runs.RunKind.RLOO: {"iterations": 10},
-    runs.RunKind.GRPO: {"iterations": 10},
-    runs.RunKind.A2C: {"iterations": 10},
-    runs.RunKind.DPO: {},
-    runs.RunKind.KTO: {},
+    runs.RunKind.PPO: {**_OWN_ANSWERS, "critic_lr": 2e-3},
+    runs.RunKind.A2C: {**_OWN_ANSWERS, "critic_lr": 2e-3},
+    runs.RunKind.RLOO: _OWN_ANSWERS,
+    runs.RunKind.GRPO: _OWN_ANSWERS,
+    runs.RunKind.DPO: {"lr": 1e-3, "epochs": 3},
+    runs.RunKind.KTO: {"lr": 1e-3, "epochs": 3},
 }
-_ON_POLICY = frozenset({runs.RunKind.PPO, runs.RunKind.RLOO, runs.RunKind.GRPO, runs.RunKind.A2C})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,10 +134,9 @@ class Bench:
         run = await self._run(runs.RunKind.SFT, f"{VOTES:,} more demonstrations", **again)
         made.append(await self._made(f"sft, {VOTES:,} more demonstrations", run, answers))
         for kind, settings in METHODS.items():
-            if kind in recipes.METHODS:
-                reward = {"reward_id": judged.model_ids[0]} if kind in _ON_POLICY else {}
-                run = await self._run(kind, f"by {kind.value}", settings_json=json.dumps(settings), **inputs, **reward)
-                made.append(await self._made(f"{kind.value}, {VOTES:,} votes", run, answers))
+            reward = {"reward_id": judged.model_ids[0]} if "reward_id" in recipes.METHODS[kind].needs else {}
+            run = await self._run(kind, f"by {kind.value}", settings_json=json.dumps(settings), **inputs, **reward)
+            made.append(await self._made(f"{kind.value}, {VOTES:,} votes", run, answers))
         return made
 
     async def _vote(self) -> None:
