@@ -33,27 +33,28 @@ class Grouped(learner.Learner):
         super().__init__(models, settings, demonstrations)
 
     @abc.abstractmethod
-    def _compared(self, rewards_B: torch.Tensor, groups_B: torch.Tensor) -> torch.Tensor:
-        """advantages_B: each answer against its group."""
+    def _compared(self, rewards_B: torch.Tensor, groups_B: torch.Tensor, equal_B: torch.Tensor) -> torch.Tensor:
+        """advantages_B: each answer against its group. equal_B: whether all of its group have the same score."""
 
     def _estimate(self, rewarded: learner.Rewarded) -> learner.Estimate:
         groups = [one.group for one in rewarded.answers]
         sizes = collections.Counter(groups)
         used = [i for i, group in enumerate(groups) if sizes[group] > 1]
         self.drop({"alone in its group": len(groups) - len(used)} if len(used) < len(groups) else {})
+        scores = collections.defaultdict(set)
+        for group, score in zip(groups, rewarded.scores_B.tolist(), strict=True):
+            scores[group].add(score)
+        equal = {group for group, different in scores.items() if len(different) == 1}
         # in fp64: answers of equal rewards must have advantages of 0
         rewards_B = rewarded.rewards_B_T.double().sum(dim=1)
-        advantages_B = self._compared(rewards_B, torch.tensor(groups)).to(rewarded.rewards_B_T.dtype)
+        equal_B = torch.tensor([group in equal for group in groups])
+        advantages_B = self._compared(rewards_B, torch.tensor(groups), equal_B).to(rewarded.rewards_B_T.dtype)
         advantages_B_T = torch.where(rewarded.mask_B_T, advantages_B.unsqueeze(1), 0.0)
-        scores = collections.defaultdict(set)
-        for one in rewarded.answers:
-            scores[one.group].add(one.score)
-        compared = [group for group, size in sizes.items() if size > 1]
-        equal = sum(len(scores[group]) == 1 for group in compared)
+        compared = {group for group, size in sizes.items() if size > 1}
         figures = {
             "groups": float(len(compared)),
             "groups_too_small": float(len(sizes) - len(compared)),
-            "equal_score_group_share": equal / len(compared) if compared else 0.0,
+            "equal_score_group_share": len(equal & compared) / len(compared) if compared else 0.0,
         }
         return learner.Estimate(advantages_B_T, used=used, figures=figures)
 
@@ -67,12 +68,16 @@ class RLOO(Grouped):
 
     phase: ClassVar[str] = "REINFORCE leave-one-out"
 
-    def _compared(self, rewards_B: torch.Tensor, groups_B: torch.Tensor) -> torch.Tensor:
+    def _compared(self, rewards_B: torch.Tensor, groups_B: torch.Tensor, equal_B: torch.Tensor) -> torch.Tensor:
         return advantages.leave_one_out(rewards_B, groups_B)
 
 
 class GRPO(Grouped):
-    """Shao et al. 2024 (arXiv:2402.03300), with the KL in the reward; `scale` off: Dr. GRPO's advantages."""
+    """Shao et al. 2024 (arXiv:2402.03300), with the KL in the reward; `scale` off: Dr. GRPO's advantages.
+
+    A group whose scores are all equal has nothing but the KL to compare, and in units of its own deviation that would
+    pull as hard as any score, whatever beta is. It stays in units of reward, as it would weigh in a loss.
+    """
 
     phase: ClassVar[str] = "group relative policy optimisation"
 
@@ -85,5 +90,7 @@ class GRPO(Grouped):
         self._scale = settings.scale
         super().__init__(models, settings, demonstrations)
 
-    def _compared(self, rewards_B: torch.Tensor, groups_B: torch.Tensor) -> torch.Tensor:
-        return advantages.group_normalised(rewards_B, groups_B, self._scale)
+    def _compared(self, rewards_B: torch.Tensor, groups_B: torch.Tensor, equal_B: torch.Tensor) -> torch.Tensor:
+        centred_B = advantages.group_normalised(rewards_B, groups_B, scale=False)
+        scaled_B = advantages.group_normalised(rewards_B, groups_B, self._scale)
+        return torch.where(equal_B, centred_B, scaled_B)

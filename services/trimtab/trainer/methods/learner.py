@@ -71,9 +71,10 @@ class Step:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rewarded:
-    """An iteration's answers with their rewards, in rows padded with zeros."""
+    """An iteration's answers with their rewards, in rows padded with zeros. scores_B: with what a missing end costs."""
 
     answers: Sequence[rollouts.Rollout]
+    scores_B: torch.Tensor
     mask_B_T: torch.Tensor
     old_B_T: torch.Tensor
     reference_B_T: torch.Tensor
@@ -238,6 +239,7 @@ class Learner(abc.ABC):
         remote = any(one.staleness is not None for one in answers)
         return Rewarded(
             answers=answers,
+            scores_B=scores_B,
             mask_B_T=mask_B_T,
             old_B_T=old_B_T,
             reference_B_T=reference_B_T,

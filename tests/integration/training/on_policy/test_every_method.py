@@ -12,9 +12,11 @@ from tests.integration.training import making
 from tests.integration.training.on_policy.bench import METHODS, Bench
 
 from trimtab.core import errors
+from trimtab.modeling import logprobs
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets
 from trimtab.trainer.methods import learner, rollouts
+from trimtab.trainer.steps import kl
 
 torch.set_num_threads(1)
 GROUPED = ("rloo", "grpo", "dr. grpo")
@@ -185,6 +187,26 @@ def test_equal_rewards_teach_nothing_and_are_counted(name: str, bench: Bench) ->
     assert figures["zero_advantage_share"] == 1.0
     assert name not in GROUPED or figures["equal_score_group_share"] == 1.0
     assert all(torch.equal(a, b) for a, b in zip(before, bench.policy.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["grpo", "dr. grpo"])
+def test_a_group_of_equal_scores_compares_its_kl_in_units_of_reward(name: str, bench: Bench) -> None:
+    """In units of its own deviation it would pull as hard as any score."""
+    batch = [dataclasses.replace(one, score=2.0, ended=True) for one in bench.rollouts().kept]
+    with torch.no_grad():
+        for weight in bench.reference.model.parameters():
+            weight.mul_(1.5)
+    method = bench.learner(dataclasses.replace(METHODS[name], beta=0.03))
+    steps, figures = method.judge(batch)
+    assert figures["equal_score_group_share"] == 1.0
+    sizes = [step.advantages.abs().max().item() for step in steps]
+    assert 0 < max(sizes) < 0.5
+    rows = logprobs.response_logprobs(
+        bench.reference.model, [one.prompt.tokens for one in batch[:4]], [one.response for one in batch[:4]]
+    )
+    paid = [0.03 * kl.k1(torch.tensor(one.logprobs), row).sum() for one, row in zip(batch, rows, strict=False)]
+    expected = [torch.stack(paid).mean() - one for one in paid]
+    torch.testing.assert_close(torch.stack([step.advantages[0] for step in steps[:4]]), torch.stack(expected))
 
 
 @every_method
