@@ -35,14 +35,14 @@ class Pool:
 def pool(dataset: datasets.Dataset, per_session: int) -> Pool:
     """The prompts of the training split. per_session: different prompts of one session that are taken at most.
 
-    A prompt that several sessions asked counts for the first that has room.
+    A prompt that several sessions asked counts for the first that has room. A document has none.
     """
     of_session: collections.Counter[str] = collections.Counter()
     taken: dict[tuple[text.Message, ...], None] = {}
     refused: set[tuple[text.Message, ...]] = set()
     for example in dataset.of("train"):
         prompt = encoding.messages_of(example.prompt)
-        if prompt in taken:
+        if not prompt or prompt in taken:
             continue
         if example.session and of_session[example.session] >= per_session:
             refused.add(prompt)

@@ -101,7 +101,7 @@ def train(
         figures = accumulate(policy, batch, value, settings.micro_batch_positions)
         norm = optimizer.step()
         optimizer.zero_grad()
-        report.step({**figures, "kl_nats": value.kl_nats, "gradient_norm": norm})
+        report.step({**figures, "reference_point_nats": value.kl_nats, "gradient_norm": norm})
     books = {
         "answers": float(len(train_set)),
         "desirable": float(sum(vote.desirable for vote in train_set)),
