@@ -174,3 +174,31 @@ def test_strength_becomes_a_margin_in_proportion(policy: loading.LoadedPolicy) -
     settings = dataclasses.replace(QUICK, strength_margin=2.0)
     feedback = material.prepare(encoding.encoder_of(policy), rows, settings, encoding.Skipped())
     assert [one.margin for one in feedback.items] == [0.0, 0.5, 2.0]
+
+
+def test_an_answer_without_a_finite_reward_costs_its_step_and_spoils_no_weight(
+    policy: loading.LoadedPolicy, report: progress.Progress
+) -> None:
+    """One answer holds a token whose embedding is no number; its step is skipped and counted, each time."""
+    rows = making.feedback(60, 0).examples
+    rows[0] = dataclasses.replace(rows[0], chosen="Gladly: it is \u2603.")
+    spoilt = policy.tokenizer.encode("\u2603", add_special_tokens=False)[-1]
+    with torch.no_grad():
+        policy.model.get_input_embeddings().weight[spoilt] = math.nan
+    settings = dataclasses.replace(QUICK, epochs=2, train_embeddings=False)
+    made, _ = train(policy, report, datasets.Dataset(rows), settings)
+    assert [one.figures["steps_skipped"] for one in made] == [2.0, 0.0]
+    body = [weight for name, weight in made[0].reward.model.named_parameters() if "embed" not in name]
+    assert all(weight.isfinite().all() for weight in body)
+    assert not torch.equal(made[0].reward.model.score.weight, torch.zeros_like(made[0].reward.model.score.weight))
+    # the judge cannot judge that pair: no gate is passed on a number that is none
+    assert not made[1].gates[0].passed and "pair_nll" not in made[1].figures
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_batches_of_one_class_train_to_finite_weights(
+    policy: loading.LoadedPolicy, report: progress.Progress, batch: int
+) -> None:
+    made, _ = train(policy, report, making.feedback(0, 60), dataclasses.replace(QUICK, epochs=1, batch=batch))
+    assert made[0].figures["thumb_accuracy"] > 0.6
+    assert all(weight.isfinite().all() for weight in weights(made[0]))

@@ -1,13 +1,15 @@
 """Answers are scored under the version that was named, or it is said why not."""
 
 import asyncio
+import dataclasses
 import pathlib
 
 import pytest
+import torch
 from tests.services.reward.conftest import LINE, Installation, item
 
 from trimtab.core import errors, models, scoring, text
-from trimtab.modeling import rewards
+from trimtab.modeling import heads, rewards
 from trimtab.wire import calls
 
 QUESTION = "where is the setting"
@@ -27,6 +29,25 @@ async def test_scores_are_those_of_the_published_model(installation: Installatio
     assert answer.model_id == model_id
     assert [one.outcome for one in answer.scores] == pytest.approx([one.outcome for one in expected], abs=1e-5)
     assert len({one.outcome for one in answer.scores}) > 5
+
+
+async def test_an_ensemble_says_how_unsure_it_is_and_one_head_says_nothing(
+    installation: Installation, weights: list[pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    one_head = rewards.load_reward_model(weights[0])
+    drawn = torch.randn(4, 16, generator=torch.Generator().manual_seed(1))
+    several = dataclasses.replace(
+        one_head,
+        hub=rewards.Hub(pessimism=2.0),
+        ensemble=heads.Heads(drawn - drawn.mean(dim=0), torch.zeros(4)),
+    )
+    rewards.save_reward_model(several, tmp_path / "several")
+    names = installation.publish(weights[0]), installation.publish(tmp_path / "several")
+    async with installation.service() as reward:
+        plain, unsure = [(await ask(reward, name, item(QUESTION, ANSWERS[0]))).scores[0] for name in names]
+    assert plain.uncertainty is None and isinstance(plain.outcome, float)
+    assert unsure.uncertainty is not None and unsure.uncertainty > 0
+    assert unsure.outcome == pytest.approx(plain.outcome - 2 * unsure.uncertainty, abs=1e-5)
 
 
 async def test_requests_at_the_same_time_get_their_own_scores(

@@ -131,6 +131,23 @@ async def test_no_policy_is_trained_against_a_reward_model_in_quarantine_until_i
         await trainer.cancel_run(runs.CancelRunRequest(TENANT, run.id, "ada", "a test"))
 
 
+async def test_a_reward_model_is_a_parent_of_reward_models_alone_and_of_none_in_quarantine(
+    installation: Installation, tiny_policy: pathlib.Path
+) -> None:
+    draft = registry.ManifestDraft(kind=models.ModelKind.REWARD, tenant=TENANT, line=LINE, method="reward")
+    reward = installation.registry.publish(tiny_policy, draft).id
+    installation.put(topics.ROLLOUTS, [(b"worse", ended_worse(releases.Quarantine(AT, reward_ids=(reward,))))])
+    async with installation.trainer() as trainer:
+        with pytest.raises(errors.InvalidField, match=r"spec.parent_id.*names a reward"):
+            await start(trainer, sft(installation, parent_id=reward))
+        with pytest.raises(errors.InvalidField, match=r"`spec.parent_id`.*in quarantine"):
+            await start(trainer, sft(installation, kind=runs.RunKind.REWARD, parent_id=reward))
+        # the incumbent is compared with and not learned from
+        run = await start(trainer, sft(installation, kind=runs.RunKind.REWARD, reward_id=reward))
+        assert run.spec.reward_id == reward
+        await trainer.cancel_run(runs.CancelRunRequest(TENANT, run.id, "ada", "a test"))
+
+
 async def test_a_run_that_waited_while_its_reward_model_went_into_quarantine_fails_and_says_so(
     installation: Installation, tiny_policy: pathlib.Path
 ) -> None:

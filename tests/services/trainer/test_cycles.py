@@ -260,6 +260,33 @@ def test_cycles_follow_one_another_from_what_serves_with_the_anchor_as_reference
     assert seen == [(number, number) for number in range(1, 6)]
 
 
+def test_a_reward_model_is_compared_with_the_last_that_passed_and_is_in_no_quarantine(
+    bench: Bench, installation: Installation
+) -> None:
+    compared = []
+    made = ["", "", ""]
+    for number, passes in enumerate((True, False, True)):
+        bench.add(thumbs(20 * number, 20))
+        steps(bench)
+        (run,) = bench.open_runs()
+        compared.append(run.spec.reward_id)
+        made[number], _ = bench.succeed(run, reward=passes, evaluation_reward=True)
+        assert installation.registry.manifest(made[number]).parents == (installation.policy_id,)
+        steps(bench)
+        if passes:
+            (policy,) = bench.succeed(bench.open_runs()[0], policy=True)
+            steps(bench)
+            decide(bench, policy, State.NOT_PROVEN)
+    assert compared == ["", made[0], made[0]]
+    assert bench.topics_say.incumbent(TENANT, LINE) == made[2]
+    assert bench.topics_say.incumbent(TENANT, "another line") == ""
+    worse = dataclasses.replace(
+        bench.adopted, id="worse", revision=99, quarantine=releases.Quarantine(AT, reward_ids=(made[2],))
+    )
+    bench.topics_say.see_release(worse)
+    assert bench.topics_say.incumbent(TENANT, LINE) == made[0]
+
+
 def test_while_users_decide_on_its_candidate_nothing_starts_and_nothing_is_lost(
     bench: Bench, installation: Installation
 ) -> None:

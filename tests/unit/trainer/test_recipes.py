@@ -39,6 +39,15 @@ def test_what_is_said_replaces_the_default() -> None:
         ('{"weight_decay": -0.1}', "settings_json.weight_decay"),
         ('{"optimizer": "sgd"}', "settings_json.optimizer"),
         ('{"surprise": 1}', "settings_json.surprise"),
+        ('{"heads": 2}', "settings_json.heads"),
+        ('{"pessimism": 1}', "settings_json.pessimism"),
+        ('{"pessimism": -1, "heads": 5}', "settings_json.pessimism"),
+        ('{"recent_share": 0.6}', "settings_json.recent_share"),
+        ('{"criteria": "tone"}', "settings_json.criteria"),
+        ('{"criteria": "tone:0"}', "settings_json.criteria"),
+        ('{"criteria": "tone:nan"}', "settings_json.criteria"),
+        ('{"criteria": "tone:1, tone:2"}', "settings_json.criteria"),
+        ('{"safety": "safe"}', "settings_json.safety"),
         ("[]", "settings_json"),
         ("{", "settings_json"),
     ],
@@ -70,6 +79,17 @@ def test_a_setting_that_makes_no_sense_for_its_method_is_refused(kind: str, sett
     with pytest.raises(errors.InvalidField) as refused:
         recipes.parse(runs.RunKind(kind), json.dumps(settings))
     assert refused.value.field == f"settings_json.{field}"
+
+
+def test_criteria_have_weights_and_the_safe_one_may_have_none() -> None:
+    def weights(settings: str) -> dict[str, float]:
+        parsed = recipes.parse(runs.RunKind.REWARD, settings)
+        assert isinstance(parsed, recipes.RewardSettings)
+        return parsed.weights_of_criteria()
+
+    assert weights("{}") == {}
+    assert weights('{"criteria": "helpful:1, tone:0.5", "safety": "harm"}') == {"helpful": 1, "tone": 0.5, "harm": 0}
+    assert weights('{"criteria": "harm:-1,:2", "safety": "harm"}') == {"harm": -1.0, "": 2.0}
 
 
 @pytest.mark.parametrize("kind", ["dpo", "kto", "pretrain"])

@@ -78,9 +78,10 @@ class RewardSettings(base.RunSettings):
         for part in self.criteria.split(",") if self.criteria else ():
             name, _, weight = part.strip().rpartition(":")
             try:
-                weights[name.strip()] = float(weight)
+                value = float(weight)
             except ValueError:
-                weights[name.strip()] = math.nan
+                value = math.nan
+            weights[name.strip()] = math.nan if name.strip() in weights else value
         if not all(math.isfinite(weight) for weight in weights.values()) or (weights and not any(weights.values())):
             raise base.OutOfRange("criteria", self.criteria, 'give names with weights, as in "helpful:1, tone:0.5"')
         return weights | ({self.safety: 0.0} if self.safety and self.safety not in weights else {})

@@ -38,7 +38,7 @@ def of_recent(model: Any, terms: hub.RewardTerms, recent: material.Feedback) -> 
         logits = logits_of(terms, rewards_B, said)
         if logits is not None:
             found |= {f"recent_{kind}_{name}": value for name, value in of_logits(*logits).items()}
-    return found
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def logits_of(
@@ -75,7 +75,12 @@ def of_logits(logits_P: torch.Tensor, happened_P: torch.Tensor) -> dict[str, flo
 
 
 def calibration_error(predicted_P: torch.Tensor, happened_P: torch.Tensor) -> float:
-    """Expected calibration error (Naeini et al. 2015): mean |share that happened - mean prediction| over ten bins."""
+    """Expected calibration error (Naeini et al. 2015): mean |share that happened - mean prediction| over ten bins.
+
+    NaN where a prediction is no number.
+    """
+    if not predicted_P.isfinite().all():
+        return math.nan
     bins_P = (predicted_P * _BINS).long().clamp(max=_BINS - 1)
     gaps_P = happened_P.double() - predicted_P.double()
     return torch.zeros(_BINS, dtype=torch.float64).index_add(0, bins_P, gaps_P).abs().sum().item() / len(predicted_P)

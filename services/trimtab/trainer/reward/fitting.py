@@ -45,6 +45,8 @@ class TrainedReward:
     figures: dict[str, float]
 
 
+# Steps that changed nothing, because their gradient was no number.
+SKIPPED = "steps_skipped"
 Parent = loading.LoadedPolicy | rewards.LoadedReward
 
 
@@ -86,6 +88,7 @@ def train_both(
         )
         verdict = judging.judge(reward.model, terms, seen, unseen)
         gates, figures = verdict.gates, verdict.figures | judging.disagreement(reward, unseen)
+        figures[SKIPPED] = report.figures[SKIPPED]
         if kind is models.ModelKind.REWARD:
             figures |= calibration.of_recent(reward.model, terms, recent)
             if observed:
@@ -151,7 +154,7 @@ class Learner:
             loss = self.accumulate(batch)
             norm = optimizer.step()
             optimizer.zero_grad()
-            report.step({"loss_nats_per_example": loss, "gradient_norm": norm})
+            report.step({"loss_nats_per_example": loss, "gradient_norm": norm, SKIPPED: float(optimizer.skipped)})
         self.reward.model.eval()
 
     def probe(self, phase: str, least: hub.Least | None, report: progress.Progress) -> torch.Tensor:

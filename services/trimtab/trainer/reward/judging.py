@@ -68,7 +68,7 @@ def judge(model: Any, terms: hub.RewardTerms, seen: material.Feedback, unseen: m
         logits = calibration.logits_of(terms, rewards_B, said)
         if logits is not None:
             figures[f"{kind}_calibration_error"] = calibration.calibration_error(logits[0].sigmoid(), logits[1])
-    return Verdict(tuple(gates), figures)
+    return Verdict(tuple(gates), {name: value for name, value in figures.items() if math.isfinite(value)})
 
 
 def _kind_gates(
