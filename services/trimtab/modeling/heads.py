@@ -38,10 +38,10 @@ class Heads:
         return rewards_B_K.std(dim=1, correction=1)
 
 
-def head_of(model: Any) -> nn.Linear:
-    """The linear layer whose output is the reward; ArtifactCorrupt where there is none."""
-    if isinstance(getattr(model, "score", None), nn.Linear):
-        return model.score  # type: ignore[no-any-return]
+def head_of(model: Any) -> Any:
+    """The linear layer whose output is the reward, or what wraps it; ArtifactCorrupt where there is none."""
+    if hasattr(model, "score"):
+        return model.score
     found = [one for one in model.modules() if isinstance(one, nn.Linear) and one.out_features == 1]
     if not found:
         raise errors.ArtifactCorrupt(f"A {type(model).__name__} ends in no linear layer of one label.")
@@ -55,7 +55,7 @@ def features_at_last(model: Any, encoded: Sequence[answers.Answer]) -> torch.Ten
     right, where causal attention cannot look. An encoder reads the whole row, given the mask and, where it knows them,
     which tokens are the prompt's and which the answer's.
     """
-    if isinstance(getattr(model, "score", None), nn.Linear):
+    if hasattr(model, "score"):  # as decoders name their head
         ids_B_S = logprobs.right_padded([one.tokens for one in encoded], model.device)
         hidden_B_S_D = model.base_model(input_ids=ids_B_S, use_cache=False).last_hidden_state
         last_B = torch.tensor([len(one) - 1 for one in encoded], device=model.device)

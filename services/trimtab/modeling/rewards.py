@@ -89,9 +89,11 @@ class LoadedReward:
     @property
     def encoder(self) -> answers.AnswerEncoder | plain_text.PairEncoder:
         """How it reads: by its chat template, or, where it has none, as plain text."""
-        context = min(loading.context_tokens(self.model), self.tokenizer.model_max_length)
-        kind = plain_text.PairEncoder if self.tokenizer.chat_template is None else answers.AnswerEncoder
-        return kind(self.tokenizer, self.profile, context)
+        context = loading.context_tokens(self.model)
+        if self.tokenizer.chat_template is not None:
+            return answers.AnswerEncoder(self.tokenizer, self.profile, context)
+        # an encoder may have more positions than it reads tokens
+        return plain_text.PairEncoder(self.tokenizer, self.profile, min(context, self.tokenizer.model_max_length))
 
     def score(self, items: Sequence[scoring.ScoreItem], batch: int = 64) -> list[scoring.Score]:
         """A score for every item, or why there is none: it does not fit, cannot be read, or came out as no number.

@@ -1,6 +1,7 @@
 """A new reward model must not be worse than the incumbent on what was there in the incumbent's time."""
 
 import dataclasses
+import pathlib
 
 import pytest
 import torch
@@ -88,6 +89,18 @@ def test_a_published_model_of_pairs_is_compared_on_pairs_alone_and_too_few_make_
     assert gate_of(made).passed and gate_of(made).value < -0.05
     few = incumbents.compare(made.reward, published, dataset.of("held_out")[:10], QUICK)
     assert few.gates == () and few.figures["incumbent_compared"] == 10
+
+
+def test_an_incumbent_of_surprise_and_of_several_heads_is_asked_for_its_mean(
+    policy: loading.LoadedPolicy, report: progress.Progress, tmp_path: pathlib.Path
+) -> None:
+    dataset = making.feedback(60, 0)
+    made = train(policy, report, dataset, epochs=1, surprise=True, heads=4, pessimism=3.0)
+    rewards.save_reward_model(made.reward, tmp_path)
+    loaded = rewards.load_reward_model(tmp_path)
+    assert loaded.reference is not None and loaded.ensemble is not None and loaded.hub.surprise is not None
+    again = train(policy, report, dataset, loaded, epochs=1, surprise=True, heads=4)
+    assert gate_of(again).passed and gate_of(again).value == pytest.approx(0.0, abs=1e-5)
 
 
 def test_saved_terms_give_the_nats_of_the_terms_they_were_saved_from(

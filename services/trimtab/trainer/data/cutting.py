@@ -117,27 +117,27 @@ class _Selection:
             self.members.append(datasets.Member(example.id, disposition))
 
     def weigh(self, propensities: Mapping[str, float], config: lines.WeightConfig) -> dict[str, float]:
-        """Gives each example its weight, rejects those that weigh nothing for their rater; the figures.
+        """Gives each example its weight, rejects those that cannot be weighed; the figures.
 
         Split by split: what is held out decides nothing, so not what it teaches of a rater either.
         """
         found: dict[str, float] = {}
+        refused: dict[str, str] = {}
         figures: dict[str, float] = {}
         splits: tuple[datasets.Split, ...] = ("train", "held_out")
         for split in splits:
             weighed = weights.weigh([row for row in self.examples if row.split == split], propensities, config)
             found |= weighed.weights
+            refused |= weighed.refused
             figures |= {f"{split}_{name}": value for name, value in weighed.figures.items()}
         self.examples = [
             dataclasses.replace(row, weight=found.get(row.id, row.weight))
             for row in self.examples
-            if found.get(row.id, 1.0) > 0
+            if row.id not in refused
         ]
         self.members = [
-            datasets.Member(
-                one.example_id, datasets.REJECTED, "unreliable: on shared answers its rater errs like a coin"
-            )
-            if found.get(one.example_id, 1.0) == 0
+            datasets.Member(one.example_id, datasets.REJECTED, refused[one.example_id])
+            if one.example_id in refused
             else one
             for one in self.members
         ]

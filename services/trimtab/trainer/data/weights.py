@@ -52,10 +52,11 @@ class Rater:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Weighed:
-    """weights: by example id, of each kind 1 on average; 0 for those of raters no better than a coin."""
+    """weights: by example id, of each kind 1 on average. refused: why, by the ids of those that cannot be weighed."""
 
     weights: dict[str, float]
     figures: dict[str, float]
+    refused: dict[str, str]
 
 
 def weigh(
@@ -64,11 +65,18 @@ def weigh(
     """The weights of one split's feedback. propensities: of the answer's exposure, by example id (absent: 1)."""
     weights: dict[str, float] = {}
     figures: dict[str, float] = {}
+    refused: dict[str, str] = {}
     weighty = [row for row in rows if row.weight > 0]
+    if config.propensity_cap > 1:
+        unknown = [row.id for row in weighty if not 0 < propensities.get(row.id, 1.0) <= 1]
+        refused |= dict.fromkeys(unknown, "propensity that is no probability")
+        weighty = [row for row in weighty if row.id not in refused]
     for kind in sorted({row.kind for row in weighty}):
         of_kind = [row for row in weighty if row.kind == kind]
         known = reliabilities(of_kind, config)
         factors = {row.id: _reliability(row, known) * _exposure(row, propensities, config) for row in of_kind}
+        unreliable = [name for name, factor in factors.items() if not factor]
+        refused |= dict.fromkeys(unreliable, "unreliable: on shared answers its rater errs like a coin")
         weights |= _averaging_one(factors)
         judged = sorted(max(0.0, one.reliability) for name, one in known.items() if name != OTHERS)
         if judged:
@@ -81,7 +89,7 @@ def weigh(
         if len(set(factors.values())) > 1:
             # Kish 1965: so many examples of equal weight tell as much
             figures[f"{kind}_effective_examples"] = math.fsum(factors.values()) ** 2 / spread
-    return Weighed(weights, figures)
+    return Weighed({name: weight for name, weight in weights.items() if weight}, figures, refused)
 
 
 def reliabilities(rows: Sequence[datasets.DatasetExample], config: lines.WeightConfig) -> dict[str, Rater]:
@@ -195,6 +203,8 @@ def _reliability(row: datasets.DatasetExample, known: Mapping[str, Rater]) -> fl
 
 
 def _exposure(row: datasets.DatasetExample, propensities: Mapping[str, float], config: lines.WeightConfig) -> float:
+    if config.propensity_cap == 1:
+        return 1.0
     return inverse_propensity(propensities.get(row.id, 1.0), config.propensity_cap)
 
 

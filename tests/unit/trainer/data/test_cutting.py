@@ -242,6 +242,14 @@ def test_an_answer_that_was_seldom_shown_counts_more_up_to_the_cap() -> None:
     assert sum(found.values()) == len(found)
 
 
+def test_a_propensity_that_is_none_is_a_reason_where_it_matters_and_only_there() -> None:
+    stored = [thumb(3, propensity=0.0), thumb(4)]
+    assert len(cutting.cut(stored, weighting=lines.WeightConfig()).examples) == 2
+    cut = cutting.cut(stored, weighting=lines.WeightConfig(propensity_cap=5.0))
+    assert disposition(cut, 3) == ("rejected", "propensity that is no probability")
+    assert [one.weight for one in cut.examples] == [1.0]
+
+
 def test_what_was_judged_and_when_travels_with_the_example() -> None:
     later = AT + datetime.timedelta(seconds=90)
     both = [thumb(3, criterion="tone", occurred_at=later), thumb(4)]
