@@ -88,7 +88,7 @@ def train_both(
         )
         verdict = judging.judge(reward.model, terms, seen, unseen)
         gates, figures = verdict.gates, verdict.figures | judging.disagreement(reward, unseen)
-        figures[SKIPPED] = report.figures[SKIPPED]
+        figures[SKIPPED] = report.figures.get(SKIPPED, 0.0)
         if kind is models.ModelKind.REWARD:
             figures |= calibration.of_recent(reward.model, terms, recent)
             if observed:
