@@ -226,7 +226,5 @@ def _row(example: examples.Example) -> datasets.DatasetExample:
 
 def _identity(row: datasets.DatasetExample) -> bytes:
     """What the rater said of which texts: all but where it comes from."""
-    said = dataclasses.replace(
-        row, id="", split="train", surface="", session="", strength=None, occurred_at=0.0
-    )
+    said = dataclasses.replace(row, id="", split="train", surface="", session="", strength=None, occurred_at=0.0)
     return hashlib.sha256(json.dumps(dataclasses.asdict(said)).encode()).digest()
