@@ -70,7 +70,7 @@ SESSION = (
             Typed("cat demonstrations.jsonl"),
             Typed(
                 "trimtab train start sft --parent {policy} --dataset demonstrations.jsonl \\\n"
-                "    --set epochs=4 --set optimizer=adamw --set lr=0.001 --set warmup_steps=0 --label sunsets"
+                "    --set epochs=4 --set lr=0.001 --set warmup_steps=0 --label sunsets"
             ),
             Typed("trimtab train show {run} --watch"),
             Typed("trimtab train runs"),

@@ -17,12 +17,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sft": {"epochs": 2, "batch": 16},
     "reward": {"epochs": 1, "batch": 16, "heads": 4, "recent_share": 0.1},
     # a target, so that the coefficient of the KL is carried from step to step
+    # the reference's log-probabilities are a phase of one step
+    "dpo": {"batch": 12, "lr": 1e-3},
+    "kto": {"batch": 24, "lr": 1e-3},
+    "pretrain": {"batch": 6, "lr": 1e-3, "block_tokens": 32},
     "ppo": {"iterations": 4, "prompts": 3, "samples": 2, "max_tokens": 8, "kl_target": 0.01, "kl_horizon": 20.0},
 }
 SETTINGS |= {kind: {"iterations": 4, "prompts": 3, "samples": 2, "max_tokens": 8} for kind in ("a2c", "rloo", "grpo")}
 # the value head is carried too
 SETTINGS["a2c"]["critic"] = "joint"
-STEPS = {"sft": 6, "reward": 6, "ppo": 4, "a2c": 4, "rloo": 4, "grpo": 4}
+STEPS = {"sft": 6, "reward": 6, "dpo": 4, "kto": 5, "pretrain": 4, "ppo": 4, "a2c": 4, "rloo": 4, "grpo": 4}
 
 
 def make_inputs(folder: pathlib.Path) -> None:
@@ -35,6 +39,7 @@ def make_inputs(folder: pathlib.Path) -> None:
     loading.save_policy(model, tokenizer, loading.ServingProfile(max_tokens=8), folder / "policy")
     rewards.save_reward_model(rewards.from_policy(loading.load_policy(folder / "policy")), folder / "reward")
     rows = [*making.demonstrations().examples, *making.feedback(pairs=48, thumbs=48).examples]
+    rows += making.texts(30).examples
     datasets.write(folder / "dataset", rows, [])
 
 

@@ -4,6 +4,7 @@ Dispatched by `trainer.job`; the methods are in `trainer.methods` and `trainer.r
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 
@@ -13,7 +14,7 @@ from trimtab.rpc import secrets
 from trimtab.trainer import recipes, record
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.judging import evaluation, judging, sets
-from trimtab.trainer.methods import learner, on_policy, remote_rollouts, rollouts, sft
+from trimtab.trainer.methods import dpo, kto, learner, on_policy, pretrain, references, remote_rollouts, rollouts, sft
 from trimtab.trainer.reward import criteria
 from trimtab.trainer.steps import progress
 
@@ -28,6 +29,8 @@ def build(
     work = _Build(started, folder, report, datasets.read(started.input("dataset")))
     if isinstance(settings, recipes.RewardSettings):
         return work.reward_models(settings)
+    if isinstance(settings, recipes.PretrainSettings):
+        return work.base(settings)
     return work.policy(settings)
 
 
@@ -45,6 +48,13 @@ class _Build:
         output = self._output("policy", models.ModelKind.POLICY, judged_gates)
         loading.save_policy(policy.model, policy.tokenizer, policy.profile, self.folder / output.folder)
         return record.Result((output,), {**figures, **judged})
+
+    def base(self, settings: recipes.PretrainSettings) -> record.Result:
+        model = loading.load_policy(self.started.input("parent"))
+        figures = pretrain.train(model, self.dataset, settings, self.started.seed, self.report)
+        output = self._output("base", models.ModelKind.BASE, ())
+        loading.save_policy(model.model, model.tokenizer, model.profile, self.folder / output.folder)
+        return record.Result((output,), figures)
 
     def reward_models(self, settings: recipes.RewardSettings) -> record.Result:
         folder = self.started.input("parent")
@@ -83,7 +93,17 @@ class _Build:
                     report=report,
                     sampler=self._sampler(settings),
                 )
+            case recipes.DPOSettings():
+                load = self._reference_loader()
+                return dpo.train(policy, load, self.dataset, settings=settings, seed=seed, report=report)
+            case recipes.KTOSettings():
+                load = self._reference_loader()
+                return kto.train(policy, load, self.dataset, settings=settings, seed=seed, report=report)
         raise NotImplementedError(type(settings).__name__)
+
+    def _reference_loader(self) -> references.Loader:
+        """Loads the reference when called; InvalidField already now when the run was not given one."""
+        return functools.partial(loading.load_policy, self.started.input("reference"))
 
     def _sampler(self, settings: recipes.OnPolicySettings) -> rollouts.Sampler | None:
         """The policy process that draws the answers, where the run asks for one."""

@@ -65,7 +65,7 @@ def test_a_program_gets_a_run_with_its_models_and_every_setting(recorded: Record
     shown = recorded.told("train", "show", recorded.session.ids["run"])
     assert shown["run"]["state"] == "succeeded"
     assert [model["id"][:12] for model in shown["models"]] == [recorded.session.ids["made"]]
-    assert (shown["settings"]["epochs"], shown["settings"]["batch"]) == (4, 24)
+    assert (shown["settings"]["epochs"], shown["settings"]["batch"]) == (4, 32)
 
 
 def test_a_report_has_plots_of_every_step_answers_and_lineage(recorded: Recorded) -> None:

@@ -24,6 +24,17 @@ def demonstrations(count: int = 48) -> datasets.Dataset:
     return datasets.Dataset(rows)
 
 
+def texts(count: int = 60) -> datasets.Dataset:
+    """Documents of one question and its kind answer; every sixth is held out."""
+    rows = []
+    for i in range(count):
+        colour = COLOURS[i % len(COLOURS)]
+        said = f"Which colour is the {colour} one? {KIND.format(colour)}"
+        split: datasets.Split = "held_out" if i % 6 == 5 else "train"
+        rows.append(datasets.DatasetExample(f"text{i}", split, "text", [], response=said))
+    return datasets.Dataset(rows)
+
+
 def feedback(pairs: int = 60, thumbs: int = 60, noise: float = 0.1) -> datasets.Dataset:
     """Raters who like the kind answer, now and then the other; every third is held out."""
     rng = random.Random(5)

@@ -19,6 +19,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sft": {"epochs": 2, "batch": 8, "evaluation_prompts": 6, "evaluation_minimum": 2},
     "reward": {"epochs": 1},
     "ppo": {"iterations": 2, "prompts": 4, "samples": 2, "evaluation_prompts": 6, "evaluation_minimum": 2},
+    "dpo": {"lr": 1e-3, "batch": 8, "evaluation_prompts": 6, "evaluation_minimum": 2},
+    "kto": {"lr": 1e-3, "batch": 8, "evaluation_prompts": 6, "evaluation_minimum": 2},
+    "pretrain": {"lr": 1e-3, "batch": 4, "block_tokens": 32},
 }
 
 
@@ -28,7 +31,7 @@ def inputs(folder_of_policy: pathlib.Path, tmp_path_factory: pytest.TempPathFact
     scratch = tmp_path_factory.mktemp("inputs")
     reward = rewards.from_policy(loading.load_policy(folder_of_policy))
     rewards.save_reward_model(reward, scratch / "reward")
-    everything = [*making.demonstrations().examples, *making.feedback().examples]
+    everything = [*making.demonstrations().examples, *making.feedback().examples, *making.texts().examples]
     datasets.write(scratch / "dataset", everything, [])
     return {
         "parent": str(folder_of_policy),
@@ -79,7 +82,14 @@ def weights(folder: pathlib.Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("kind", "outputs"),
-    [("sft", ["policy"]), ("reward", ["reward", "evaluation_reward"]), ("ppo", ["policy"])],
+    [
+        ("sft", ["policy"]),
+        ("reward", ["reward", "evaluation_reward"]),
+        ("ppo", ["policy"]),
+        ("dpo", ["policy"]),
+        ("kto", ["policy"]),
+        ("pretrain", ["base"]),
+    ],
 )
 def test_the_same_record_gives_the_same_bytes_and_another_seed_others(
     kind: str, outputs: list[str], inputs: dict[str, str], tmp_path: pathlib.Path
@@ -92,7 +102,9 @@ def test_the_same_record_gives_the_same_bytes_and_another_seed_others(
     result = json.loads((tmp_path / "one" / "result.json").read_text())
     assert [output["kind"] for output in result["outputs"]] == outputs
     assert all((tmp_path / "one" / output["folder"] / "model.safetensors").is_file() for output in result["outputs"])
-    assert all(output["method"] == kind and output["gates"] for output in result["outputs"])
+    # a base is not served, and not judged
+    assert all(output["method"] == kind for output in result["outputs"])
+    assert all(output["gates"] or output["kind"] == "base" for output in result["outputs"])
     assert result == json.loads((tmp_path / "same" / "result.json").read_text())
     assert {"torch", "transformers", "trimtab"} <= result["versions"].keys()
     assert {name: result["settings"][name] for name in SETTINGS[kind]} == SETTINGS[kind]
@@ -141,7 +153,7 @@ def said_about(folder: pathlib.Path) -> str:
 @pytest.mark.parametrize(
     ("kind", "settings", "sentence"),
     [
-        ("dpo", {}, "Training by dpo is part of the interface and not built yet"),
+        ("dpo", {"loss": "exo"}, "`settings_json.loss` is 'exo'"),
         ("sft", {"epoch": 3}, "`settings_json.epoch` is not a setting"),
         ("ppo", {"clip": -1}, "`settings_json.clip` is -1"),
     ],
@@ -153,7 +165,10 @@ def test_a_run_that_is_refused_says_why_in_a_sentence(
     assert sentence in said_about(tmp_path / "run")
 
 
-@pytest.mark.parametrize(("kind", "missing"), [("sft", "parent"), ("ppo", "reward"), ("ppo", "reference")])
+@pytest.mark.parametrize(
+    ("kind", "missing"),
+    [("sft", "parent"), ("ppo", "reward"), ("ppo", "reference"), ("dpo", "reference"), ("kto", "reference")],
+)
 def test_a_run_without_an_input_it_needs_names_it(
     kind: str, missing: str, inputs: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
@@ -167,7 +182,7 @@ def test_a_folder_without_a_record_is_refused(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_refused_record_costs_no_import_of_torch(inputs: dict[str, str], tmp_path: pathlib.Path) -> None:
-    record(tmp_path / "run", "kto", inputs)
+    record(tmp_path / "run", "kto", inputs, {"epoch": 3})
     script = (
         "import sys; from trimtab.trainer import job\n"
         "try: job.main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"

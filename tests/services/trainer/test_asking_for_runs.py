@@ -36,7 +36,7 @@ async def test_requests_that_cannot_become_runs_are_refused_and_change_nothing(i
     refused: list[tuple[dict[str, object], type[errors.TrimtabError], str]] = [
         ({"line": "elsewhere"}, errors.NotFound, "elsewhere"),
         ({"tenant": "rival"}, errors.NotFound, LINE),
-        ({"kind": runs.RunKind.DPO}, errors.NotBuiltYet, "dpo"),
+        ({"kind": runs.RunKind.DPO, "reference_id": data}, errors.InvalidField, "reference_id"),
         ({"parent_id": ""}, errors.InvalidField, "parent_id"),
         ({"parent_id": "f" * 64}, errors.NotFound, "ffff"),
         ({"parent_id": data}, errors.InvalidField, "parent_id"),

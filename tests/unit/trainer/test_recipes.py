@@ -73,6 +73,17 @@ def test_a_wrong_setting_is_named(settings: str, field: str) -> None:
         ("grpo", {"scale": "group"}, "scale"),
         ("grpo", {"per_session": 0}, "per_session"),
         ("grpo", {"sampler": "policy:9000", "iterations": 6, "max_staleness": 4}, "iterations"),
+        ("dpo", {"loss": "exo"}, "loss"),
+        ("dpo", {"label_smoothing": 0.5}, "label_smoothing"),
+        ("dpo", {"label_smoothing": -0.1}, "label_smoothing"),
+        ("dpo", {"label_smoothing": 0.1, "loss": "ipo"}, "label_smoothing"),
+        ("dpo", {"beta": 0}, "beta"),
+        ("dpo", {"sft_weight": -1}, "sft_weight"),
+        ("kto", {"desirable_weight": 0}, "desirable_weight"),
+        ("kto", {"kl_memory": 0.5}, "kl_memory"),
+        ("kto", {"pairs": "yes"}, "pairs"),
+        ("pretrain", {"block_tokens": 0}, "block_tokens"),
+        ("pretrain", {"evaluation_prompts": 3}, "evaluation_prompts"),
     ],
 )
 def test_a_setting_that_makes_no_sense_for_its_method_is_refused(kind: str, settings: object, field: str) -> None:
@@ -92,10 +103,8 @@ def test_criteria_have_weights_and_the_safe_one_may_have_none() -> None:
     assert weights('{"criteria": "harm:-1,:2", "safety": "harm"}') == {"harm": -1.0, "": 2.0}
 
 
-@pytest.mark.parametrize("kind", ["dpo", "kto", "pretrain"])
-def test_a_method_to_come_says_so(kind: str) -> None:
-    with pytest.raises(errors.NotBuiltYet, match=f"Training by {kind} is part of the interface"):
-        recipes.parse(runs.RunKind(kind), "{}")
+def test_every_kind_of_run_has_its_method() -> None:
+    assert recipes.METHODS.keys() == set(runs.RunKind)
 
 
 def test_reading_settings_imports_no_torch() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from trimtab.cli.commands import options, send
+from trimtab.cli.commands import completing, options, send
 
 app = typer.Typer(no_args_is_help=True, help="Bring feedback in; ask what became of it.")
 app.add_typer(send.app, name="send")
@@ -27,6 +27,55 @@ def feedback_import(
     from trimtab.cli.feedback import importing
 
     options.run(importing.import_file(state, line, file, format_, json))
+
+
+@app.command("judge")
+def feedback_judge(
+    completion: Annotated[
+        list[str] | None, typer.Argument(metavar="COMPLETION...", help="Completions with several choices.")
+    ] = None,
+    *,
+    file: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            "--file",
+            help='JSONL of {"completion": ID} or {"first": "ID:0", "second": "ID:1"}.',
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    url: Annotated[str, typer.Option("--url", help="OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1.")] = "",
+    model: Annotated[str, typer.Option("--model", help="The model that the endpoint is to ask.")] = "",
+    api_key: Annotated[
+        str, typer.Option("--api-key", envvar="TRIMTAB_JUDGE_API_KEY", help="Of the endpoint.", show_default=False)
+    ] = "",
+    reward: Annotated[
+        str,
+        typer.Option(
+            "--reward",
+            help="Ask a reward model of this platform instead: the beginning of its id.",
+            autocompletion=completing.rewards,
+        ),
+    ] = "",
+    criterion: Annotated[str, typer.Option("--criterion", help="What is judged, e.g. helpful.")] = "",
+    guideline: Annotated[
+        str, typer.Option("--guideline", help="What makes an answer better: ends the sentence “The better answer …”.")
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", min=100, help="Characters of each text that the judge sees.")] = 6000,
+    at_once: Annotated[int, typer.Option("--at-once", min=1, help="Pairs judged at the same time.")] = 8,
+    state: options.State = options.STATE,
+    json: options.Json = False,
+) -> None:
+    """Let a model compare answers (RLAIF), and send its verdicts as feedback of a rater of kind `model`.
+
+    Each pair is asked in both orders at temperature 0: only a verdict that stays when the answers change places is
+    sent, and an unreadable reply is none. What people wrote about an answer is shown beside it. Asking again counts
+    nothing twice. Prints how often the judge is consistent, and how often it agrees with people who compared the same.
+    """
+    from trimtab.cli.feedback.rlaif import judging
+
+    asked = judging.Asked(completion or (), file, url, model, api_key, reward, criterion, guideline, limit, at_once)
+    options.run(judging.judge(state, asked, json))
 
 
 @app.command("trace")

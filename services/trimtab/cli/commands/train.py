@@ -91,13 +91,15 @@ def train_start(
         str,
         typer.Option(
             "--dataset",
-            help="Data set: an id, the beginning of one, or a JSONL file of {messages}, {prompt, response} or "
-            "{prompt, chosen, rejected}. A reward run without one cuts one of all feedback.",
+            help="Data set: an id, the beginning of one, or a JSONL file of {messages}, {prompt, response}, "
+            "{prompt, chosen, rejected} or {text}. A reward run without one cuts one of all feedback.",
         ),
     ] = "",
     reward: Annotated[str, _input("reward", "Reward model of a ppo run")] = "",
     judge: Annotated[str, _input("judge", "Evaluation reward model that the gates ask")] = "",
-    reference: Annotated[str, _input("reference", "Policy that KL is measured to; ppo: the parent unless given")] = "",
+    reference: Annotated[
+        str, _input("reference", "Policy that KL is measured to; ppo, dpo and kto: the parent unless given")
+    ] = "",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method; may be repeated.")
     ] = None,

@@ -22,6 +22,13 @@ tenant = "demo"
 examples = 1300
 promotions = 2
 
+[lines.support.training.sft]
+optimizer = "muon"
+lr = 6e-3
+matrix_lr = 6e-3
+epochs = 5
+batch = 24
+
 [lines.support.training.reward]
 lr = 1e-3
 train_embeddings = false

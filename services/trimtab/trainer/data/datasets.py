@@ -6,7 +6,7 @@
 
 A folder is a pure function of its content: no clocks, no paths, so that the registry's content address is the data
 set's identity. `trainer.data.cutting` makes one from stored feedback, the job (`trainer.job`) reads one, the command
-line publishes files of demonstrations or preferences through `publish_file`. Needs no torch.
+line publishes files of demonstrations, preferences or plain text through `publish_file`. Needs no torch.
 """
 
 import collections
@@ -22,13 +22,14 @@ from trimtab import registry
 from trimtab.core import errors, ids, models, text
 
 Split = Literal["train", "held_out"]
-Kind = Literal["thumb", "pair", "edit", "rating", "ranking", "signal", "demonstration"]
+Kind = Literal["thumb", "pair", "edit", "rating", "ranking", "signal", "demonstration", "text"]
 Turn = dict[str, str]
 
 TRAINED, HELD_OUT, REJECTED, QUARANTINED = "trained", "held out", "rejected", "quarantined"
 EXAMPLES_FILE, MEMBERS_FILE, CARD_FILE = "examples.jsonl", "members.jsonl", "card.json"
-# A demonstration teaches form and decides nothing, so only one fold is kept to measure the fit on.
-_DEMONSTRATION_HELD_OUT_FOLDS = frozenset({0})
+# A demonstration or a document teaches form and decides nothing: only one fold is kept to measure the fit on.
+_TAUGHT: frozenset[Kind] = frozenset({"demonstration", "text"})
+_TAUGHT_HELD_OUT_FOLDS = frozenset({0})
 
 
 class RankedText(TypedDict):
@@ -48,6 +49,7 @@ class DatasetExample:
         edit            chosen (the corrected answer), rejected (the answer); it demonstrates `chosen` as well
         ranking         ranked, best first
         demonstration   response
+        text            response (a document; its prompt is empty)
 
     prompt: turns {"role", "content"}, oldest first. session: hex, of the conversation; empty where there was none.
     rater: hex, the session's where the rater has no id of its own.
@@ -138,6 +140,7 @@ def publish_file(store: registry.Registry, path: pathlib.Path, tenant: str, line
 
     Demonstrations: {"messages": [...]} whose last turn is the assistant's, or {"prompt", "response"}.
     Preferences: {"prompt", "chosen", "rejected"}. A prompt is a string (one user turn) or a list of turns.
+    Plain text, for pretraining: {"text"}, a document a line.
     InvalidField names the line that is wrong.
     """
     examples = [_operator_example(row, where) for row, where in _rows(path, _invalid_line)]
@@ -218,6 +221,8 @@ def _operator_example(row: dict[str, Any], where: str) -> DatasetExample:
                 f"{where}: messages", "does not end with an answer", "end it with the assistant's turn"
             )
         return _placed(kind="demonstration", prompt=prompt, response=_said(last, "content", where))
+    if keys == {"text"}:
+        return _placed(kind="text", prompt=[], response=_said(row, "text", where))
     prompt = _prompt(row.get("prompt"), f"{where}: prompt")
     if keys == {"prompt", "response"}:
         return _placed(kind="demonstration", prompt=prompt, response=_said(row, "response", where))
@@ -229,15 +234,16 @@ def _operator_example(row: dict[str, Any], where: str) -> DatasetExample:
     raise errors.InvalidField(
         where,
         f"has the keys {', '.join(sorted(keys))}",
-        "give `messages`, or `prompt` and `response`, or `prompt`, `chosen` and `rejected`",
+        "give `messages`, or `prompt` and `response`, or `prompt`, `chosen` and `rejected`, or `text`",
     )
 
 
 def _placed(kind: Kind, prompt: list[Turn], **texts: str) -> DatasetExample:
-    """The example with its id (hash of its content) and its split (fold of its prompt's hash)."""
-    prompt_hash = hashlib.sha256(json.dumps(prompt, ensure_ascii=False).encode()).digest()[:16]
+    """The example with its id (hash of its content) and its split (fold of its prompt's hash, a document's own)."""
+    asked = prompt or texts["response"]
+    prompt_hash = hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).digest()[:16]
     content = json.dumps({"kind": kind, "prompt": prompt, **texts}, ensure_ascii=False, sort_keys=True)
-    held_out = _DEMONSTRATION_HELD_OUT_FOLDS if kind == "demonstration" else ids.HELD_OUT_FOLDS
+    held_out = _TAUGHT_HELD_OUT_FOLDS if kind in _TAUGHT else ids.HELD_OUT_FOLDS
     return DatasetExample(
         id=hashlib.sha256(content.encode()).hexdigest()[:32],
         split="held_out" if ids.fold_of(prompt_hash) in held_out else "train",

@@ -32,12 +32,24 @@ def messages_of(prompt: Sequence[datasets.Turn]) -> tuple[text.Message, ...]:
     return tuple(text.Message(text.Role(turn["role"]), text.Text(turn["content"])) for turn in prompt)
 
 
+def answers_of(example: datasets.DatasetExample) -> list[str]:
+    """The texts of an example that answer its prompt; a document's own text."""
+    match example.kind:
+        case "pair" | "edit":
+            return [example.chosen, example.rejected]
+        case "ranking":
+            return [one["response"] for one in example.ranked]
+    return [example.response]
+
+
 def unusable(example: datasets.DatasetExample) -> str:
-    """Why an example's numbers cannot be trained on, or nothing: one NaN weight would spoil every step it is in."""
+    """Why an example cannot be trained on whatever the model, or nothing. One NaN weight would spoil a whole step."""
     if not 0 < example.weight < math.inf:
         return "weight that is no positive number"
     if example.strength is not None and not 0 <= example.strength <= 1:
         return "strength outside 0 to 1"
+    if not all(answer.strip() for answer in answers_of(example)):
+        return "empty text"
     return ""
 
 
@@ -46,8 +58,8 @@ def encoder_of(policy: loading.LoadedPolicy) -> answers.AnswerEncoder:
 
 
 def distinct_prompts(examples: Iterable[datasets.DatasetExample]) -> list[tuple[text.Message, ...]]:
-    """Each prompt once, in the order of its first example."""
-    return list(dict.fromkeys(messages_of(example.prompt) for example in examples))
+    """Each prompt once, in the order of its first example; a document has none."""
+    return list(dict.fromkeys(messages_of(example.prompt) for example in examples if example.prompt))
 
 
 def seed_of(*parts: object) -> int:

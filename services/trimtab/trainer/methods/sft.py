@@ -6,15 +6,14 @@ of a neighbour changes what a token counts. Prompts are read, not learned.
 
 import dataclasses
 import itertools
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from trimtab.core import errors
 from trimtab.modeling import answers, loading, logprobs
 from trimtab.trainer import recipes
-from trimtab.trainer.data import datasets, encoding
+from trimtab.trainer.data import datasets, encoding, packing
 from trimtab.trainer.steps import checkpoints, losses, optim, progress
 
 # The kinds that say what an answer should have been.
@@ -44,12 +43,13 @@ def train(
             "holds no demonstration that can be trained on",
             "choose a data set with demonstrations or edits",
         )
-    steps = settings.epochs * -(-len(train_set) // settings.batch)
+    steps = packing.steps_of(len(train_set), settings.epochs, settings.batch)
     optimizer = optim.for_model(policy.model, settings, steps)
     carried = checkpoints.Carried({"policy": policy.model}, {"policy": optimizer})
     done = report.begin("supervised fine-tuning", steps, carried)
     policy.model.train()
-    for batch in itertools.islice(batches(train_set, settings, seed), done, None):
+    order = packing.batches(train_set, settings.epochs, settings.batch, "sft", seed)
+    for batch in itertools.islice(order, done, None):
         loss = accumulate(policy, batch, settings)
         norm = optimizer.step()
         optimizer.zero_grad()
@@ -75,17 +75,6 @@ def prepare(
         else:
             kept.append(Demonstration(answer, example.weight))
     return kept
-
-
-def batches(
-    train_set: Sequence[Demonstration], settings: recipes.SFTSettings, seed: int
-) -> Iterator[list[Demonstration]]:
-    """The steps of all epochs: every epoch in an order of its own, cut into batches."""
-    for epoch in range(settings.epochs):
-        order = list(range(len(train_set)))
-        random.Random(encoding.seed_of(seed, "sft", epoch)).shuffle(order)
-        for start in range(0, len(order), settings.batch):
-            yield [train_set[i] for i in order[start : start + settings.batch]]
 
 
 def accumulate(

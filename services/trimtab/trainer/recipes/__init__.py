@@ -1,11 +1,14 @@
-"""Settings of each training method, with defaults that suit a policy of half a million weights on one core.
+"""Settings of each training method.
 
 A run's spec carries what differs from them as a flat JSON object (`settings_json`): the service refuses a bad one
 before the run is queued, the job parses the same text again, the published manifest holds the resolved values.
-Standard library only: the service imports this. Larger models want learning rates of a tenth to a hundredth of these.
+Standard library only: the service imports this. The defaults of SFT, pretraining, DPO and KTO suit all weights of a
+model of 1 to 8 billion; those of reward models and PPO half a million weights, and larger models want learning rates of
+a tenth to a hundredth of theirs.
 """
 
 from trimtab.trainer.recipes.base import PolicySettings, RunSettings
+from trimtab.trainer.recipes.direct import DirectSettings, DPOSettings, KTOSettings
 from trimtab.trainer.recipes.on_policy import (
     A2CSettings,
     ClippedSettings,
@@ -17,18 +20,22 @@ from trimtab.trainer.recipes.on_policy import (
 )
 from trimtab.trainer.recipes.parsing import METHODS, Method, Settings, parse
 from trimtab.trainer.recipes.reward import RewardSettings
-from trimtab.trainer.recipes.supervised import SFTSettings
+from trimtab.trainer.recipes.supervised import PretrainSettings, SFTSettings
 
 __all__ = [
     "METHODS",
     "A2CSettings",
     "ClippedSettings",
     "CriticSettings",
+    "DPOSettings",
+    "DirectSettings",
     "GRPOSettings",
+    "KTOSettings",
     "Method",
     "OnPolicySettings",
     "PPOSettings",
     "PolicySettings",
+    "PretrainSettings",
     "RLOOSettings",
     "RewardSettings",
     "RunSettings",

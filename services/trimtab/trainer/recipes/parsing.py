@@ -5,9 +5,16 @@ import json
 from typing import Any, TypeVar
 
 from trimtab.core import errors, runs
-from trimtab.trainer.recipes import base, on_policy, reward, supervised
+from trimtab.trainer.recipes import base, direct, on_policy, reward, supervised
 
-Settings = supervised.SFTSettings | reward.RewardSettings | on_policy.OnPolicySettings
+Settings = (
+    supervised.SFTSettings
+    | supervised.PretrainSettings
+    | reward.RewardSettings
+    | on_policy.OnPolicySettings
+    | direct.DPOSettings
+    | direct.KTOSettings
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,13 +40,18 @@ METHODS: dict[runs.RunKind, Method] = {
         on_policy.RLOOSettings, _ON_POLICY, "a policy from several answers to each prompt, each against the others"
     ),
     runs.RunKind.GRPO: Method(on_policy.GRPOSettings, _ON_POLICY, "the same, in units of the group's deviation"),
+    runs.RunKind.DPO: Method(
+        direct.DPOSettings, ("parent_id", "dataset_id", "reference_id"), "a policy from pairs and edits"
+    ),
+    runs.RunKind.KTO: Method(
+        direct.KTOSettings, ("parent_id", "dataset_id", "reference_id"), "a policy from thumbs, and pairs taken apart"
+    ),
+    runs.RunKind.PRETRAIN: Method(supervised.PretrainSettings, ("parent_id", "dataset_id"), "a base from plain text"),
 }
 
 
 def parse(kind: runs.RunKind, settings_json: str) -> Settings:
-    """The settings of a method. InvalidField names the key that is wrong; NotBuiltYet names a method to come."""
-    if kind not in METHODS:
-        raise errors.NotBuiltYet(f"Training by {kind.value}")
+    """The settings of a method. InvalidField names the key that is wrong."""
     try:
         table = json.loads(settings_json or "{}")
     except ValueError as problem:

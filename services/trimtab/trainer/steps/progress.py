@@ -55,7 +55,7 @@ class Progress:
             self._saved.save(len(self._phases), self._phases[-1], self._done, self._steps, self._carried)
 
     def _drop_rows(self) -> None:
-        """Keeps the rows of earlier phases and of this one's steps that are done."""
+        """Keeps the rows of earlier phases, of this one's steps that are done, and of later ones if all of them are."""
         path = self._folder / METRICS_FILE
         kept = []
         for row in path.read_text().splitlines() if path.exists() else []:
@@ -63,9 +63,11 @@ class Progress:
                 told = json.loads(row)
             except ValueError:  # torn by the crash: of a step that is taken again
                 continue
-            if told["phase"] in self._phases[:-1] or (
-                told["phase"] == self._phases[-1] and told["step"] <= self._done.number
-            ):
+            if told["phase"] == self._phases[-1]:
+                stays = told["step"] <= self._done.number
+            else:
+                stays = told["phase"] in self._phases or self._done.number == self._steps
+            if stays:
                 kept.append(row + "\n")
         files.replace(path, "".join(kept))
 

@@ -20,7 +20,8 @@ torch.set_num_threads(1)
 GROUPED = ("rloo", "grpo", "dr. grpo")
 # What `train diagnose` reads.
 FIGURES = {
-    "score", "score_deviation", "response_tokens", "missing_eos_share", "entropy_nats_per_token", "kl_nats", "kl_k3_nats", "beta",
+    "score", "score_deviation", "response_tokens", "missing_eos_share", "entropy_nats_per_token",
+    "kl_nats", "kl_k3_nats", "beta",
     "approximate_kl", "clip_fraction", "policy_loss", "policy_gradient_norm", "zero_advantage_share",
     "effective_sample_share", "staleness", "unscored", "dropped", "answers",
 }  # fmt: skip

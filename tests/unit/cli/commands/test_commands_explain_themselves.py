@@ -13,6 +13,7 @@ import typer.main
 
 from trimtab.cli import app
 from trimtab.cli.commands import root
+from trimtab.core import runs
 from trimtab.rpc import secrets
 
 TRIMTAB = pathlib.Path(sys.executable).with_name("trimtab")
@@ -38,6 +39,7 @@ TAUGHT = {
         }.items()
     },
     ("feedback", "import"): ("--format", "--state", "--json", "hh-rlhf", ".gz", "counts nothing twice"),
+    ("feedback", "judge"): ("--file", "--url", "--model", "--reward", "--criterion", "--json", "both orders", "twice"),
     ("feedback", "trace"): ("ID", "--state", "--json", "completion, feedback", "example"),
     ("models", "list"): ("--state", "--json", "oldest first"),
     ("models", "show"): ("--state", "--json", "beginning"),
@@ -61,7 +63,8 @@ TAUGHT = {
     ("train", "runs"): ("--state", "--json", "oldest first"),
     ("train", "show"): ("--state", "--json", "--watch", "beginning", "gates in words"),
     ("train", "report"): ("--state", "--output", "--samples", "HTML", "lineage"),
-    ("train", "start"): ("--parent", "--dataset", "--set", "--seed", "--watch", "sft", "reward", "ppo"),
+    ("train", "diagnose"): ("--state", "--json", "what was seen", "setting"),
+    ("train", "start"): ("--parent", "--dataset", "--set", "--seed", "--watch", *(kind.value for kind in runs.RunKind)),
     ("train", "cancel"): ("--reason", "--state", "audit"),
     ("train", "reproduce"): ("--state", "--json", "Exit code 0", "byte by byte"),
 }

@@ -1,4 +1,4 @@
-"""An operator's file of demonstrations or preferences becomes a data set, or is refused by line."""
+"""An operator's file of demonstrations, preferences or plain text becomes a data set, or is refused by line."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ def publish(store: registry.Registry, folder: pathlib.Path, *rows: object) -> re
     return datasets.publish_file(store, file, "acme", "support")
 
 
-def test_all_three_forms_are_read(store: registry.Registry, tmp_path: pathlib.Path) -> None:
+def test_all_four_forms_are_read(store: registry.Registry, tmp_path: pathlib.Path) -> None:
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     manifest = publish(
         store,
@@ -29,12 +29,14 @@ def test_all_three_forms_are_read(store: registry.Registry, tmp_path: pathlib.Pa
         {"messages": [{"role": "system", "content": "s"}, *turns, {"role": "user", "content": "q2"}, turns[1]]},
         {"prompt": "q", "response": "a"},
         {"prompt": turns[:1], "chosen": "good", "rejected": "bad"},
+        {"text": "A document.\n\nOf two paragraphs."},
     )
-    chat, short, pair = datasets.read(store.fetch(manifest.id)).examples
+    chat, short, pair, document = datasets.read(store.fetch(manifest.id)).examples
     assert manifest.kind is models.ModelKind.DATASET
     assert (chat.kind, chat.response, len(chat.prompt)) == ("demonstration", "a", 4)
     assert (short.prompt, short.response) == (turns[:1], "a")
     assert (pair.kind, pair.prompt, pair.chosen, pair.rejected) == ("pair", turns[:1], "good", "bad")
+    assert (document.kind, document.prompt, document.response) == ("text", [], "A document.\n\nOf two paragraphs.")
 
 
 def test_the_same_file_is_the_same_data_set_and_repeated_lines_count_once(
@@ -63,10 +65,19 @@ def test_a_prompt_is_held_out_or_trained_whatever_is_said_to_it(
     assert 35 <= held_out <= 85
 
 
+def test_about_one_document_in_ten_is_held_out(store: registry.Registry, tmp_path: pathlib.Path) -> None:
+    rows = [{"text": f"Document {number}."} for number in range(300)]
+    examples = datasets.read(store.fetch(publish(store, tmp_path, *rows).id)).examples
+    assert 15 <= sum(one.split == "held_out" for one in examples) <= 50
+
+
 @pytest.mark.parametrize(
     "row",
     [
         {"prompt": "q"},
+        {"text": " "},
+        {"text": ["a"]},
+        {"text": "a", "prompt": "q"},
         {"prompt": "", "response": "a"},
         {"prompt": "q", "response": "  "},
         {"prompt": "q", "response": 3},

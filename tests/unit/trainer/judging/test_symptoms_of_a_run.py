@@ -85,11 +85,11 @@ def names(given: symptoms.Evidence) -> list[str]:
     return [finding.name for finding in symptoms.diagnose(given)]
 
 
-def of_losses(name: str, *phases: list[float], norms: list[float] | None = None) -> symptoms.Evidence:
+def of_losses(name: str, *phases: list[float]) -> symptoms.Evidence:
     """A run that descends a loss."""
     told = {
         f"phase {number}": [
-            {name: value, "gradient_norm": norm} for value, norm in zip(values, norms or itertools.repeat(0.5))
+            {name: value, "gradient_norm": norm} for value, norm in zip(values, itertools.repeat(0.5), strict=False)
         ]
         for number, values in enumerate(phases)
     }
