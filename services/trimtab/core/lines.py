@@ -36,6 +36,8 @@ class GateConfig:
     reward_length_slope: float = 2.0
     # Evaluation reward gained over the reference at equal length: the upper end of its 95 % interval, at least.
     gain_at_equal_length: float = 0.0
+    # How unsure an ensemble of heads is of the candidate's answers, over how unsure of the reference's, at most.
+    disagreement: float = 1.5
     # Share of answers that repeat themselves, at most.
     repetition: float = 0.2
     # Shipped probes (`trainer.judging.probes`): by how much a share may exceed the reference's; 1 leaves the set out.

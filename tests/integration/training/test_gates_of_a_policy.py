@@ -9,7 +9,7 @@ import torch
 from tests.integration.training import making
 
 from trimtab.core import lines
-from trimtab.modeling import decoder, loading, rewards
+from trimtab.modeling import decoder, heads, loading, rewards
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.judging import answering, evaluation, gates, probes, sets
@@ -158,6 +158,29 @@ def test_the_gate_of_the_kl_is_named_for_what_it_was_measured_to(reference_is: s
     verdict = gates.of_policy(measured(), lines.GateConfig(kl_to_anchor=1.0), 16, reference_is)
     (gate,) = [one for one in verdict if one.name.startswith("kl_")]
     assert gate.name == f"kl_to_{reference_is}" and f"KL to the {reference_is}" in gate.detail and not gate.passed
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "passed"), [(0.2, 0.2, True), (0.31, 0.2, False), (0, 0, True), (1, 0, False)]
+)
+def test_answers_that_the_judge_s_heads_cannot_agree_on_are_refused(ours: float, theirs: float, passed: bool) -> None:
+    both = [evaluation.Answers(10.0, 0.0, 0.5, disagreement=one) for one in (ours, theirs)]
+    verdict = gates.of_policy(measured(candidate=both[0], reference=both[1]), lines.GateConfig(), 16)
+    assert [gate.passed for gate in verdict if gate.name == "disagreement"] == [passed]
+    assert all(gate.passed for gate in verdict if gate.name != "disagreement")
+
+
+def test_the_disagreement_of_an_ensemble_is_measured(
+    policy: loading.LoadedPolicy, judge: rewards.LoadedReward, prompts: list[rollouts.Prompt]
+) -> None:
+    width = judge.model.score.weight.shape[1]
+    drawn = torch.randn(4, width, generator=torch.Generator().manual_seed(5))
+    drawn -= drawn.mean(dim=0)
+    unsure = dataclasses.replace(judge, ensemble=heads.Heads(drawn, torch.zeros(4)))
+    figures = evaluation.measure(policy, policy, evaluation.Judges(unsure), prompts, SETTINGS).figures()
+    assert figures["disagreement"] > 0 and figures["reference_disagreement"] > 0
+    alone = evaluation.measure(policy, policy, evaluation.Judges(judge), prompts, SETTINGS).figures()
+    assert "disagreement" not in alone
 
 
 def test_a_win_by_length_alone_is_refused() -> None:

@@ -24,12 +24,16 @@ from trimtab.trainer.judging import answering, lengths, sets, wording
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answers:
     """Means over one policy's answers: tokens, share that repeats itself, evaluation reward of the judged ones, share
-    that is laid out or emphasised."""
+    that is laid out or emphasised.
+
+    disagreement: standard deviation of the judge's heads, units of reward; NaN where it has one head.
+    """
 
     tokens: float
     repetition: float
     reward: float
     formatted: float = 0.0
+    disagreement: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Measured:
             "repetition": self.candidate.repetition,
             "formatted": self.candidate.formatted,
             "reference_formatted": self.reference.formatted,
+            "disagreement": self.candidate.disagreement,
+            "reference_disagreement": self.reference.disagreement,
             "evaluation_reward": self.candidate.reward,
             "reference_evaluation_reward": self.reference.reward,
         }
@@ -210,23 +216,23 @@ def moved_towards(
 
 def _scores(
     judge: rewards.LoadedReward, asked: Sequence[answering.Prompt], decoded: Sequence[decoder.Decoded]
-) -> list[float | str]:
+) -> list[scoring.Score]:
     items = [
         scoring.ScoreItem(messages, text.Text(answer.text)) for messages, answer in zip(asked, decoded, strict=True)
     ]
-    return [score.outcome for score in judge.score(items)]
+    return judge.score(items)
 
 
 def _pairs(
     ours: Sequence[decoder.Decoded],
     theirs: Sequence[decoder.Decoded],
-    our_scores: Sequence[float | str],
-    their_scores: Sequence[float | str],
+    our_scores: Sequence[scoring.Score],
+    their_scores: Sequence[scoring.Score],
 ) -> list[Pair | None]:
     """By prompt; None where one of the two has no score."""
     return [
-        Pair(mine - other, math.log(len(one.token_ids) / len(two.token_ids)))
-        if isinstance(mine, float) and isinstance(other, float)
+        Pair(mine.outcome - other.outcome, math.log(len(one.token_ids) / len(two.token_ids)))
+        if isinstance(mine.outcome, float) and isinstance(other.outcome, float)
         else None
         for one, two, mine, other in zip(ours, theirs, our_scores, their_scores, strict=True)
     ]
@@ -246,12 +252,13 @@ def _opinion(
     return [(one.win, pair.win) for one, pair in zip(trained, pairs, strict=True) if one and pair]
 
 
-def _summary(decoded: Sequence[decoder.Decoded], scores: Sequence[float | str]) -> Answers:
+def _summary(decoded: Sequence[decoder.Decoded], scores: Sequence[scoring.Score]) -> Answers:
     return Answers(
         tokens=_mean([len(answer.token_ids) for answer in decoded]),
         repetition=_mean([wording.repeats_itself(answer.text) for answer in decoded]),
-        reward=_mean([score for score in scores if isinstance(score, float)]),
+        reward=_mean([score.outcome for score in scores if isinstance(score.outcome, float)]),
         formatted=_mean([wording.is_formatted(answer.text) for answer in decoded]),
+        disagreement=_mean([score.uncertainty for score in scores if score.uncertainty is not None]),
     )
 
 

@@ -54,6 +54,7 @@ def of_policy(
             f"{measured.reference.tokens:.1f})",
         ),
         *_length_effect(measured, thresholds),
+        *_disagreement(measured, thresholds.disagreement),
         _at_most(
             "repetition",
             measured.candidate.repetition,
@@ -126,6 +127,16 @@ def _length_effect(measured: evaluation.Measured, thresholds: lines.GateConfig) 
             f"{effect.gain_low:.2f} to {effect.gain_high:.2f}",
         ),
     )
+
+
+def _disagreement(measured: evaluation.Measured, at_most: float) -> tuple[models.GateFigure, ...]:
+    """None where the judge has one head: it cannot disagree with itself."""
+    ours, theirs = measured.candidate.disagreement, measured.reference.disagreement
+    if math.isnan(ours):
+        return ()
+    ratio = 1.0 if ours == theirs else ours / theirs if theirs else math.inf
+    words = f"standard deviation of the judge's heads on its answers over that on the reference's ({ours:.3f} over "
+    return (_at_most("disagreement", ratio, at_most, f"{words}{theirs:.3f})"),)
 
 
 def _at_most(name: str, value: float, threshold: float, detail: str) -> models.GateFigure:

@@ -1,6 +1,6 @@
 """Shipped probes: questions with a known trap, the same for every line, and a rule that reads the answer.
 
-Four sets of short English prompts, written for this project, lie beside this module (`probes/NAME.jsonl`). Candidate
+Four sets of short English prompts, written for this project, lie beside this module (folder `probe_sets`). Candidate
 and reference answer each greedily; what counts is by how much the candidate is worse, so that a policy which never
 could refuse is not refused for it. What is measured, and by which rule of `trainer.judging.wording`:
 
@@ -23,7 +23,7 @@ from trimtab.core import text
 from trimtab.modeling import loading
 from trimtab.trainer.judging import answering, wording
 
-_FOLDER = pathlib.Path(__file__).with_name("probes")
+_FOLDER = pathlib.Path(__file__).with_name("probe_sets")
 # What is read stands at the beginning of an answer, and layout shows soon.
 _MAX_TOKENS = 96
 
