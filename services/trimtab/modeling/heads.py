@@ -20,7 +20,7 @@ from safetensors import torch as tensor_files
 from torch import nn
 
 from trimtab.core import errors
-from trimtab.modeling import answers, logprobs
+from trimtab.modeling import answers, packing
 
 HEADS_FILE = "heads.safetensors"
 
@@ -51,15 +51,13 @@ def head_of(model: Any) -> Any:
 def features_at_last(model: Any, encoded: Sequence[answers.Answer]) -> torch.Tensor:
     """features_B_D: what the head reads of each answer.
 
-    Of a decoder the hidden state at the last token, found by its length and never by its id; rows are padded on the
-    right, where causal attention cannot look. An encoder reads the whole row, given the mask and, where it knows them,
+    Of a decoder the hidden state at the last token, found by its length and never by its id. An encoder reads the whole row, given the mask and, where it knows them,
     which tokens are the prompt's and which the answer's.
     """
     if hasattr(model, "score"):  # as decoders name their head
-        ids_B_S = logprobs.right_padded([one.tokens for one in encoded], model.device)
-        hidden_B_S_D = model.base_model(input_ids=ids_B_S, use_cache=False).last_hidden_state
-        last_B = torch.tensor([len(one) - 1 for one in encoded], device=model.device)
-        return hidden_B_S_D[torch.arange(len(encoded), device=model.device), last_B]  # type: ignore[no-any-return]
+        hidden_M_D, index_B_S = packing.hidden_states(model.base_model, [one.tokens for one in encoded])
+        last_B = index_B_S[torch.arange(len(encoded)), torch.tensor([len(one) - 1 for one in encoded])]
+        return hidden_M_D.index_select(0, last_B.to(hidden_M_D.device))
     return _read_by_head(model, _encoder_inputs(model, encoded))
 
 
@@ -94,7 +92,7 @@ def save(heads: Heads, folder: pathlib.Path) -> None:
 def _encoder_inputs(model: Any, encoded: Sequence[answers.Answer]) -> dict[str, torch.Tensor]:
     config, device = model.config, model.device
     lengths_B = torch.tensor([len(one) for one in encoded], device=device)
-    ids_B_S = logprobs.right_padded([one.tokens for one in encoded], device)
+    ids_B_S = packing.right_padded([one.tokens for one in encoded], device)
     places_S = torch.arange(ids_B_S.shape[1], device=device)
     mask_B_S = places_S < lengths_B.unsqueeze(1)
     if config.pad_token_id is not None:  # some count positions by it

@@ -16,6 +16,8 @@ import torch
 from torch.nn import functional
 from torch.utils import checkpoint
 
+from trimtab.modeling import packing
+
 # Input positions of a forward pass that keeps nothing for a backward pass. Few: what fits into a core's cache is fast.
 FORWARD_POSITIONS = 1024
 # Logits held at once: 64 MiB in fp32.
@@ -78,21 +80,12 @@ def hidden_before_responses(backbone: Any, prompts: Sequence[Tokens], responses:
         raise ValueError("a prompt must hold at least one token")
     # the last response token predicts nothing that is asked for
     inputs = [[*prompt, *response[:-1]] for prompt, response in zip(prompts, responses, strict=True)]
-    ids_B_S = right_padded(inputs, backbone.device)
-    hidden_B_S_D = backbone(input_ids=ids_B_S, use_cache=False).last_hidden_state
-    width = ids_B_S.shape[1]
-    positions = [
-        row * width + len(prompt) - 1 + offset
+    hidden_M_D, index_B_S = packing.hidden_states(backbone, inputs)
+    places = [
+        index_B_S[row, len(prompt) - 1 : len(prompt) - 1 + len(response)]
         for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
-        for offset in range(len(response))
     ]
-    return hidden_B_S_D.flatten(0, 1)[torch.tensor(positions, device=ids_B_S.device)]  # type: ignore[no-any-return]
-
-
-def right_padded(rows: Sequence[Tokens], device: torch.device) -> torch.Tensor:
-    """ids_B_S. The id used as padding does not matter and is never looked at: callers know the lengths."""
-    width = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+    return hidden_M_D.index_select(0, torch.cat(places).to(hidden_M_D.device))
 
 
 def batches_by_length(lengths: Sequence[int], positions: int, rows: int | None = None) -> Iterator[list[int]]:

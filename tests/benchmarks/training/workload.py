@@ -1,0 +1,115 @@
+"""What both sides train on: a small Llama that answers, reward weights, and texts, in a folder of files.
+
+    policy/, reward/   Hugging Face folders
+    rows.json          demonstrations, pairs, thumbs and prompts as text and as tokens of the policy
+    dataset/           the same rows as a data set of Trimtab's
+
+The texts are the demo's. "short": one answer each, in a context of 160 tokens. "long": one to twelve answers joined,
+most of them few, so that lengths spread as in real data. The policy has learned to end its answers, so that what
+on-policy methods sample has the lengths of real answers too.
+"""
+
+import dataclasses
+import json
+import pathlib
+import random
+import shutil
+
+import torch
+from tests.benchmarks import peers
+
+from trimtab.cli.demo import world
+from trimtab.modeling import loading, rewards, tiny
+from trimtab.trainer import recipes
+from trimtab.trainer.data import datasets, encoding
+from trimtab.trainer.methods import sft
+from trimtab.trainer.steps import progress
+
+VERSION = 1
+_PARTS = (1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 6, 8, 12)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Size:
+    """A model's shape and how many rows of each kind its data has. taught: passes of SFT before anything is measured."""
+
+    hidden: int
+    layers: int
+    heads: int
+    intermediate: int
+    vocabulary: int
+    context: int
+    parts: tuple[int, ...]
+    rows: int
+    taught: int
+
+
+SIZES = {
+    "0.5M": Size(96, 4, 4, 256, 700, 256, (1,), 480, 4),
+    "7M": Size(256, 8, 8, 688, 2048, 512, _PARTS, 240, 2),
+}
+
+
+def made(name: str) -> pathlib.Path:
+    """The folder of a size, made if it is absent."""
+    folder = peers.CACHE / "benchmarks" / f"{name}-{VERSION}"
+    if not (folder / "rows.json").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        _make(SIZES[name], folder)
+    return folder
+
+
+def _make(size: Size, folder: pathlib.Path) -> None:
+    torch.set_num_threads(1)
+    rng = random.Random("workload")
+    said = world.demonstrations(1, 6000)
+    tokenizer = tiny.train_bpe([text for one in said[:1500] for text in (one.question, one.answer)], size.vocabulary)
+    model = tiny.tiny_llama(
+        len(tokenizer), 1, hidden=size.hidden, layers=size.layers, heads=size.heads,
+        intermediate=size.intermediate, context=size.context,
+    )  # fmt: skip
+    policy = loading.LoadedPolicy(model, tokenizer, loading.ServingProfile(max_tokens=size.context // 2))
+
+    def answer() -> str:
+        return " ".join(rng.choice(said).answer for _ in range(rng.choice(size.parts)))
+
+    examples: list[datasets.DatasetExample] = []
+    for number in range(size.rows):
+        prompt = [{"role": "user", "content": said[number].question}]
+        chosen, rejected = answer(), answer()
+        examples += [
+            datasets.DatasetExample(f"d{number}", "train", "demonstration", prompt, response=chosen),
+            datasets.DatasetExample(f"p{number}", "train", "pair", prompt, chosen=chosen, rejected=rejected),
+            datasets.DatasetExample(f"t{number}", "train", "thumb", prompt, response=chosen, up=number % 2 == 0),
+        ]
+    settings = recipes.SFTSettings(epochs=size.taught, lr=3e-3, matrix_lr=6e-3)
+    scratch = folder / "teaching"
+    scratch.mkdir(parents=True)
+    sft.train(policy, datasets.Dataset(examples), settings, 1, progress.Progress(scratch))
+    shutil.rmtree(scratch)
+    loading.save_policy(model, tokenizer, policy.profile, folder / "policy")
+    reward = rewards.from_policy(policy)
+    torch.manual_seed(1)
+    torch.nn.init.normal_(reward.model.score.weight, std=0.1)
+    rewards.save_reward_model(reward, folder / "reward")
+    datasets.write(folder / "dataset", examples, [])
+    (folder / "rows.json").write_text(json.dumps([_row(policy, one) for one in examples]))
+
+
+def _row(policy: loading.LoadedPolicy, example: datasets.DatasetExample) -> dict[str, object]:
+    """One example as TRL takes it. Texts carry the tokens of the template: TRL need not know it."""
+    encoder = encoding.encoder_of(policy)
+    texts = [example.chosen, example.rejected] if example.kind == "pair" else [example.response]
+    encoded = [encoder.encode(encoding.messages_of(example.prompt), text) for text in texts]
+    if any(isinstance(one, str) for one in encoded):
+        raise ValueError(f"an example of the workload does not fit: {encoded}")
+    first = encoded[0]
+    assert not isinstance(first, str)
+    return {
+        "kind": example.kind,
+        "prompt": policy.tokenizer.decode(first.prompt),
+        "prompt_ids": first.prompt,
+        "texts": [f"{text}{policy.tokenizer.eos_token}" for text in texts],
+        "response_ids": [one.response for one in encoded if not isinstance(one, str)],
+        "up": example.up,
+    }
