@@ -82,7 +82,7 @@ def _make(size: Size, folder: pathlib.Path) -> None:
             datasets.DatasetExample(f"p{number}", "train", "pair", prompt, chosen=chosen, rejected=rejected),
             datasets.DatasetExample(f"t{number}", "train", "thumb", prompt, response=chosen, up=number % 2 == 0),
         ]
-    settings = recipes.SFTSettings(epochs=size.taught, lr=3e-3, matrix_lr=6e-3)
+    settings = recipes.SFTSettings(optimizer="muon", epochs=size.taught, lr=3e-3, matrix_lr=6e-3)
     scratch = folder / "teaching"
     scratch.mkdir(parents=True)
     sft.train(policy, datasets.Dataset(examples), settings, 1, progress.Progress(scratch))

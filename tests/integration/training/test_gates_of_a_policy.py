@@ -17,7 +17,9 @@ from trimtab.trainer.methods import rollouts, sft
 from trimtab.trainer.steps import progress
 
 torch.set_num_threads(1)
-SETTINGS = recipes.SFTSettings(evaluation_prompts=32, evaluation_minimum=6, epochs=25, batch=8, lr=5e-3)
+SETTINGS = recipes.SFTSettings(
+    optimizer="muon", matrix_lr=6e-3, evaluation_prompts=32, evaluation_minimum=6, epochs=25, batch=8, lr=5e-3
+)
 GATES = (
     "win_rate",
     "win_rate_over_parent",

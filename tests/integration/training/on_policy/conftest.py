@@ -23,7 +23,7 @@ def trained(folder_of_policy: pathlib.Path, tmp_path_factory: pytest.TempPathFac
     scratch = tmp_path_factory.mktemp("trained")
     report = progress.Progress(scratch)
     policy = loading.load_policy(folder_of_policy)
-    settings = recipes.SFTSettings(epochs=25, batch=8, lr=5e-3, warmup_steps=4)
+    settings = recipes.SFTSettings(optimizer="muon", matrix_lr=6e-3, epochs=25, batch=8, lr=5e-3, warmup_steps=4)
     sft.train(policy, making.demonstrations(), settings, 1, report)
     loading.save_policy(policy.model, policy.tokenizer, policy.profile, scratch / "policy")
     taught = recipes.RewardSettings(epochs=6, batch=8, lr=3e-3)
