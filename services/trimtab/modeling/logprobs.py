@@ -1,15 +1,15 @@
 """Log-probabilities of answers under a causal language model, at temperature 1 and untruncated ("raw").
 
 The trainer's losses, the reward hub and the check that a served completion recomputes all go through here. Letters:
-B sequences, S positions of the padded input, N response tokens laid end to end, D hidden size, V vocabulary.
+B sequences, S tokens of the longest, N response tokens laid end to end, D hidden size, V vocabulary, M hidden states that were computed.
 
 Three traps are shut by construction. What exists is known from lengths, so a pad token that equals the end-of-sequence
-token is no special case. Rows are padded on the right, where causal attention cannot look, so padding and batch
-neighbours do not matter (up to float rounding). Logits exist only at response positions and only `chunk` of them at a
+token is no special case. Rows meet only in `modeling.packing`, which keeps them apart, so padding and batch neighbours
+do not matter (up to float rounding). Logits exist only at response positions and only `chunk` of them at a
 time, recomputed in the backward pass: never B x S x V.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ def response_logprobs(
     """
     rows: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
     lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
-    for batch in batches_by_length(lengths, FORWARD_POSITIONS):
+    for batch in batches_by_length(lengths, FORWARD_POSITIONS, groups=[tuple(prompt) for prompt in prompts]):
         chosen = [responses[i] for i in batch]
         flat_N = flat_logprobs(model, [prompts[i] for i in batch], chosen, chunk=chunk)
         for i, row_T in zip(batch, by_answer(flat_N, chosen), strict=True):
@@ -88,16 +88,31 @@ def hidden_before_responses(backbone: Any, prompts: Sequence[Tokens], responses:
     return hidden_M_D.index_select(0, torch.cat(places).to(hidden_M_D.device))
 
 
-def batches_by_length(lengths: Sequence[int], positions: int, rows: int | None = None) -> Iterator[list[int]]:
+def batches_by_length(
+    lengths: Sequence[int],
+    positions: int,
+    rows: int | None = None,
+    *,
+    groups: Sequence[Hashable] | None = None,
+) -> Iterator[list[int]]:
     """Indices, longest rows first, in batches whose padded size stays within `positions` (a single row may exceed).
 
-    rows: most rows of a batch.
+    rows: most rows of a batch. groups: rows of one group stay together as far as they fit, so that what they share (a
+    prompt) is computed once.
     """
+    of = range(len(lengths)) if groups is None else groups
+    first: dict[Hashable, int] = {}
+    longest: dict[Hashable, int] = {}
+    for i, length in enumerate(lengths):
+        first.setdefault(of[i], i)
+        longest[of[i]] = max(length, longest.get(of[i], 0))
     batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and ((len(batch) + 1) * lengths[batch[0]] > positions or len(batch) == rows):
+    width = 0
+    for i in sorted(range(len(lengths)), key=lambda i: (-longest[of[i]], first[of[i]], -lengths[i], i)):
+        width = max(width, lengths[i])
+        if batch and ((len(batch) + 1) * width > positions or len(batch) == rows):
             yield batch
-            batch = []
+            batch, width = [], lengths[i]
         batch.append(i)
     if batch:
         yield batch

@@ -137,7 +137,8 @@ class LoadedReward:
         """Mean and deviation of each answer's reward, in order; NaN stays NaN. Tokens are of this model's tokenizer."""
         measured = [Measured(math.nan)] * len(encoded)
         head = heads.head_of(self.model)
-        for indices in logprobs.batches_by_length([len(one) for one in encoded], logprobs.FORWARD_POSITIONS, batch):
+        lengths, prompts = [len(one) for one in encoded], [one.prompt for one in encoded]
+        for indices in logprobs.batches_by_length(lengths, logprobs.FORWARD_POSITIONS, batch, groups=prompts):
             chosen = [encoded[i] for i in indices]
             features_B_D = heads.features_at_last(self.model, chosen)
             means_B = head(features_B_D)[:, 0].double()

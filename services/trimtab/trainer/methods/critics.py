@@ -50,7 +50,8 @@ def response_values(
     """The critic's value before each response token, one tensor per answer."""
     rows: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
     lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
-    for indices in logprobs.batches_by_length(lengths, logprobs.FORWARD_POSITIONS):
+    groups = [tuple(prompt) for prompt in prompts]
+    for indices in logprobs.batches_by_length(lengths, logprobs.FORWARD_POSITIONS, groups=groups):
         chosen = [responses[i] for i in indices]
         values_N = critic.flat([prompts[i] for i in indices], chosen)
         for i, row_T in zip(indices, logprobs.by_answer(values_N, chosen), strict=True):

@@ -264,7 +264,8 @@ class Learner(abc.ABC):
         tokens = sum(len(step.response) for step in minibatch)
         whole = losses.Whole(tokens, len(minibatch), self._longest)
         positions = self._settings.micro_batch_positions
-        for indices in logprobs.batches_by_length([len(step) for step in minibatch], positions):
+        lengths, prompts = [len(step) for step in minibatch], [step.prompt for step in minibatch]
+        for indices in logprobs.batches_by_length(lengths, positions, groups=prompts):
             self._accumulate([minibatch[i] for i in indices], whole, totals)
         totals["tokens"] += tokens
         return self._take_step()

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from trimtab.core import errors
-from trimtab.modeling import loading, logprobs, shared_prompts
+from trimtab.modeling import loading, logprobs
 from trimtab.trainer.steps import checkpoints, progress
 
 Loader = Callable[[], loading.LoadedPolicy]
@@ -34,7 +34,7 @@ class Group:
 def sums(model: Any, groups: Sequence[Group]) -> torch.Tensor:
     """sums_P: log p(answer | prompt) in nats and float64, the answers of all groups in order; one forward pass."""
     flat = [answer for group in groups for answer in group.answers]
-    logprobs_N = shared_prompts.flat_logprobs(model, [(group.prompt, group.answers) for group in groups])
+    logprobs_N = logprobs.flat_logprobs(model, [group.prompt for group in groups for _ in group.answers], flat)
     owners_N = torch.tensor([i for i, answer in enumerate(flat) for _ in answer], device=logprobs_N.device)
     return logprobs_N.new_zeros(len(flat), dtype=torch.float64).index_add(0, owners_N, logprobs_N.double())
 
