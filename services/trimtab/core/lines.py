@@ -12,6 +12,9 @@ from trimtab.core import errors
 class TriggerConfig:
     """When new examples start a cycle (reward model, then policy)."""
 
+    # How a cycle trains its policy, by run kind: "ppo", "a2c", "rloo" or "grpo" against the reward model, "dpo" or
+    # "kto" on the votes themselves, "sft" on edits and demonstrations alone.
+    method: str = "ppo"
     # New examples that may train, since the last cycle ended, that start the next; 0 means only by request.
     examples: int = 200
     # Cycles by triggers that train a policy, at most; 0 means no limit. One whose reward model was refused is none.

@@ -88,7 +88,12 @@ async def test_a_queued_run_has_its_settings_resolved_and_its_asker_on_record(in
 
 
 def test_a_line_with_settings_no_run_could_take_stops_the_start(installation: Installation) -> None:
-    for wrong in ("[lines.support.training.sft]\nepoch = 3\n", "[lines.support.training.pppo]\nepochs = 3\n"):
+    for wrong in (
+        'method = "reward"\n',
+        'method = "pretrain"\n',
+        "[lines.support.training.sft]\nepoch = 3\n",
+        "[lines.support.training.pppo]\nepochs = 3\n",
+    ):
         (installation.folder / "lines.toml").write_text(lines_toml(training=wrong))
         with pytest.raises(errors.InvalidField):
             app.build(settings.TrainerSettings.model_validate(installation.flags()))

@@ -147,6 +147,21 @@ def test_a_cycle_leads_from_examples_to_a_policy(bench: Bench, installation: Ins
     assert made[policy].generation == 1
 
 
+@pytest.mark.parametrize(("method", "asks_a_reward_model"), [("rloo", True), ("kto", False)])
+def test_a_line_says_by_which_method_its_cycles_train(bench: Bench, method: str, asks_a_reward_model: bool) -> None:
+    trigger = lines.TriggerConfig(method=method, examples=20)
+    bench.cycles._lines = {LINE: dataclasses.replace(bench.line, trigger=trigger)}
+    bench.add(thumbs(0, 20))
+    steps(bench)
+    (reward_run,) = bench.open_runs()
+    reward, judge = bench.succeed(reward_run, reward=True, evaluation_reward=True)
+    steps(bench)
+    (policy_run,) = bench.open_runs()
+    assert policy_run.spec.kind.value == method
+    assert policy_run.spec.reward_id == (reward if asks_a_reward_model else "")
+    assert policy_run.spec.evaluation_reward_id == judge
+
+
 def test_every_example_of_the_line_is_accounted_for_in_the_data_set(bench: Bench, installation: Installation) -> None:
     withdrawn = example(3, None, revision=2, sequence=90, withdrawn=True)
     tie = example(60, examples.PairExample(text.Text("a"), text.Text("b"), tie=True))

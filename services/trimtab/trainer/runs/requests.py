@@ -45,9 +45,13 @@ def merged_settings(line: lines.LineConfig, kind: runs.RunKind, settings_json: s
 
 
 def check_training(configured: Mapping[str, lines.LineConfig]) -> None:
-    """Refuses a line whose training settings no run could take. InvalidField names the key."""
+    """Refuses a line whose settings no run could take, or whose cycles have no method. InvalidField names the key."""
     methods = [kind.value for kind in recipes.METHODS]
+    policies = [kind.value for kind, one in recipes.METHODS.items() if issubclass(one.settings, recipes.PolicySettings)]
     for line in configured.values():
+        if line.trigger.method not in policies:
+            where = f"lines.{line.name}.trigger.method"
+            raise errors.InvalidField(where, f"is {line.trigger.method!r}", f"use one of {', '.join(policies)}")
         for method in line.training:
             if method not in methods:
                 where = f"lines.{line.name}.training.{method}"

@@ -26,6 +26,7 @@ import sqlalchemy
 
 from trimtab.core import errors, failpoints, lines, models, releases, runs
 from trimtab.obs import logging
+from trimtab.trainer import recipes
 from trimtab.trainer.data import cuts, store
 from trimtab.trainer.links import known, publishing
 from trimtab.trainer.runs import requests, runbook
@@ -207,13 +208,14 @@ class Triggers:
             self._end(cycle, f"the reward model was refused at its gates: {refused}")
             return
         anchor, live = self._known.anchor_and_live(cycle.tenant, cycle.line)
+        method = runs.RunKind(line.trigger.method)
         spec = self._spec(
             line,
             cycle,
-            runs.RunKind.PPO,
+            method,
             parent_id=live,
             reference_id=anchor,
-            reward_id=reward.id,
+            reward_id=reward.id if "reward_id" in recipes.METHODS[method].needs else "",
             evaluation_reward_id=judge.id if judge else "",
             dataset_id=cycle.dataset_id,
         )

@@ -74,7 +74,7 @@ def cross_validate(
     skipped = encoding.Skipped()
     feedback = prepare(file, policy, skipped)
     body = rewards.from_policy(policy, settings.body_layers)
-    identity = repr((hashlib.sha256(file.read_bytes()).hexdigest(), settings, policy.model.config))
+    identity = repr((hashlib.sha256(file.read_bytes()).hexdigest(), settings.body_layers, policy.model.config))
     report = _Shown(work, checkpoints.Checkpoints(work, identity.encode(), job.versions()))
     begun = time.monotonic()
     features_B_D = probing.read(body.model, feedback.answers(), "answers", report)

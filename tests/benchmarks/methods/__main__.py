@@ -1,7 +1,7 @@
 """Every method that makes a policy, from the same first policy and the same votes, judged by the demo's hidden taste.
 
     make bench SUITE=methods            # the table into docs/benchmarks/methods.md, a report of each run beside it
-    python -m tests.benchmarks.methods.compare --seed 2 --output FOLDER
+    python -m tests.benchmarks.methods --seed 2 --output FOLDER
 
 One platform: a first policy from demonstrations, users who compare and vote on its answers, a reward model from their
 votes. Then, from that policy, that data set and that reward model, one run of each method; and, for the same number of
@@ -56,7 +56,7 @@ METHODS: dict[runs.RunKind, dict[str, float]] = {
     runs.RunKind.A2C: {**_OWN_ANSWERS, "critic_lr": 2e-3},
     runs.RunKind.RLOO: _OWN_ANSWERS,
     runs.RunKind.GRPO: _OWN_ANSWERS,
-    runs.RunKind.DPO: {"lr": 1e-3, "epochs": 3},
+    runs.RunKind.DPO: {"lr": 2e-4, "epochs": 2},
     runs.RunKind.KTO: {"lr": 1e-3, "epochs": 3},
 }
 
