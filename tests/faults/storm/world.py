@@ -43,10 +43,16 @@ safety_weight = 0.5
 safety_completions = 10
 minimum_sessions = 20
 maximum_sessions = {maximum_sessions}
+[lines.{LINE}.training.sft]
+optimizer = "muon"
+lr = 6e-3
+matrix_lr = 6e-3
 [lines.{LINE}.training.reward]
 epochs = 12
 lr = 4e-3
 [lines.{LINE}.training.ppo]
+lr = 1.5e-3
+critic_lr = 2e-3
 iterations = {ppo_iterations}
 prompts = 16
 samples = 2

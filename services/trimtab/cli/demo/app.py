@@ -38,6 +38,8 @@ epochs = 2
 minimum_examples = 120
 
 [lines.support.training.ppo]
+lr = 1.5e-3
+critic_lr = 2e-3
 iterations = 10
 
 [lines.support.release]

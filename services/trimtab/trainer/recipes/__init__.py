@@ -2,9 +2,8 @@
 
 A run's spec carries what differs from them as a flat JSON object (`settings_json`): the service refuses a bad one
 before the run is queued, the job parses the same text again, the published manifest holds the resolved values.
-Standard library only: the service imports this. The defaults of SFT, pretraining, DPO and KTO suit all weights of a
-model of 1 to 8 billion; those of reward models and PPO half a million weights, and larger models want learning rates of
-a tenth to a hundredth of theirs.
+Standard library only: the service imports this. Learning rates are the field's for all weights of a model of 1 to 8
+billion; the demo's half a million weights want about a thousand times as much (`cli.demo.app`).
 """
 
 from trimtab.trainer.recipes.base import PolicySettings, RunSettings

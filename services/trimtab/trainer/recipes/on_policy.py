@@ -15,7 +15,8 @@ class OnPolicySettings(base.PolicySettings):
     (tests/unit/trainer/steps/test_reference_bandit.py shows where), so no setting puts them there.
     """
 
-    lr: float = 1.5e-3
+    # The field's for all weights of 1 to 8 billion; a policy of half a million weights wants about 1.5e-3.
+    lr: float = 1e-6
     schedule: str = "linear"
     iterations: int = 18
     # Prompts of an iteration, and answers to each.
@@ -88,8 +89,8 @@ class CriticSettings:
     # "separate": a model of its own, from the reward model where it reads the policy's tokens, else from the policy.
     # "joint": a value head on the policy's body; half the memory, and its errors move the policy's body too.
     critic: str = "separate"
-    # Highest learning rate of the separate model, or of the head.
-    critic_lr: float = 2e-3
+    # Highest learning rate of the separate model, or of the head; half a million weights want about 2e-3.
+    critic_lr: float = 9e-6
     # Weight of the value loss beside the policy's, with a joint critic.
     value_coefficient: float = 0.1
     gamma: float = 1.0

@@ -10,7 +10,8 @@ from trimtab.trainer.recipes import base
 class RewardSettings(base.RunSettings):
     """A reward model from every kind of feedback, and the evaluation reward model from the held-out."""
 
-    lr: float = 5e-4
+    # The field's for all weights of 1 to 8 billion; a model of half a million weights wants about 1e-3.
+    lr: float = 1e-5
     warmup_steps: int = 10
     weight_decay: float = 0.01
     # Two or three: at six the loss on unseen pairs was above that of a coin.
