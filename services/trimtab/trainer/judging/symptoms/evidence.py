@@ -34,9 +34,9 @@ class Evidence:
         return next((values for values in found if values), [])
 
     def last(self, name: str) -> float | None:
-        """At the run's end as its method told it, whatever the judge measured under the same name."""
+        """As it was at the run's end; of a run that goes on, at its newest step."""
         values = self.series(name)
-        return values[-1] if values else self.figures.get(name)
+        return self.figures.get(name, values[-1] if values else None)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
