@@ -15,9 +15,9 @@ _QUICK = {"iterations": 6, "prompts": 6, "samples": 6, "max_tokens": 16, "lr": 3
 PPO = recipes.PPOSettings(**_QUICK, critic_lr=3e-3)
 METHODS: dict[str, recipes.OnPolicySettings] = {
     "ppo": PPO,
-    "ppo, joint critic": recipes.PPOSettings(**_QUICK, critic="joint"),
+    "ppo, joint critic": recipes.PPOSettings(**_QUICK, critic="joint", critic_lr=2e-3),
     "a2c": recipes.A2CSettings(**_QUICK, critic_lr=3e-3),
-    "a2c, joint critic": recipes.A2CSettings(**_QUICK, critic="joint"),
+    "a2c, joint critic": recipes.A2CSettings(**_QUICK, critic="joint", critic_lr=2e-3),
     "rloo": recipes.RLOOSettings(**_QUICK),
     "grpo": recipes.GRPOSettings(**_QUICK),
     "dr. grpo": recipes.GRPOSettings(**_QUICK, scale=False, aggregation="constant_length"),

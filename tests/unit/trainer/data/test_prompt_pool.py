@@ -51,6 +51,11 @@ def test_nothing_comes_from_the_held_out_split_and_shared_words_are_counted() ->
     assert questions(pool) == ["hello"] and pool.also_held_out == 1
 
 
+def test_a_plain_text_asks_nothing() -> None:
+    plain = datasets.DatasetExample("t", "train", "text", [], response="Once upon a time")
+    assert questions(prompts.pool(datasets.Dataset([plain, example("a")]), per_session=9)) == ["a"]
+
+
 def stored(number: int, **changes: object) -> examples.Example:
     said: dict[str, object] = {
         "id": f"example-{number}",
