@@ -235,8 +235,8 @@ def test_a_candidate_is_held_against_its_parent_and_both_reward_models(
     result = evaluation.measure(policy, anchor, judges, prompts * 4, SETTINGS, parent=policy)
     # against itself: other answers of the same policy
     assert result.parent_pairs is not None and len(result.parent_pairs) == len(result.pairs)
-    _, low, high = evaluation.interval([pair.win for pair in result.parent_pairs])
-    assert low <= 0.5 <= high
+    # 24 wins of the same policy over itself: further from a half than 0.4 in one of ten thousand
+    assert abs(evaluation.interval([pair.win for pair in result.parent_pairs])[0] - 0.5) < 0.4
     # the head of the other model is turned round: it prefers what the judge does not
     assert set(result.agreement) == {0.0} and len(result.training_wins) == len(result.pairs)
     figures = result.figures()
