@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 SOURCES := services clients/python tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check lint format protos constraints clean
+.PHONY: help setup demo test faults check lint format protos bench constraints clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -28,6 +28,9 @@ test: $(READY) ## Every test, three files at once
 
 faults: $(READY) ## Kill processes at random during three demos; SHORT=1: in a small world, some minutes
 	@$(BIN)/python -m tests.faults.storm.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
+
+bench: $(READY) ## Measure against peers: SUITE=training; about an hour on a quiet machine
+	@$(BIN)/python -m tests.benchmarks.$(or $(SUITE),training).app $(ARGS)
 
 lint: $(READY) ## Style, types, layers, generated code
 	@$(BIN)/ruff check $(SOURCES)
