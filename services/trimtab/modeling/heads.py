@@ -51,8 +51,8 @@ def head_of(model: Any) -> Any:
 def features_at_last(model: Any, encoded: Sequence[answers.Answer]) -> torch.Tensor:
     """features_B_D: what the head reads of each answer.
 
-    Of a decoder the hidden state at the last token, found by its length and never by its id. An encoder reads the whole row, given the mask and, where it knows them,
-    which tokens are the prompt's and which the answer's.
+    Of a decoder the hidden state at the last token, found by its length and never by its id. An encoder reads the whole
+    row, given the mask and, where it knows them, which tokens are the prompt's and which the answer's.
     """
     if hasattr(model, "score"):  # as decoders name their head
         hidden_M_D, index_B_S = packing.hidden_states(model.base_model, [one.tokens for one in encoded])

@@ -1,4 +1,4 @@
-"""Measures training beside TRL: `python -m tests.benchmarks.training.app` writes `docs/benchmarks/training.md`'s tables.
+"""Measures training beside TRL: `python -m tests.benchmarks.training.app` writes the tables of its page.
 
 Ours, TRL as it comes and TRL tuned take turns, each in a process of its own, so that whatever else the machine does
 disturbs all three alike. A ratio is that of one turn; its median and its range over the turns are told.
@@ -90,7 +90,8 @@ def table(size: str, measured: dict[str, list[Turn]], rate: float, work: dict[st
     lines = [
         f"**A Llama of {size} weights**",
         "",
-        "| method | steps/s | × TRL as it comes | target | × TRL tuned | target | peak MiB: ours, TRL, tuned | matmul share |",
+        "| method | steps/s | × TRL as it comes | target | × TRL tuned | target | peak MiB: ours, TRL, tuned "
+        "| matmul share |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for method, turns in measured.items():

@@ -32,7 +32,7 @@ class Clock:
         self._ends.append(_now())
 
     def told(self, warm_up: int) -> str:
-        """One line of JSON about the steps after `warm_up`: seconds on the clock and of the processor, bytes at peak."""
+        """JSON about the steps after `warm_up`: seconds on the clock and of the processor, bytes at peak."""
         (wall, cpu), (last_wall, last_cpu) = self._ends[warm_up - 1], self._ends[-1]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         figures = {
