@@ -1,7 +1,8 @@
 """Log-probabilities of answers under a causal language model, at temperature 1 and untruncated ("raw").
 
 The trainer's losses, the reward hub and the check that a served completion recomputes all go through here. Letters:
-B sequences, S tokens of the longest, N response tokens laid end to end, D hidden size, V vocabulary, M hidden states that were computed.
+B sequences, S tokens of the longest, N response tokens laid end to end, D hidden size, V vocabulary, M hidden states
+that were computed.
 
 Three traps are shut by construction. What exists is known from lengths, so a pad token that equals the end-of-sequence
 token is no special case. Rows meet only in `modeling.packing`, which keeps them apart, so padding and batch neighbours

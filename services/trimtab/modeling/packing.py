@@ -128,9 +128,10 @@ def _attention(  # noqa: PLR0917  # transformers' own signature
 ) -> tuple[torch.Tensor, None]:
     """transformers' "sdpa"; where `packed` says how rows lie end to end, over those: query (1, H, N, E)."""
     if packed is None:
-        return sdpa_attention.sdpa_attention_forward(  # type: ignore[no-any-return]
+        alone: tuple[torch.Tensor, None] = sdpa_attention.sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )
+        return alone
 
     def beside(values: torch.Tensor) -> torch.Tensor:
         flat = values.squeeze(0).transpose(0, 1)  # N, H, E

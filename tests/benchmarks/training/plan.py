@@ -4,26 +4,35 @@ import dataclasses
 
 LR, CLIP = 1e-4, 1.0
 THREADS = 1
+# On-policy: answers to a prompt, longest answer, passes of PPO over an iteration's answers (TRL's default).
+SAMPLES, MAX_TOKENS, PPO_EPOCHS = 4, 64, 4
+BETA = 0.05
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """batch: examples a step (on-policy: answers a step). warm_up and measured: in passes over the data, or steps."""
+    """batch: examples a step, on-policy: answers a step. warm_up, measured: passes over the data, on-policy: steps.
+
+    peer: which environment holds the other side. target: how many times its speed is asked for, of TRL as it comes and
+    of TRL tuned.
+    """
 
     batch: int
     warm_up: int
     measured: int
+    target: tuple[float, float]
+    peer: str = "trl"
+
+    def steps_of_a_pass(self, rows: int) -> int:
+        return -(-rows // self.batch)
 
 
 PLANS = {
-    "sft": Plan(24, 1, 2),
-    "reward": Plan(16, 1, 2),
-    "dpo": Plan(16, 1, 2),
-    "kto": Plan(16, 1, 2),
-    "ppo": Plan(64, 1, 4),
-    "rloo": Plan(64, 1, 4),
-    "grpo": Plan(64, 1, 4),
+    "sft": Plan(24, 1, 2, (2.0, 1.3)),
+    "reward": Plan(16, 1, 2, (2.5, 1.3)),
+    "dpo": Plan(16, 1, 2, (3.0, 1.3)),
+    "kto": Plan(16, 1, 2, (2.0, 1.3)),
+    "ppo": Plan(64, 1, 3, (3.0, 3.0), "trl-with-ppo"),
+    "rloo": Plan(64, 1, 3, (2.0, 2.0)),
+    "grpo": Plan(64, 1, 3, (2.0, 2.0)),
 }
-# On-policy: answers to a prompt, longest answer, passes over an iteration's answers.
-SAMPLES, MAX_TOKENS, PPO_EPOCHS = 4, 64, 4
-BETA = 0.05

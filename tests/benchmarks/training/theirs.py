@@ -1,21 +1,25 @@
 """One run of TRL: `python -m tests.benchmarks.training.theirs METHOD FOLDER TUNED`, in an environment of its own.
 
 TUNED is 0 for TRL as it comes and 1 for the fastest of its settings that computes the same: no gradient checkpointing,
-examples of like length together, no padding to a multiple, quiet.
+examples of like length together, no padding to a multiple, the reference's log-probabilities before the first step,
+nothing logged.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
-os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
 
 import datasets
 import torch
 import transformers
+import trl
 from tests.benchmarks.training import clock, plan
 
 Rows = list[dict[str, Any]]
@@ -31,117 +35,196 @@ class Timed(transformers.TrainerCallback):
         self._timed.step()
 
 
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    folder: pathlib.Path
+    planned: plan.Plan
+    tuned: bool
+    scratch: str
+    rows: Rows
+
+    def of(self, kind: str) -> Rows:
+        return [row for row in self.rows if row["kind"] == kind]
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """Settings of the measurement, and of TRL tuned."""
+        common: dict[str, Any] = {
+            "output_dir": self.scratch,
+            "learning_rate": plan.LR,
+            "lr_scheduler_type": "linear",
+            "max_grad_norm": plan.CLIP,
+            "adam_beta2": 0.95,
+            "bf16": False,
+            "use_cpu": True,
+            "report_to": "none",
+            "save_strategy": "no",
+            "seed": 1,
+        }
+        quiet = {"gradient_checkpointing": False, "disable_tqdm": True, "logging_strategy": "no"}
+        return common | (quiet if self.tuned else {})
+
+    @property
+    def by_passes(self) -> dict[str, Any]:
+        passes = self.planned.warm_up + self.planned.measured
+        return {**self.common, "per_device_train_batch_size": self.planned.batch, "num_train_epochs": passes}
+
+    @property
+    def by_length(self) -> dict[str, Any]:
+        if not self.tuned:
+            return {}
+        # columns that are not used would be dropped before the one of lengths is looked for
+        column = {"length_column_name": "length", "remove_unused_columns": False}
+        return {"train_sampling_strategy": "group_by_length", **column}
+
+    @property
+    def unpadded(self) -> dict[str, Any]:
+        return {"pad_to_multiple_of": None} if self.tuned else {}
+
+    @property
+    def precomputed(self) -> dict[str, Any]:
+        return {"precompute_ref_log_probs": True} if self.tuned else {}
+
+    def policy(self) -> Any:
+        return transformers.AutoModelForCausalLM.from_pretrained(self.folder / "policy", dtype=torch.float32)
+
+    def tokenizer(self) -> Any:
+        return transformers.AutoTokenizer.from_pretrained(self.folder / "policy")
+
+    def scoring(self) -> Any:
+        return transformers.AutoModelForSequenceClassification.from_pretrained(
+            self.folder / "reward", dtype=torch.float32
+        )
+
+
+Made = tuple[Any, int]
+
+
 def main(method: str, folder: pathlib.Path, tuned: bool) -> None:
     torch.set_num_threads(plan.THREADS)
     timed = clock.Clock()
     planned = plan.PLANS[method]
     rows: Rows = json.loads((folder / "rows.json").read_text())
     with tempfile.TemporaryDirectory() as scratch:
-        trainer, steps = RUNS[method](rows, folder, planned, tuned, scratch)
+        trainer, count = RUNS[method](Bench(folder, planned, tuned, scratch, rows))
         trainer.add_callback(Timed(timed))
         timed.begin()
         trainer.train()
-    print(timed.told(planned.warm_up * steps))
+    print(timed.told(planned.warm_up * planned.steps_of_a_pass(count)))  # noqa: T201  # what the harness reads
 
 
-def _common(scratch: str, tuned: bool) -> dict[str, Any]:
-    common: dict[str, Any] = {
-        "output_dir": scratch, "learning_rate": plan.LR, "lr_scheduler_type": "linear", "max_grad_norm": plan.CLIP,
-        "adam_beta2": 0.95, "bf16": False, "use_cpu": True, "report_to": "none", "save_strategy": "no", "seed": 1,
-        "dataloader_pin_memory": False,
-    }  # fmt: skip
-    if tuned:
-        common |= {"gradient_checkpointing": False, "disable_tqdm": True, "logging_strategy": "no"}
-    return common
-
-
-def _by_length(tuned: bool) -> dict[str, Any]:
-    if not tuned:
-        return {}
-    # else the column of lengths is dropped before it is looked for
-    return {
-        "train_sampling_strategy": "group_by_length",
-        "length_column_name": "length",
-        "remove_unused_columns": False,
-    }
-
-
-def _policy(folder: pathlib.Path) -> tuple[Any, Any]:
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
-    return model, transformers.AutoTokenizer.from_pretrained(folder / "policy")
-
-
-def _sft(rows: Rows, folder: pathlib.Path, planned: plan.Plan, tuned: bool, scratch: str) -> tuple[Any, int]:
-    import trl
-
-    model, tokenizer = _policy(folder)
+def _sft(bench: Bench) -> Made:
     data = [
         {
             "input_ids": [*row["prompt_ids"], *row["response_ids"][0]],
             "completion_mask": [0] * len(row["prompt_ids"]) + [1] * len(row["response_ids"][0]),
             "length": len(row["prompt_ids"]) + len(row["response_ids"][0]),
         }
-        for row in rows
-        if row["kind"] == "demonstration"
+        for row in bench.of("demonstration")
     ]
-    args = trl.SFTConfig(
-        **_common(scratch, tuned), **_by_length(tuned), **({"pad_to_multiple_of": None} if tuned else {}),
-        per_device_train_batch_size=planned.batch, num_train_epochs=planned.warm_up + planned.measured,
-        completion_only_loss=True,
-    )  # fmt: skip
-    trainer = trl.SFTTrainer(model, args, train_dataset=datasets.Dataset.from_list(data), processing_class=tokenizer)
-    return trainer, -(-len(data) // planned.batch)
+    args = trl.SFTConfig(**bench.by_passes, **bench.by_length, **bench.unpadded, completion_only_loss=True)
+    rows = datasets.Dataset.from_list(data)
+    return trl.SFTTrainer(bench.policy(), args, train_dataset=rows, processing_class=bench.tokenizer()), len(data)
 
 
-def _reward(rows: Rows, folder: pathlib.Path, planned: plan.Plan, tuned: bool, scratch: str) -> tuple[Any, int]:
-    import trl
-
-    model = _scoring(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "reward")
+def _reward(bench: Bench) -> Made:
     data = [
         {
             "chosen_ids": [*row["prompt_ids"], *row["response_ids"][0]],
             "rejected_ids": [*row["prompt_ids"], *row["response_ids"][1]],
-            "length": len(row["prompt_ids"]) + max(map(len, row["response_ids"])),
+            "length": _longest(row),
         }
-        for row in rows
-        if row["kind"] == "pair"
+        for row in bench.of("pair")
     ]
-    args = trl.RewardConfig(
-        **_common(scratch, tuned), **_by_length(tuned), per_device_train_batch_size=planned.batch,
-        num_train_epochs=planned.warm_up + planned.measured, center_rewards_coefficient=0.01,
-    )  # fmt: skip
-    trainer = trl.RewardTrainer(model, args, train_dataset=datasets.Dataset.from_list(data), processing_class=tokenizer)
-    return trainer, -(-len(data) // planned.batch)
+    args = trl.RewardConfig(**bench.by_passes, **bench.by_length, center_rewards_coefficient=0.01)
+    rows = datasets.Dataset.from_list(data)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bench.folder / "reward")
+    return trl.RewardTrainer(bench.scoring(), args, train_dataset=rows, processing_class=tokenizer), len(data)
 
 
-def _ppo(rows: Rows, folder: pathlib.Path, planned: plan.Plan, tuned: bool, scratch: str) -> tuple[Any, int]:
+def _dpo(bench: Bench) -> Made:
+    data = [
+        {"prompt": row["prompt"], "chosen": row["texts"][0], "rejected": row["texts"][1], "length": _longest(row)}
+        for row in bench.of("pair")
+    ]
+    args = trl.DPOConfig(**bench.by_passes, **bench.by_length, **bench.unpadded, **bench.precomputed)
+    rows = datasets.Dataset.from_list(data)
+    return trl.DPOTrainer(bench.policy(), None, args, train_dataset=rows, processing_class=bench.tokenizer()), len(data)
+
+
+def _kto(bench: Bench) -> Made:
+    data = [{"prompt": row["prompt"], "completion": row["texts"][0], "label": row["up"]} for row in bench.of("thumb")]
+    # no other order than its own: the reference point pairs an answer with its neighbour's prompt
+    args = trl.KTOConfig(**bench.by_passes, **bench.unpadded, **bench.precomputed)
+    rows = datasets.Dataset.from_list(data)
+    return trl.KTOTrainer(bench.policy(), None, args, train_dataset=rows, processing_class=bench.tokenizer()), len(data)
+
+
+def _ppo(bench: Bench) -> Made:
     from trl.experimental import ppo
 
-    model, tokenizer = _policy(folder)
+    tokenizer = bench.tokenizer()
     tokenizer.padding_side = "left"
     tokenizer.pad_token = "<|user|>"  # its masks come from ids, so the pad must not end an answer
-    prompts = [{"input_ids": row["prompt_ids"]} for row in rows if row["kind"] == "demonstration"]
-    steps = planned.warm_up + planned.measured
-    data = datasets.Dataset.from_list([one for one in prompts for _ in range(plan.SAMPLES)])
-    micro = planned.batch if tuned else 8
+    data = [{"input_ids": row["prompt_ids"]} for row in bench.of("demonstration") for _ in range(plan.SAMPLES)]
+    rows = datasets.Dataset.from_list(data)
+    batch = bench.planned.batch
+    micro = batch if bench.tuned else 8
     args = ppo.PPOConfig(
-        **_common(scratch, tuned), per_device_train_batch_size=micro,
-        gradient_accumulation_steps=planned.batch // micro, total_episodes=steps * planned.batch, num_mini_batches=1,
-        num_ppo_epochs=plan.PPO_EPOCHS, response_length=plan.MAX_TOKENS, stop_token="eos", temperature=1.0,
-        kl_coef=plan.BETA, missing_eos_penalty=1.0, num_sample_generations=0,
-    )  # fmt: skip
-    trainer = ppo.PPOTrainer(
-        args, tokenizer, model, _policy(folder)[0], _scoring(folder), data, _scoring(folder), eval_dataset=data
+        **bench.common,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=batch // micro,
+        total_episodes=(bench.planned.warm_up + bench.planned.measured) * batch,
+        num_mini_batches=1,
+        num_ppo_epochs=plan.PPO_EPOCHS,
+        response_length=plan.MAX_TOKENS,
+        stop_token="eos",
+        temperature=1.0,
+        kl_coef=plan.BETA,
+        missing_eos_penalty=1.0,
+        num_sample_generations=0,
     )
-    return trainer, 1
+    trainer = ppo.PPOTrainer(
+        args, tokenizer, bench.policy(), bench.policy(), bench.scoring(), rows, bench.scoring(), eval_dataset=rows
+    )
+    return trainer, batch
 
 
-def _scoring(folder: pathlib.Path) -> Any:
-    return transformers.AutoModelForSequenceClassification.from_pretrained(folder / "reward", dtype=torch.float32)
+def _grouped(trainer: Any, config: Any) -> Callable[[Bench], Made]:
+    def run(bench: Bench) -> Made:
+        rows = datasets.Dataset.from_list([{"prompt": row["prompt"]} for row in bench.of("demonstration")])
+        args = config(
+            **bench.common,
+            **bench.unpadded,
+            per_device_train_batch_size=bench.planned.batch,
+            max_steps=bench.planned.warm_up + bench.planned.measured,
+            num_generations=plan.SAMPLES,
+            max_completion_length=plan.MAX_TOKENS,
+            beta=plan.BETA,
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(bench.folder / "reward")
+        made = trainer(
+            bench.policy(), bench.scoring(), args, train_dataset=rows, processing_class=bench.tokenizer(),
+            reward_processing_classes=tokenizer,
+        )  # fmt: skip
+        return made, bench.planned.batch
+
+    return run
 
 
-RUNS = {"sft": _sft, "reward": _reward, "ppo": _ppo}
+def _longest(row: dict[str, Any]) -> int:
+    return len(row["prompt_ids"]) + max(map(len, row["response_ids"]))
+
+
+RUNS: dict[str, Callable[[Bench], Made]] = {
+    "sft": _sft,
+    "reward": _reward,
+    "dpo": _dpo,
+    "kto": _kto,
+    "ppo": _ppo,
+    "rloo": _grouped(trl.RLOOTrainer, trl.RLOOConfig),
+    "grpo": _grouped(trl.GRPOTrainer, trl.GRPOConfig),
+}
 
 
 if __name__ == "__main__":
