@@ -136,7 +136,8 @@ def _attention(  # noqa: PLR0917  # transformers' own signature
     def beside(values: torch.Tensor) -> torch.Tensor:
         flat = values.squeeze(0).transpose(0, 1)  # N, H, E
         placed = flat if packed.plain else _SideBySide.apply(flat, packed)
-        return placed.unflatten(0, (packed.rows, packed.width)).transpose(1, 2)
+        rows: torch.Tensor = placed.unflatten(0, (packed.rows, packed.width))
+        return rows.transpose(1, 2)
 
     answer = functional.scaled_dot_product_attention(
         beside(query), beside(key), beside(value), dropout_p=dropout, is_causal=True, scale=scaling,
