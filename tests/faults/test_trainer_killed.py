@@ -66,6 +66,7 @@ def serve(folder: pathlib.Path) -> None:
         publisher=publisher,
         cutter=cutter,
         held=held,
+        topics_say=topics_say,
         configured=configured,
         python=str(folder / "python"),
         topics_known=topics_known,
