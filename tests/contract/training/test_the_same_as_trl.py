@@ -59,7 +59,9 @@ def test_supervised_fine_tuning(positions: int) -> None:
 def test_reward_model(case: str, centred: bool) -> None:
     model = cases.scoring()
     items = [
-        material.Item(labels.Pair("chosen", "rejected", tie=False), (chosen, rejected), margin=margin if centred else 0.0)
+        material.Item(
+            labels.Pair("chosen", "rejected", tie=False), (chosen, rejected), margin=margin if centred else 0.0
+        )
         for chosen, rejected, margin in zip(
             encoded(cases.PROMPTS, cases.CHOSEN), encoded(cases.PROMPTS, cases.REJECTED), cases.MARGINS, strict=True
         )
