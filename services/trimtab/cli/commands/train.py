@@ -95,10 +95,12 @@ def train_start(
             "{prompt, chosen, rejected} or {text}. A reward run without one cuts one of all feedback.",
         ),
     ] = "",
-    reward: Annotated[str, _input("reward", "Reward model of a ppo run")] = "",
+    reward: Annotated[
+        str, _input("reward", "Reward model that ppo, a2c, rloo or grpo learns from, or a reward run is compared with")
+    ] = "",
     judge: Annotated[str, _input("judge", "Evaluation reward model that the gates ask")] = "",
     reference: Annotated[
-        str, _input("reference", "Policy that KL is measured to; ppo, dpo and kto: the parent unless given")
+        str, _input("reference", "Policy that KL is measured to; the parent unless given, where a method needs one")
     ] = "",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method; may be repeated.")
