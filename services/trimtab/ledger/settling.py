@@ -150,7 +150,7 @@ def _line_of(received: events.Received, known: answers.Answers, line: str) -> st
 
 def _vote(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
     exposed = assembling.arm_of(head, known)
-    outcome = _outcome(head.counts.event.kind)
+    outcome = _outcome(head.counts.event)
     if exposed is None or outcome is None:
         return None
     answer, arm = exposed
@@ -166,7 +166,7 @@ def _vote(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
 
 
 def _opinion(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
-    answer, outcome = assembling.answer_of(head, known), _outcome(head.counts.event.kind)
+    answer, outcome = assembling.answer_of(head, known), _outcome(head.counts.event)
     if answer is None or not answer.policy_id or outcome is None:
         return None
     return {
@@ -178,12 +178,14 @@ def _opinion(head: joining.Head, known: answers.Answers) -> dict[str, Any] | Non
     }
 
 
-def _outcome(kind: feedback.Kind) -> float | None:
-    """A vote in [0, 1]: what of feedback is evidence."""
-    match kind:
-        case feedback.Thumb():
-            return float(kind.up)
-        case feedback.Rating():
-            return (kind.stars - 1) / (kind.scale - 1)
+def _outcome(event: feedback.FeedbackEvent) -> float | None:
+    """A vote in [0, 1]: what of feedback is evidence. A model may teach; what is released is for people to say."""
+    if event.rater.kind is feedback.RaterKind.MODEL:
+        return None
+    match event.kind:
+        case feedback.Thumb(up=up):
+            return float(up)
+        case feedback.Rating(stars=stars, scale=scale):
+            return (stars - 1) / (scale - 1)
         case _:
             return None

@@ -76,6 +76,7 @@ def event(
     occurred: float = 1.0,
     supersedes: Sequence[str] = (),
     rater: str = "",
+    rater_kind: feedback.RaterKind = feedback.RaterKind.USER,
     line: str = "",
 ) -> feedback.FeedbackEvent:
     """As the feedback service writes it. `bare`: the completion was named by its UUID, so that nothing is verified."""
@@ -88,7 +89,7 @@ def event(
         occurred_at=at(occurred),
         kind=kind,
         context=text.Context(tenant, line, session_hash=known),
-        rater=feedback.Rater(id=rater),
+        rater=feedback.Rater(rater_kind, rater),
         surface="chat",
         supersedes=tuple(supersedes),
         verified=not bare,

@@ -53,6 +53,16 @@ def test_stars_are_votes_on_the_scale_from_0_to_1_and_other_kinds_are_none(ledge
     assert (session.votes, session.outcome) == (1, 1.0)
 
 
+def test_a_model_s_votes_are_no_evidence(ledger: making.Ledger) -> None:
+    answer = making.completion(exposure=making.exposed())
+    ledger.take(answer, making.thumb(answer, "person", up=False, rater="ada"))
+    ledger.take(making.thumb(answer, "machine", up=True, rater="judge", rater_kind=feedback.RaterKind.MODEL))
+    [session] = ask(ledger).sessions
+    assert (session.votes, session.outcome) == (1, 0.0)
+    [total] = ask(ledger).totals
+    assert (total.votes, total.vote_sum) == (1, 0.0)
+
+
 def test_a_session_that_met_the_release_in_an_earlier_stage_does_not_count(ledger: making.Ledger) -> None:
     later = making.completion("s", 2, exposure=making.exposed(), created=20.0)
     earlier = making.completion("s", 1, exposure=making.exposed(stage="safety"), created=10.0)
