@@ -54,6 +54,8 @@ def configure(service: str, level: str, file: pathlib.Path | None = None) -> Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
+    # each request is a line of its server's log already
+    logging.getLogger("httpx").setLevel(max(LEVELS[level], logging.WARNING))
 
 
 def get(name: str) -> structlog.typing.FilteringBoundLogger:

@@ -135,7 +135,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     teaching.write_chat_model(folder / "policy", world.demonstrations(240, seed=1), taught=64)
     made = Place(living.Up(folder, folder / "policy"))
     made.up.state.mkdir()
-    lines = world.lines_toml(VOTES, ppo_iterations=14, maximum_sessions=2000)
+    lines = world.lines_toml(VOTES, ppo_iterations=24, maximum_sessions=2000)
     (made.up.state / "lines.toml").write_text(lines.replace(f"lines.{world.LINE}", f"lines.{living.LINE}"))
     try:
         made.up.start()
@@ -149,6 +149,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
                 "a verdict",
                 _DECIDED_S,
             )
+        ended = made.release()
+        assert ended and ended.state is states.ROLLED_BACK, ended and ended.history[-1].reason
         living.until(lambda: made.told("quarantine", "list") != [], "the ledger's word of it")
         yield made
     finally:
