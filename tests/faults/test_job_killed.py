@@ -26,7 +26,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 SETTINGS |= {kind: {"iterations": 4, "prompts": 3, "samples": 2, "max_tokens": 8} for kind in ("a2c", "rloo", "grpo")}
 # the value head is carried too
 SETTINGS["a2c"]["critic"] = "joint"
+# checkpoints keep the adapters alone, and the reference is the policy without them
+ADAPTED = ("reward", "dpo", "ppo")
+SETTINGS |= {f"{kind} with adapters": {**SETTINGS[kind], "lora_rank": 2, "lora_dropout": 0.1} for kind in ADAPTED}
 STEPS = {"sft": 6, "reward": 6, "dpo": 4, "kto": 5, "pretrain": 4, "ppo": 4, "a2c": 4, "rloo": 4, "grpo": 4}
+STEPS |= {f"{kind} with adapters": STEPS[kind] for kind in ADAPTED}
 
 
 def make_inputs(folder: pathlib.Path) -> None:
@@ -54,7 +58,8 @@ def work(folder: pathlib.Path) -> None:
 
 def prepare(folder: pathlib.Path, kind: str, inputs: pathlib.Path, seed: int = 7) -> pathlib.Path:
     folder.mkdir()
-    spec = {"kind": kind, "seed": seed, "settings_json": json.dumps(SETTINGS[kind])}
+    method = kind.removesuffix(" with adapters")
+    spec = {"kind": method, "seed": seed, "settings_json": json.dumps(SETTINGS[kind])}
     roles = {"parent": "policy", "reference": "policy", "reward": "reward", "dataset": "dataset"}
     paths = {role: str(inputs / name) for role, name in roles.items()}
     (folder / "started.json").write_text(json.dumps({"spec": spec, "inputs": paths, "gates": GATES}))

@@ -24,7 +24,7 @@ import torch
 import transformers
 
 from trimtab.core import errors, scoring
-from trimtab.modeling import answers, combining, heads, loading, logprobs, plain_text
+from trimtab.modeling import answers, combining, heads, loading, logprobs, lora, plain_text
 
 HUB_FILE, REFERENCE_FOLDER = "hub.json", "reference"
 # Below this log-probability one token is not more surprising than another.
@@ -195,7 +195,7 @@ def from_policy(policy: loading.LoadedPolicy, layers: int = 0) -> LoadedReward:
             config.layer_types = config.layer_types[:layers]
     with torch.random.fork_rng(devices=[]):
         model = transformers.AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    kept, given = model.base_model.state_dict().keys(), policy.model.base_model.state_dict()
+    kept, given = model.base_model.state_dict().keys(), lora.plain_state(policy.model.base_model)
     model.base_model.load_state_dict({name: given[name] for name in kept})
     torch.nn.init.zeros_(model.score.weight)
     return LoadedReward(model.eval(), tokenizer, policy.profile)

@@ -9,14 +9,14 @@ import os
 import pathlib
 
 from trimtab.core import errors, models, text
-from trimtab.modeling import loading, rewards
+from trimtab.modeling import loading, lora, rewards
 from trimtab.rpc import secrets
 from trimtab.trainer import recipes, record
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.judging import evaluation, judging, sets
 from trimtab.trainer.methods import dpo, kto, learner, on_policy, pretrain, references, remote_rollouts, rollouts, sft
 from trimtab.trainer.reward import criteria
-from trimtab.trainer.steps import progress
+from trimtab.trainer.steps import adapting, progress
 
 # The file of the internal token, in the environment of whoever asks another process for something.
 SECRETS_FILE = "TRIMTAB_SECRETS_FILE"
@@ -43,7 +43,9 @@ class _Build:
 
     def policy(self, settings: recipes.PolicySettings) -> record.Result:
         policy = loading.load_policy(self.started.input("parent"))
+        adapting.attach(policy.model, settings, self.started.seed)
         figures = self._train(policy, settings)
+        lora.merge(policy.model)
         judged_gates, judged = self._judge(policy, settings)
         output = self._output("policy", models.ModelKind.POLICY, judged_gates)
         loading.save_policy(policy.model, policy.tokenizer, policy.profile, self.folder / output.folder)
@@ -51,7 +53,9 @@ class _Build:
 
     def base(self, settings: recipes.PretrainSettings) -> record.Result:
         model = loading.load_policy(self.started.input("parent"))
+        adapting.attach(model.model, settings, self.started.seed)
         figures = pretrain.train(model, self.dataset, settings, self.started.seed, self.report)
+        lora.merge(model.model)
         output = self._output("base", models.ModelKind.BASE, ())
         loading.save_policy(model.model, model.tokenizer, model.profile, self.folder / output.folder)
         return record.Result((output,), figures)
@@ -82,7 +86,7 @@ class _Build:
             case recipes.SFTSettings():
                 return sft.train(policy, self.dataset, settings, seed, report)
             case recipes.OnPolicySettings():
-                reference = loading.load_policy(self.started.input("reference"))
+                reference = self._reference_loader(policy, settings)()
                 reward = rewards.load_reward_model(self.started.input("reward"))
                 started_from = learner.Models(policy, reference, reward)
                 return on_policy.train(
@@ -94,16 +98,22 @@ class _Build:
                     sampler=self._sampler(settings),
                 )
             case recipes.DPOSettings():
-                load = self._reference_loader()
+                load = self._reference_loader(policy, settings)
                 return dpo.train(policy, load, self.dataset, settings=settings, seed=seed, report=report)
             case recipes.KTOSettings():
-                load = self._reference_loader()
+                load = self._reference_loader(policy, settings)
                 return kto.train(policy, load, self.dataset, settings=settings, seed=seed, report=report)
         raise NotImplementedError(type(settings).__name__)
 
-    def _reference_loader(self) -> references.Loader:
-        """Loads the reference when called; InvalidField already now when the run was not given one."""
-        return functools.partial(loading.load_policy, self.started.input("reference"))
+    def _reference_loader(self, policy: loading.LoadedPolicy, settings: recipes.PolicySettings) -> references.Loader:
+        """Gives the reference when called; InvalidField already now when the run was not given one.
+
+        Where the policy is the reference with adapters, that is the policy without them.
+        """
+        folder = self.started.input("reference")
+        if settings.lora_rank and folder == self.started.input("parent"):
+            return lambda: dataclasses.replace(policy, model=lora.Unadapted(policy.model))
+        return functools.partial(loading.load_policy, folder)
 
     def _sampler(self, settings: recipes.OnPolicySettings) -> rollouts.Sampler | None:
         """The policy process that draws the answers, where the run asks for one."""

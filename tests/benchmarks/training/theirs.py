@@ -190,8 +190,10 @@ def _ppo(bench: Bench) -> Made:
     return trainer, batch
 
 
-def _grouped(trainer: Any, config: Any) -> Callable[[Bench], Made]:
+def _grouped(method: str) -> Callable[[Bench], Made]:
     def run(bench: Bench) -> Made:
+        # looked up late: not every release of TRL can import all of its trainers
+        trainer, config = getattr(trl, f"{method}Trainer"), getattr(trl, f"{method}Config")
         rows = datasets.Dataset.from_list([{"prompt": row["prompt"]} for row in bench.of("demonstration")])
         args = config(
             **bench.common,
@@ -222,8 +224,8 @@ RUNS: dict[str, Callable[[Bench], Made]] = {
     "dpo": _dpo,
     "kto": _kto,
     "ppo": _ppo,
-    "rloo": _grouped(trl.RLOOTrainer, trl.RLOOConfig),
-    "grpo": _grouped(trl.GRPOTrainer, trl.GRPOConfig),
+    "rloo": _grouped("RLOO"),
+    "grpo": _grouped("GRPO"),
 }
 
 

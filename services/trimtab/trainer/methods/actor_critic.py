@@ -15,7 +15,7 @@ from torch import nn
 from trimtab.modeling import logprobs
 from trimtab.trainer import recipes
 from trimtab.trainer.methods import critics, learner, sft
-from trimtab.trainer.steps import advantages, losses, optim
+from trimtab.trainer.steps import adapting, advantages, losses, optim
 
 
 class ActorCritic(learner.Learner):
@@ -33,6 +33,7 @@ class ActorCritic(learner.Learner):
             self.critic = critics.JointCritic(models.policy)
         else:
             self.critic = critics.SeparateCritic(models.reward, models.policy)
+            adapting.attach(self.critic.model, settings, seed=0)
             steps = settings.iterations * self.epochs * self.minibatches
             self._critic_optimizer = optim.for_model(self.critic.model, settings, steps, lr=settings.critic_lr)
         super().__init__(models, settings, demonstrations)

@@ -49,13 +49,25 @@ class RunSettings:
     # Input positions of one forward pass that keeps its activations. Results do not depend on it, memory and speed
     # do: on a core whose cache they fit into, 512 take two thirds of the time of 8192.
     micro_batch_positions: int = 512
+    # Rank of low-rank adapters (LoRA), which are trained in place of the weights and merged into them at the end; 0:
+    # all weights are trained. Adapters want about ten times the learning rate.
+    lora_rank: int = 0
+    # What the adapters add is multiplied by lora_alpha / lora_rank.
+    lora_alpha: int = 16
+    # In SFT, pretraining and reward models alone: what compares log-probabilities of two models has no dropout.
+    lora_dropout: float = 0.0
+    # Linear layers that get adapters, by the endings of their names, with commas between; empty: all of the body.
+    lora_targets: str = ""
 
     def check(self) -> None:
         """OutOfRange names the first setting that makes no sense."""
         one_of(self, "optimizer", "adamw", "muon")
         one_of(self, "schedule", "cosine", "linear")
         positive(self, "lr", "matrix_lr", "max_grad_norm", "threads", "micro_batch_positions")
-        not_negative(self, "warmup_steps", "weight_decay")
+        not_negative(self, "warmup_steps", "weight_decay", "lora_rank")
+        positive(self, "lora_alpha")
+        if not 0 <= self.lora_dropout < 1:
+            raise OutOfRange("lora_dropout", self.lora_dropout, "give 0 or more and less than 1")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

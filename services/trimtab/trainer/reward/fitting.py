@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from trimtab.core import errors, models
-from trimtab.modeling import heads, loading, logprobs, rewards
+from trimtab.modeling import heads, loading, logprobs, lora, rewards
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.reward import (
@@ -32,7 +32,7 @@ from trimtab.trainer.reward import (
     scores,
     signals,
 )
-from trimtab.trainer.steps import checkpoints, optim, progress
+from trimtab.trainer.steps import adapting, checkpoints, optim, progress
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,7 +113,10 @@ def fit(
 ) -> tuple[rewards.LoadedReward, hub.RewardTerms]:
     """A reward model from the parent's body, trained on all of this feedback."""
     reward = _begun(parent, settings)
-    reward.model.get_input_embeddings().requires_grad_(settings.train_embeddings)
+    if settings.train_body:
+        adapting.attach(reward.model, settings, encoding.seed_of(seed, "adapters", kind.value))
+    if not settings.train_embeddings:
+        reward.model.get_input_embeddings().requires_grad_(False)
     terms = hub.RewardTerms(feedback, settings, least)
     seed = encoding.seed_of(seed, kind.value, *([] if criterion is None else [criterion]))
     ensemble = None
@@ -126,6 +129,7 @@ def fit(
         learner.train(_phase(kind, criterion), seed, report)
     else:
         features_B_D = learner.probe(_phase(kind, criterion), least, report)
+    lora.merge(reward.model)
     found = learner.settled(features_B_D)
     pessimism = settings.pessimism if kind is models.ModelKind.REWARD else 0.0
     described = dataclasses.replace(terms.hub(), pessimism=pessimism)

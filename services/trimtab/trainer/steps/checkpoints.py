@@ -156,8 +156,9 @@ def _taken(carried: Carried) -> dict[str, torch.Tensor]:
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Weights and buffers, tied ones once."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    """Weights that move, tied ones once, and buffers: the others are what the phase starts from."""
+    moving = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+    return {**moving, **dict(module.named_buffers())}
 
 
 @torch.no_grad()
