@@ -28,7 +28,10 @@ SETTINGS |= {kind: {"iterations": 4, "prompts": 3, "samples": 2, "max_tokens": 8
 SETTINGS["a2c"]["critic"] = "joint"
 # checkpoints keep the adapters alone, and the reference is the policy without them
 ADAPTED = ("reward", "dpo", "ppo")
-SETTINGS |= {f"{kind} with adapters": {**SETTINGS[kind], "lora_rank": 2, "lora_dropout": 0.1} for kind in ADAPTED}
+SETTINGS |= {
+    f"{kind} with adapters": {**SETTINGS[kind], "lora_rank": 2, "lora_dropout": 0.1, "precision": "bfloat16"}
+    for kind in ADAPTED
+}
 STEPS = {"sft": 6, "reward": 6, "dpo": 4, "kto": 5, "pretrain": 4, "ppo": 4, "a2c": 4, "rloo": 4, "grpo": 4}
 STEPS |= {f"{kind} with adapters": STEPS[kind] for kind in ADAPTED}
 

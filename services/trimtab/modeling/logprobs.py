@@ -21,6 +21,9 @@ from trimtab.modeling import packing
 
 # Input positions of a forward pass that keeps nothing for a backward pass. Few: what fits into a core's cache is fast.
 FORWARD_POSITIONS = 1024
+# Numbers in the widest activation of a micro-batch: the 2 MiB in fp32 that a core keeps near.
+_ACTIVATIONS_HELD = 2**19
+_FEWEST_POSITIONS = 512
 # Logits held at once: 64 MiB in fp32.
 _LOGITS_HELD = 2**24
 
@@ -43,6 +46,15 @@ def response_logprobs(
         for i, row_T in zip(batch, by_answer(flat_N, chosen), strict=True):
             rows[i] = row_T
     return rows
+
+
+def micro_batch_positions(model: Any, asked: int) -> int:
+    """Input positions of a forward pass that keeps its activations. asked: 0 for what this model is fastest with."""
+    if asked:
+        return asked
+    config = model.config.get_text_config()
+    width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return max(_FEWEST_POSITIONS, _ACTIVATIONS_HELD // int(width))
 
 
 def by_answer(values_N: torch.Tensor, responses: Sequence[Tokens]) -> tuple[torch.Tensor, ...]:

@@ -4,7 +4,6 @@ Dispatched by `trainer.job`; the methods are in `trainer.methods` and `trainer.r
 """
 
 import dataclasses
-import functools
 import os
 import pathlib
 
@@ -43,9 +42,9 @@ class _Build:
 
     def policy(self, settings: recipes.PolicySettings) -> record.Result:
         policy = loading.load_policy(self.started.input("parent"))
-        adapting.attach(policy.model, settings, self.started.seed)
+        adapting.prepare(policy.model, settings, self.started.seed)
         figures = self._train(policy, settings)
-        lora.merge(policy.model)
+        adapting.finish(policy.model)
         judged_gates, judged = self._judge(policy, settings)
         output = self._output("policy", models.ModelKind.POLICY, judged_gates)
         loading.save_policy(policy.model, policy.tokenizer, policy.profile, self.folder / output.folder)
@@ -53,9 +52,9 @@ class _Build:
 
     def base(self, settings: recipes.PretrainSettings) -> record.Result:
         model = loading.load_policy(self.started.input("parent"))
-        adapting.attach(model.model, settings, self.started.seed)
+        adapting.prepare(model.model, settings, self.started.seed)
         figures = pretrain.train(model, self.dataset, settings, self.started.seed, self.report)
-        lora.merge(model.model)
+        adapting.finish(model.model)
         output = self._output("base", models.ModelKind.BASE, ())
         loading.save_policy(model.model, model.tokenizer, model.profile, self.folder / output.folder)
         return record.Result((output,), figures)
@@ -113,7 +112,14 @@ class _Build:
         folder = self.started.input("reference")
         if settings.lora_rank and folder == self.started.input("parent"):
             return lambda: dataclasses.replace(policy, model=lora.Unadapted(policy.model))
-        return functools.partial(loading.load_policy, folder)
+
+        def loaded() -> loading.LoadedPolicy:
+            reference = loading.load_policy(folder)
+            reference.model.requires_grad_(False)
+            adapting.lower(reference.model, settings)
+            return reference
+
+        return loaded
 
     def _sampler(self, settings: recipes.OnPolicySettings) -> rollouts.Sampler | None:
         """The policy process that draws the answers, where the run asks for one."""

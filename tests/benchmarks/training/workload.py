@@ -25,7 +25,7 @@ from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.methods import sft
 from trimtab.trainer.steps import progress
 
-VERSION = 1
+VERSION = 2
 _PARTS = (1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 6, 8, 12)
 
 
@@ -46,7 +46,7 @@ class Size:
 
 SIZES = {
     "0.5M": Size(96, 4, 4, 256, 700, 256, (1,), 480, 4),
-    "7M": Size(256, 8, 8, 688, 2048, 512, _PARTS, 240, 2),
+    "7M": Size(256, 8, 8, 688, 2048, 512, _PARTS, 64, 6),
 }
 
 

@@ -128,10 +128,8 @@ def test_a_target_that_the_model_does_not_have_is_refused_with_those_it_has(poli
     assert moving and all("q_proj" in name or "v_proj" in name for name in moving)
 
 
-@pytest.mark.parametrize("kind", EVERY_METHOD)
-def test_every_method_trains_adapters_and_leaves_an_ordinary_model(
-    kind: str, folder_of_policy: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
+def run(kind: str, chosen: dict[str, Any], folder_of_policy: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """The folder of a finished run of this kind."""
     reward = rewards.from_policy(loading.load_policy(folder_of_policy))
     rewards.save_reward_model(reward, tmp_path / "reward")
     everything = [*making.demonstrations().examples, *making.feedback().examples, *making.texts().examples]
@@ -140,7 +138,7 @@ def test_every_method_trains_adapters_and_leaves_an_ordinary_model(
     inputs |= {"dataset": str(tmp_path / "dataset"), "reward": str(tmp_path / "reward")}
     if kind != "reward":
         inputs["evaluation_reward"] = inputs["reward"]
-    settings = {"lr": 1e-2, "lora_rank": 2, **EVERY_METHOD[kind]}
+    settings = {"lr": 1e-2, **EVERY_METHOD[kind], **chosen}
     folder = tmp_path / "run"
     folder.mkdir()
     spec = {"kind": kind, "seed": 7, "settings_json": json.dumps(settings)}
@@ -148,9 +146,20 @@ def test_every_method_trains_adapters_and_leaves_an_ordinary_model(
     started = {"run_id": "run", "spec": spec, "inputs": inputs, "gates": gates}
     (folder / "started.json").write_text(json.dumps(started))
     job.main([str(folder)])
-    name = {"reward": "reward", "pretrain": "base"}.get(kind, "policy")
+    return folder
+
+
+def weights_of(folder: pathlib.Path, kind: str) -> pathlib.Path:
+    return folder / "outputs" / {"reward": "reward", "pretrain": "base"}.get(kind, "policy") / "model.safetensors"
+
+
+@pytest.mark.parametrize("kind", EVERY_METHOD)
+def test_every_method_trains_adapters_and_leaves_an_ordinary_model(
+    kind: str, folder_of_policy: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = run(kind, {"lora_rank": 2}, folder_of_policy, tmp_path)
     before = tensor_files.load_file(folder_of_policy / "model.safetensors")
-    after = tensor_files.load_file(folder / "outputs" / name / "model.safetensors")
+    after = tensor_files.load_file(weights_of(folder, kind))
     assert before.keys() == after.keys() - {"score.weight"}
     changed = {weight for weight in before if not torch.equal(before[weight], after[weight])}
     assert changed and all("_proj" in weight for weight in changed)

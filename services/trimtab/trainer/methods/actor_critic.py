@@ -33,7 +33,7 @@ class ActorCritic(learner.Learner):
             self.critic = critics.JointCritic(models.policy)
         else:
             self.critic = critics.SeparateCritic(models.reward, models.policy)
-            adapting.attach(self.critic.model, settings, seed=0)
+            adapting.prepare(self.critic.model, settings, seed=0)
             steps = settings.iterations * self.epochs * self.minibatches
             self._critic_optimizer = optim.for_model(self.critic.model, settings, steps, lr=settings.critic_lr)
         super().__init__(models, settings, demonstrations)

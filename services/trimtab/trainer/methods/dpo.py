@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 
 from trimtab.core import errors
-from trimtab.modeling import answers, loading
+from trimtab.modeling import answers, loading, logprobs
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding, packing
 from trimtab.trainer.methods import references
@@ -127,7 +127,8 @@ def accumulate(
     """Adds the gradient of the step's loss to the weights' gradients; the step's figures."""
     totals = _Totals()
     weight = sum(one.pair.weight for one in batch)
-    for indices in references.micro_batches([one.pair.group for one in batch], settings.micro_batch_positions):
+    positions = logprobs.micro_batch_positions(policy.model, settings.micro_batch_positions)
+    for indices in references.micro_batches([one.pair.group for one in batch], positions):
         part = [batch[i] for i in indices]
         terms = _terms(policy, part, settings)
         ((terms.weights_P * terms.loss_P).sum() / weight).backward()  # type: ignore[no-untyped-call]
@@ -139,7 +140,8 @@ def accumulate(
 def measure(policy: loading.LoadedPolicy, judged: Sequence[Judged], settings: recipes.DPOSettings) -> dict[str, float]:
     """The figures of pairs that are not learned from."""
     totals = _Totals()
-    for indices in references.micro_batches([one.pair.group for one in judged], settings.micro_batch_positions):
+    positions = logprobs.micro_batch_positions(policy.model, settings.micro_batch_positions)
+    for indices in references.micro_batches([one.pair.group for one in judged], positions):
         totals.add(_terms(policy, [judged[i] for i in indices], settings))
     return totals.figures(settings)
 

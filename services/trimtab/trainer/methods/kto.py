@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from trimtab.core import errors
-from trimtab.modeling import answers, loading
+from trimtab.modeling import answers, loading, logprobs
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding, packing
 from trimtab.trainer.methods import references
@@ -93,12 +93,13 @@ def train(
     optimizer = optim.for_model(policy.model, settings, steps)
     values: dict[str, Any] = {"kl": 0.0}
     carried = checkpoints.Carried({"policy": policy.model}, {"policy": optimizer}, values)
+    positions = logprobs.micro_batch_positions(policy.model, settings.micro_batch_positions)
     done = report.begin("Kahneman-Tversky optimisation", steps, carried)
     order = packing.batches(train_judged, settings.epochs, settings.batch, "kto", seed)
     for batch in itertools.islice(order, done, None):
         values["kl"] = reference_point(policy, batch, values["kl"], settings)
         value = dataclasses.replace(value, kl_nats=max(0.0, values["kl"]))
-        figures = accumulate(policy, batch, value, settings.micro_batch_positions)
+        figures = accumulate(policy, batch, value, positions)
         norm = optimizer.step()
         optimizer.zero_grad()
         report.step({**figures, "reference_point_nats": value.kl_nats, "gradient_norm": norm})
@@ -111,7 +112,7 @@ def train(
     }
     if held_out:
         value = dataclasses.replace(value, kl_nats=max(0.0, values["kl"]))
-        told = measure(policy, held_out_judged, value, settings.micro_batch_positions)
+        told = measure(policy, held_out_judged, value, positions)
         books |= {f"held_out_{name}": figure for name, figure in told.items()}
     return {**report.figures, **books, **skipped.figures()}
 

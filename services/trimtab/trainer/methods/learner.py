@@ -236,7 +236,8 @@ class Learner(abc.ABC):
         missing = self._settings.missing_eos
         scores_B = torch.tensor([one.score + (0.0 if one.ended else missing) for one in answers])
         kl_B_T = torch.where(mask_B_T, estimator(old_B_T, reference_B_T), 0.0)
-        remote = any(one.staleness is not None for one in answers)
+        elsewhere = any(self._drawn_elsewhere(one) for one in answers)
+        cap = self._settings.importance_cap
         return Rewarded(
             answers=answers,
             scores_B=scores_B,
@@ -244,13 +245,13 @@ class Learner(abc.ABC):
             old_B_T=old_B_T,
             reference_B_T=reference_B_T,
             rewards_B_T=advantages.assemble_rewards(scores_B, kl_B_T, mask_B_T, self.values["beta"]),
-            weights_B_T=losses.truncated_weights(old_B_T, drawn_B_T, self._settings.importance_cap) if remote else None,
+            weights_B_T=losses.truncated_weights(old_B_T, drawn_B_T, cap) if elsewhere else None,
         )
 
     def _old_logprobs(self, batch: Sequence[rollouts.Rollout], drawn: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Under the policy as it is: what the sampler said where it was the policy itself, else computed again."""
         old = list(drawn)
-        again = [i for i, one in enumerate(batch) if one.staleness is not None]
+        again = [i for i, one in enumerate(batch) if self._drawn_elsewhere(one)]
         if again:
             rows = logprobs.response_logprobs(
                 self.policy.model, [batch[i].prompt.tokens for i in again], [batch[i].response for i in again]
@@ -259,11 +260,15 @@ class Learner(abc.ABC):
                 old[i] = row_T.float().cpu()
         return old
 
+    def _drawn_elsewhere(self, one: rollouts.Rollout) -> bool:
+        """Whether the sampler's log-probabilities differ from the policy's: weights, or bfloat16's rounding."""
+        return one.staleness is not None or self._settings.precision != "float32"
+
     def _update(self, minibatch: Sequence[Step], totals: dict[str, float]) -> dict[str, float]:
         """One step; adds sums over tokens to `totals` and returns the gradients' norms."""
         tokens = sum(len(step.response) for step in minibatch)
         whole = losses.Whole(tokens, len(minibatch), self._longest)
-        positions = self._settings.micro_batch_positions
+        positions = logprobs.micro_batch_positions(self.policy.model, self._settings.micro_batch_positions)
         lengths, prompts = [len(step) for step in minibatch], [step.prompt for step in minibatch]
         for indices in logprobs.batches_by_length(lengths, positions, groups=prompts):
             self._accumulate([minibatch[i] for i in indices], whole, totals)

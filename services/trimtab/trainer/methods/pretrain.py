@@ -82,7 +82,8 @@ def accumulate(policy: loading.LoadedPolicy, batch: Sequence[Block], settings: r
     """Adds the gradient of the step's loss to the weights' gradients; the loss, in nats a token."""
     total = sum(len(block) - 1 for block in batch)
     loss = 0.0
-    for indices in logprobs.batches_by_length([len(block) for block in batch], settings.micro_batch_positions):
+    positions = logprobs.micro_batch_positions(policy.model, settings.micro_batch_positions)
+    for indices in logprobs.batches_by_length([len(block) for block in batch], positions):
         part = [batch[i] for i in indices]
         term = losses.token_mean(-_logprobs(policy, part), total)
         term.backward()  # type: ignore[no-untyped-call]

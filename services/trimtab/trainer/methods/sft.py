@@ -84,7 +84,8 @@ def accumulate(
     total = sum(one.weight * len(one.answer.response) for one in batch)
     loss = 0.0
     lengths = [len(one.answer) for one in batch]
-    for indices in logprobs.batches_by_length(lengths, settings.micro_batch_positions):
+    positions = logprobs.micro_batch_positions(policy.model, settings.micro_batch_positions)
+    for indices in logprobs.batches_by_length(lengths, positions):
         part = [batch[i] for i in indices]
         term = losses.token_mean(_weighted_nll(policy, part), total)
         (scale * term).backward()  # type: ignore[no-untyped-call]

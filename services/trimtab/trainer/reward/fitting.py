@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from trimtab.core import errors, models
-from trimtab.modeling import heads, loading, logprobs, lora, rewards
+from trimtab.modeling import heads, loading, logprobs, rewards
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.reward import (
@@ -114,7 +114,7 @@ def fit(
     """A reward model from the parent's body, trained on all of this feedback."""
     reward = _begun(parent, settings)
     if settings.train_body:
-        adapting.attach(reward.model, settings, encoding.seed_of(seed, "adapters", kind.value))
+        adapting.prepare(reward.model, settings, encoding.seed_of(seed, "adapters", kind.value))
     if not settings.train_embeddings:
         reward.model.get_input_embeddings().requires_grad_(False)
     terms = hub.RewardTerms(feedback, settings, least)
@@ -129,7 +129,7 @@ def fit(
         learner.train(_phase(kind, criterion), seed, report)
     else:
         features_B_D = learner.probe(_phase(kind, criterion), least, report)
-    lora.merge(reward.model)
+    adapting.finish(reward.model)
     found = learner.settled(features_B_D)
     pessimism = settings.pessimism if kind is models.ModelKind.REWARD else 0.0
     described = dataclasses.replace(terms.hub(), pessimism=pessimism)
@@ -195,7 +195,8 @@ class Learner:
         prior.backward()  # type: ignore[no-untyped-call]
         loss = prior.item()
         sizes = [_positions(every[i]) for i in batch]
-        for indices in logprobs.batches_by_length(sizes, self.settings.micro_batch_positions):
+        positions = logprobs.micro_batch_positions(self.reward.model, self.settings.micro_batch_positions)
+        for indices in logprobs.batches_by_length(sizes, positions):
             part = sorted((batch[i] for i in indices), key=lambda number: labels.KINDS.index(every[number].label.kind))
             term = self._loss(part) / weight
             term.backward()  # type: ignore[no-untyped-call]
