@@ -19,6 +19,11 @@ from tests.benchmarks import peers
 from tests.benchmarks.training import plan
 
 PAGE = peers.CACHE.parent / "docs" / "benchmarks" / "training.md"
+TITLES = {
+    "0.5M": "A Llama of 0.5 million weights, fp32",
+    "7M": "A Llama of 7 million weights, fp32",
+    plan.PRETRAINED: f"SmolLM2-135M-Instruct, adapters of rank {plan.RANK}, bfloat16",
+}
 SIDES = ("ours", "as it comes", "tuned")
 _BEGIN, _END = "<!-- measured -->", "<!-- end of measured -->"
 Run = dict[str, float]
@@ -37,7 +42,7 @@ class Ratio(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measures training beside TRL.")
     parser.add_argument("--turns", type=int, default=5, help="how often every side is measured (default: %(default)s)")
-    parser.add_argument("--sizes", nargs="+", default=["0.5M", "7M"], help="models (default: both)")
+    parser.add_argument("--sizes", nargs="+", default=["0.5M", "7M", plan.PRETRAINED], help="models (default: all)")
     parser.add_argument("--methods", nargs="+", default=list(plan.PLANS), choices=list(plan.PLANS))
     parser.add_argument("--cpu", action="store_true", help="compare processor time, on a machine that does other work")
     parser.add_argument("--dry", action="store_true", help="print the tables, leave the page as it is")
@@ -47,7 +52,7 @@ def main() -> None:
         from tests.benchmarks.training import workload  # torch takes seconds
 
         folder = workload.made(size)
-        rate = matmul_rate()
+        rate = matmul_rate("bfloat16" if size == plan.PRETRAINED else "float32")
         measured = {method: turns_of(method, folder, asked.turns) for method in asked.methods}
         tables.append(table(size, measured, rate, workload.work(size), cpu=asked.cpu))
     text = "\n\n".join([headline(asked.turns, asked.cpu), *tables])
@@ -88,14 +93,14 @@ def table(size: str, measured: dict[str, list[Turn]], rate: float, work: dict[st
     """One model's rows. work: floating-point operations of a pass over the data, by method."""
     clock = "cpu_seconds" if cpu else "seconds"
     lines = [
-        f"**A Llama of {size} weights**",
+        f"**{TITLES[size]}**",
         "",
         "| method | steps/s | × TRL as it comes | target | × TRL tuned | target | peak MiB: ours, TRL, tuned "
         "| matmul share |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for method, turns in measured.items():
-        planned = plan.PLANS[method]
+        planned = plan.of(size, method)
         seconds = statistics.median(turn["ours"][clock] for turn in turns)
         steps = turns[0]["ours"]["steps"]
         share = f"{work[method] * planned.measured / seconds / rate:.0%}" if method in work else ""
@@ -130,10 +135,10 @@ def ratio(turns: list[Turn], side: str, clock: str) -> Ratio:
     return Ratio(statistics.median(ratios), ratios[0], ratios[-1])
 
 
-def matmul_rate() -> float:
+def matmul_rate(dtype: str) -> float:
     """Floating-point operations a second of a matrix product of 1024 x 1024 on as many threads as training has."""
     code = (
-        "import time, torch; torch.set_num_threads(" + str(plan.THREADS) + "); a = torch.randn(1024, 1024)\n"
+        f"import time, torch; torch.set_num_threads({plan.THREADS}); a = torch.randn(1024, 1024).to(torch.{dtype})\n"
         "def once():\n"
         "    begun = time.process_time(); a @ a; return time.process_time() - begun\n"
         "print(2 * 1024 ** 3 / min(once() for _ in range(20)))"
@@ -147,7 +152,7 @@ def headline(turns: int, cpu: bool) -> str:
     )
     time = "processor time" if cpu else "time on the clock"
     return (
-        f"Measured on {datetime.date.today():%Y-%m-%d} by {time}: {turns} turns, {plan.THREADS} thread, fp32, "
+        f"Measured on {datetime.date.today():%Y-%m-%d} by {time}: {turns} turns, {plan.THREADS} thread, "
         f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}."
     )
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from tests.benchmarks.training import clock, plan
 
-from trimtab.modeling import loading, rewards
+from trimtab.modeling import loading, lora, rewards
 from trimtab.trainer import job, recipes
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.methods import dpo, kto, learner, on_policy, sft
 from trimtab.trainer.reward import fitting, material
-from trimtab.trainer.steps import checkpoints, progress
+from trimtab.trainer.steps import adapting, checkpoints, progress
 
 
 class TimedProgress(progress.Progress):
@@ -45,8 +45,17 @@ class Bench:
     def of(self, kind: datasets.Kind) -> datasets.Dataset:
         return datasets.Dataset(self.dataset.of("train", kind))
 
+    def prepare(self, settings: recipes.RunSettings) -> None:
+        adapting.prepare(self.policy.model, settings, seed=1)
+
     def reference(self) -> loading.LoadedPolicy:
+        if self.adapted:
+            return dataclasses.replace(self.policy, model=lora.Unadapted(self.policy.model))
         return loading.load_policy(self.folder / "policy")
+
+    @property
+    def adapted(self) -> bool:
+        return plan.size_of(self.folder) == plan.PRETRAINED
 
     @property
     def common(self) -> dict[str, Any]:
@@ -57,6 +66,7 @@ class Bench:
             "warmup_steps": 0,
             "weight_decay": 0.0,
             "max_grad_norm": plan.CLIP,
+            **({"precision": "bfloat16", "lora_rank": plan.RANK, "lora_alpha": plan.RANK} if self.adapted else {}),
         }
 
     @property
@@ -81,7 +91,7 @@ class Bench:
 def main(method: str, folder: pathlib.Path) -> None:
     job.make_deterministic(plan.THREADS, seed=1)
     timed = clock.Clock()
-    planned = plan.PLANS[method]
+    planned = plan.of(plan.size_of(folder), method)
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(
             folder=folder,
@@ -97,8 +107,10 @@ def main(method: str, folder: pathlib.Path) -> None:
 
 def _sft(bench: Bench) -> int:
     rows = bench.of("demonstration")
+    settings = recipes.SFTSettings(**bench.by_passes)
+    bench.prepare(settings)
     bench.timed.begin()
-    sft.train(bench.policy, rows, recipes.SFTSettings(**bench.by_passes), 1, bench.report)
+    sft.train(bench.policy, rows, settings, 1, bench.report)
     return len(rows.examples)
 
 
@@ -114,6 +126,7 @@ def _reward(bench: Bench) -> int:
 def _dpo(bench: Bench) -> int:
     rows = bench.of("pair")
     settings = recipes.DPOSettings(**bench.by_passes)
+    bench.prepare(settings)
     bench.timed.begin()
     dpo.train(bench.policy, bench.reference, rows, settings=settings, seed=1, report=bench.report)
     return len(rows.examples)
@@ -122,6 +135,7 @@ def _dpo(bench: Bench) -> int:
 def _kto(bench: Bench) -> int:
     rows = bench.of("thumb")
     settings = recipes.KTOSettings(**bench.by_passes)
+    bench.prepare(settings)
     bench.timed.begin()
     kto.train(bench.policy, bench.reference, rows, settings=settings, seed=1, report=bench.report)
     return len(rows.examples)
@@ -129,10 +143,12 @@ def _kto(bench: Bench) -> int:
 
 def _on_policy(settings_of: Callable[[Bench], recipes.OnPolicySettings]) -> Callable[[Bench], int]:
     def run(bench: Bench) -> int:
+        settings = settings_of(bench)
+        bench.prepare(settings)
         models = learner.Models(bench.policy, bench.reference(), rewards.load_reward_model(bench.folder / "reward"))
         bench.timed.begin()
         rows = bench.of("demonstration")
-        on_policy.train(models, rows, settings=settings_of(bench), seed=1, report=bench.report)
+        on_policy.train(models, rows, settings=settings, seed=1, report=bench.report)
         return bench.planned.batch
 
     return run

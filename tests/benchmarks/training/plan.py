@@ -1,12 +1,15 @@
 """What is measured: equal batches, steps and settings for both sides. Standard library only, both sides read it."""
 
 import dataclasses
+import pathlib
 
 LR, CLIP = 1e-4, 1.0
 THREADS = 1
 # On-policy: answers to a prompt, longest answer, passes of PPO over an iteration's answers (TRL's default).
 SAMPLES, MAX_TOKENS, PPO_EPOCHS = 4, 64, 4
 BETA = 0.05
+# A real chat model: adapters of this rank, in bfloat16, in steps of fewer examples.
+PRETRAINED, RANK = "SmolLM2-135M", 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,6 +28,20 @@ class Plan:
 
     def steps_of_a_pass(self, rows: int) -> int:
         return -(-rows // self.batch)
+
+
+def of(size: str, method: str) -> Plan:
+    """Fewer answers an iteration where a model is larger, else a measurement takes hours."""
+    planned = PLANS[method]
+    if size == PRETRAINED:
+        return dataclasses.replace(planned, batch=planned.batch // 4, measured=2)
+    if size == "7M" and planned.batch == 64:
+        return dataclasses.replace(planned, batch=32, measured=2)
+    return planned
+
+
+def size_of(folder: pathlib.Path) -> str:
+    return folder.name.rpartition("-")[0]
 
 
 PLANS = {

@@ -17,6 +17,7 @@ from typing import Any
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
 
 import datasets
+import peft
 import torch
 import transformers
 import trl
@@ -55,7 +56,7 @@ class Bench:
             "lr_scheduler_type": "linear",
             "max_grad_norm": plan.CLIP,
             "adam_beta2": 0.95,
-            "bf16": False,
+            "bf16": self.adapted,
             "use_cpu": True,
             "report_to": "none",
             "save_strategy": "no",
@@ -63,6 +64,19 @@ class Bench:
         }
         quiet = {"gradient_checkpointing": False, "disable_tqdm": True, "logging_strategy": "no"}
         return common | (quiet if self.tuned else {})
+
+    @property
+    def adapted(self) -> bool:
+        return plan.size_of(self.folder) == plan.PRETRAINED
+
+    @property
+    def dtype(self) -> Any:
+        return torch.bfloat16 if self.adapted else torch.float32
+
+    def adapters(self, task: str = "CAUSAL_LM") -> Any:
+        if not self.adapted:
+            return None
+        return peft.LoraConfig(r=plan.RANK, lora_alpha=plan.RANK, target_modules="all-linear", task_type=task)
 
     @property
     def by_passes(self) -> dict[str, Any]:
@@ -86,15 +100,13 @@ class Bench:
         return {"precompute_ref_log_probs": True} if self.tuned else {}
 
     def policy(self) -> Any:
-        return transformers.AutoModelForCausalLM.from_pretrained(self.folder / "policy", dtype=torch.float32)
+        return transformers.AutoModelForCausalLM.from_pretrained(self.folder / "policy", dtype=self.dtype)
 
     def tokenizer(self) -> Any:
         return transformers.AutoTokenizer.from_pretrained(self.folder / "policy")
 
     def scoring(self) -> Any:
-        return transformers.AutoModelForSequenceClassification.from_pretrained(
-            self.folder / "reward", dtype=torch.float32
-        )
+        return transformers.AutoModelForSequenceClassification.from_pretrained(self.folder / "reward", dtype=self.dtype)
 
 
 Made = tuple[Any, int]
@@ -103,7 +115,7 @@ Made = tuple[Any, int]
 def main(method: str, folder: pathlib.Path, tuned: bool) -> None:
     torch.set_num_threads(plan.THREADS)
     timed = clock.Clock()
-    planned = plan.PLANS[method]
+    planned = plan.of(plan.size_of(folder), method)
     rows: Rows = json.loads((folder / "rows.json").read_text())
     with tempfile.TemporaryDirectory() as scratch:
         trainer, count = RUNS[method](Bench(folder, planned, tuned, scratch, rows))
@@ -124,7 +136,10 @@ def _sft(bench: Bench) -> Made:
     ]
     args = trl.SFTConfig(**bench.by_passes, **bench.by_length, **bench.unpadded, completion_only_loss=True)
     rows = datasets.Dataset.from_list(data)
-    return trl.SFTTrainer(bench.policy(), args, train_dataset=rows, processing_class=bench.tokenizer()), len(data)
+    trainer = trl.SFTTrainer(
+        bench.policy(), args, train_dataset=rows, processing_class=bench.tokenizer(), peft_config=bench.adapters()
+    )
+    return trainer, len(data)
 
 
 def _reward(bench: Bench) -> Made:
@@ -139,7 +154,10 @@ def _reward(bench: Bench) -> Made:
     args = trl.RewardConfig(**bench.by_passes, **bench.by_length, center_rewards_coefficient=0.01)
     rows = datasets.Dataset.from_list(data)
     tokenizer = transformers.AutoTokenizer.from_pretrained(bench.folder / "reward")
-    return trl.RewardTrainer(bench.scoring(), args, train_dataset=rows, processing_class=tokenizer), len(data)
+    trainer = trl.RewardTrainer(
+        bench.scoring(), args, train_dataset=rows, processing_class=tokenizer, peft_config=bench.adapters("SEQ_CLS")
+    )
+    return trainer, len(data)
 
 
 def _dpo(bench: Bench) -> Made:
@@ -149,7 +167,7 @@ def _dpo(bench: Bench) -> Made:
     ]
     args = trl.DPOConfig(**bench.by_passes, **bench.by_length, **bench.unpadded, **bench.precomputed)
     rows = datasets.Dataset.from_list(data)
-    return trl.DPOTrainer(bench.policy(), None, args, train_dataset=rows, processing_class=bench.tokenizer()), len(data)
+    return _direct(trl.DPOTrainer, bench, args, rows), len(data)
 
 
 def _kto(bench: Bench) -> Made:
@@ -157,7 +175,13 @@ def _kto(bench: Bench) -> Made:
     # no other order than its own: the reference point pairs an answer with its neighbour's prompt
     args = trl.KTOConfig(**bench.by_passes, **bench.unpadded, **bench.precomputed)
     rows = datasets.Dataset.from_list(data)
-    return trl.KTOTrainer(bench.policy(), None, args, train_dataset=rows, processing_class=bench.tokenizer()), len(data)
+    return _direct(trl.KTOTrainer, bench, args, rows), len(data)
+
+
+def _direct(trainer: Any, bench: Bench, args: Any, rows: Any) -> Any:
+    return trainer(
+        bench.policy(), None, args, train_dataset=rows, processing_class=bench.tokenizer(), peft_config=bench.adapters()
+    )
 
 
 def _ppo(bench: Bench) -> Made:
@@ -185,8 +209,9 @@ def _ppo(bench: Bench) -> Made:
         num_sample_generations=0,
     )
     trainer = ppo.PPOTrainer(
-        args, tokenizer, bench.policy(), bench.policy(), bench.scoring(), rows, bench.scoring(), eval_dataset=rows
-    )
+        args, tokenizer, bench.policy(), None if bench.adapted else bench.policy(), bench.scoring(), rows,
+        bench.scoring(), eval_dataset=rows, peft_config=bench.adapters(),
+    )  # fmt: skip
     return trainer, batch
 
 
@@ -207,7 +232,7 @@ def _grouped(method: str) -> Callable[[Bench], Made]:
         tokenizer = transformers.AutoTokenizer.from_pretrained(bench.folder / "reward")
         made = trainer(
             bench.policy(), bench.scoring(), args, train_dataset=rows, processing_class=bench.tokenizer(),
-            reward_processing_classes=tokenizer,
+            reward_processing_classes=tokenizer, peft_config=bench.adapters(),
         )  # fmt: skip
         return made, bench.planned.batch
 

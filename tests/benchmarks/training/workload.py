@@ -14,9 +14,13 @@ import json
 import pathlib
 import random
 import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 
 import torch
 from tests.benchmarks import peers
+from tests.benchmarks.training import plan
 
 from trimtab.cli.demo import world
 from trimtab.modeling import loading, rewards, tiny
@@ -25,28 +29,32 @@ from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.methods import sft
 from trimtab.trainer.steps import progress
 
-VERSION = 2
+VERSION = 3
 _PARTS = (1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 6, 8, 12)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Size:
-    """A model's shape and how many rows of each kind its data has. taught: passes of SFT before measuring."""
+    """How many rows of each kind the data of a model has, of how many answers each, and the model's shape.
 
-    hidden: int
-    layers: int
-    heads: int
-    intermediate: int
-    vocabulary: int
-    context: int
+    taught: passes of SFT before measuring.
+    """
+
     parts: tuple[int, ...]
     rows: int
-    taught: int
+    taught: int = 0
+    hidden: int = 0
+    layers: int = 0
+    heads: int = 0
+    intermediate: int = 0
+    vocabulary: int = 0
+    context: int = 0
 
 
 SIZES = {
-    "0.5M": Size(96, 4, 4, 256, 700, 256, (1,), 480, 4),
-    "7M": Size(256, 8, 8, 688, 2048, 512, _PARTS, 64, 6),
+    "0.5M": Size((1,), 240, 8, hidden=96, layers=4, heads=4, intermediate=256, vocabulary=700, context=256),
+    "7M": Size(_PARTS, 48, 8, hidden=256, layers=8, heads=8, intermediate=688, vocabulary=2048, context=512),
+    plan.PRETRAINED: Size(_PARTS, 12),
 }
 
 
@@ -55,27 +63,33 @@ def made(name: str) -> pathlib.Path:
     folder = peers.CACHE / "benchmarks" / f"{name}-{VERSION}"
     if not (folder / "rows.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        _make(SIZES[name], folder)
+        torch.set_num_threads(1)
+        said = world.demonstrations(1, 6000)
+        policy = _pretrained(folder) if name == plan.PRETRAINED else _tiny(SIZES[name], said)
+        _make(policy, SIZES[name], said, folder)
     return folder
 
 
 def work(name: str) -> dict[str, float]:
     """Floating-point operations of a pass over the data of a trainer that shares nothing, by method.
 
-    6 for each weight that multiplies a token: 2 forward, 4 backward. The vocabulary's are multiplied with answers only.
+    6 for each weight that multiplies a token: 2 forward, 4 backward, 2 of them for the weight's own gradient, which one
+    beside an adapter does not have. The vocabulary's are multiplied with answers only.
     """
-    size = SIZES[name]
-    rows = json.loads((made(name) / "rows.json").read_text())
-    body = size.layers * (4 * size.hidden**2 + 3 * size.hidden * size.intermediate)
+    folder = made(name)
+    rows = json.loads((folder / "rows.json").read_text())
+    model = loading.load_policy(folder / "policy").model
+    body = sum(one.weight.numel() for one in model.base_model.modules() if isinstance(one, torch.nn.Linear))
+    head = model.get_output_embeddings().weight.numel()
+    each = 4.0 if name == plan.PRETRAINED else 6.0
 
     def of(kind: str, head: int) -> float:
         operations = 0.0
         for row in rows:
             for response in row["response_ids"] if row["kind"] == kind else ():
-                operations += 6.0 * (body * (len(row["prompt_ids"]) + len(response)) + head * len(response))
+                operations += each * (body * (len(row["prompt_ids"]) + len(response)) + head * len(response))
         return operations
 
-    head = size.hidden * size.vocabulary
     return {
         "sft": of("demonstration", head),
         "reward": of("pair", 0),
@@ -84,16 +98,24 @@ def work(name: str) -> dict[str, float]:
     }
 
 
-def _make(size: Size, folder: pathlib.Path) -> None:
-    torch.set_num_threads(1)
-    rng = random.Random("workload")
-    said = world.demonstrations(1, 6000)
+def _pretrained(folder: pathlib.Path) -> loading.LoadedPolicy:
+    tool = peers.CACHE.parent / "tools" / "smollm2.py"
+    fetched = folder.with_name(f"{folder.name}.fetched")
+    subprocess.run([sys.executable, str(tool), str(fetched)], check=True, stdout=sys.stderr)
+    return loading.load_policy(fetched)
+
+
+def _tiny(size: Size, said: Sequence[world.Demonstration]) -> loading.LoadedPolicy:
     tokenizer = tiny.train_bpe([text for one in said[:1500] for text in (one.question, one.answer)], size.vocabulary)
     model = tiny.tiny_llama(
         len(tokenizer), 1, hidden=size.hidden, layers=size.layers, heads=size.heads,
         intermediate=size.intermediate, context=size.context,
     )  # fmt: skip
-    policy = loading.LoadedPolicy(model, tokenizer, loading.ServingProfile(max_tokens=size.context // 2))
+    return loading.LoadedPolicy(model, tokenizer, loading.ServingProfile(max_tokens=size.context // 2))
+
+
+def _make(policy: loading.LoadedPolicy, size: Size, said: Sequence[world.Demonstration], folder: pathlib.Path) -> None:
+    rng = random.Random("workload")
 
     def answer() -> str:
         return " ".join(rng.choice(said).answer for _ in range(rng.choice(size.parts)))
@@ -107,12 +129,13 @@ def _make(size: Size, folder: pathlib.Path) -> None:
             datasets.DatasetExample(f"p{number}", "train", "pair", prompt, chosen=chosen, rejected=rejected),
             datasets.DatasetExample(f"t{number}", "train", "thumb", prompt, response=chosen, up=number % 2 == 0),
         ]
-    settings = recipes.SFTSettings(optimizer="muon", epochs=size.taught, lr=3e-3, matrix_lr=6e-3)
     scratch = folder / "teaching"
     scratch.mkdir(parents=True)
-    sft.train(policy, datasets.Dataset(examples), settings, 1, progress.Progress(scratch))
+    if size.taught:
+        settings = recipes.SFTSettings(optimizer="muon", epochs=size.taught, lr=3e-3, matrix_lr=6e-3)
+        sft.train(policy, datasets.Dataset(examples), settings, 1, progress.Progress(scratch))
     shutil.rmtree(scratch)
-    loading.save_policy(model, tokenizer, policy.profile, folder / "policy")
+    loading.save_policy(policy.model, policy.tokenizer, policy.profile, folder / "policy")
     reward = rewards.from_policy(policy)
     torch.manual_seed(1)
     torch.nn.init.normal_(reward.model.score.weight, std=0.1)
