@@ -205,6 +205,12 @@ def multiplied_by_the_mask(
     return advantages.Advantages(found.advantages_B_T * mask_B_T, found.returns_B_T * mask_B_T)
 
 
+def test_the_rule_that_multiplies_gives_what_the_reference_case_says_of_it() -> None:
+    rewards, values = torch.tensor([[0.0, 0.0, 0.0, 1.0]]), torch.tensor([[0.5, 0.4, 0.9, 0.3]])
+    found = multiplied_by_the_mask(rewards, values, torch.tensor([[True, True, False, True]]), 1.0, 0.95)
+    torch.testing.assert_close(found.advantages_B_T, torch.tensor([[0.3909125, 0.51675, 0.0, 0.7]]))
+
+
 def over_the_gap(
     rewards_B_T: torch.Tensor, values_B_T: torch.Tensor, mask_B_T: torch.Tensor, gamma: float, lam: float
 ) -> advantages.Advantages:

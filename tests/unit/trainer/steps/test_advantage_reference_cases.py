@@ -149,6 +149,8 @@ def test_group_normalised_reference_case_uses_bessel_s_deviation_and_a_ten_thous
     found = advantages.group_normalised(FOUR, ONE_GROUP)
     torch.testing.assert_close(found, f64(1.224445, -1.224445, 0.0, 0.0), rtol=0, atol=5.1e-7)
     torch.testing.assert_close(found[0], torch.tensor(0.5 / (math.sqrt(1 / 6) + 1e-4), dtype=torch.float64), **EXACT)
+    # what the population's deviation would give
+    assert found[0].item() != pytest.approx(1.413814, abs=0.1)
 
 
 def test_without_the_deviation_group_advantages_are_those_of_dr_grpo() -> None:
