@@ -4,6 +4,7 @@ A check is a function of what is tested, so that it can be shown to tell the dif
 """
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -299,12 +300,35 @@ def start_with_a_fresh_coefficient(bench: Bench) -> None:
     document.write_text(document.read_text().replace('"beta": 0.05', '"beta": 0.06'))
 
 
+def skip_the_iteration_under_way(bench: Bench) -> None:
+    _resume_at(bench, 3)
+
+
+def take_an_iteration_again(bench: Bench) -> None:
+    _resume_at(bench, 1)
+
+
+def _resume_at(bench: Bench, step: int) -> None:
+    path = bench.folder / checkpoints.FOLDER / "1.json"
+    document = json.loads(path.read_text())
+    assert document["step"] == 2
+    path.write_text(json.dumps({**document, "step": step}))
+
+
 def test_a_resumed_run_keeps_its_reference(trained: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     check_a_resumed_run_is_the_uninterrupted_one(trained, tmp_path, lambda bench: None)
 
 
-@pytest.mark.parametrize("fault", [recapture_the_reference, start_with_a_fresh_coefficient])
-def test_what_is_captured_anew_on_resume_is_caught(
+@pytest.mark.parametrize(
+    "fault",
+    [
+        recapture_the_reference,
+        start_with_a_fresh_coefficient,
+        skip_the_iteration_under_way,
+        take_an_iteration_again,
+    ],
+)
+def test_what_is_captured_anew_dropped_or_taken_twice_on_resume_is_caught(
     fault: Resume, trained: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
     with pytest.raises(Caught):
