@@ -8,24 +8,17 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
-from tests.integration.training import making
+from tests.integration.training import short_runs
 
-from trimtab.modeling import loading
-from trimtab.trainer import recipes
-from trimtab.trainer.data import encoding
-from trimtab.trainer.methods import dpo, kto, pretrain, sft
-from trimtab.trainer.reward import fitting, material
 from trimtab.trainer.steps import checkpoints, progress
 
 torch.set_num_threads(1)
-# Two epochs of four steps each; the run dies in its third.
-_QUICK: Mapping[str, Any] = {"epochs": 2, "batch": 6, "lr": 3e-3}
-_AN_EPOCH, _DIES_AT = 4, 3
+# A run dies in the third step of its first epoch.
+_DIES_AT = 3
 SEED = 1
 REFERENCE = "reference log-probabilities"
 
@@ -56,52 +49,6 @@ class Dying(progress.Progress):
         super().step(figures)
 
 
-def _sft(parent: pathlib.Path, seed: int, report: progress.Progress) -> Any:
-    policy = loading.load_policy(parent)
-    sft.train(policy, making.demonstrations(24), recipes.SFTSettings(**_QUICK), seed, report)
-    return policy.model
-
-
-def _pretrain(parent: pathlib.Path, seed: int, report: progress.Progress) -> Any:
-    policy = loading.load_policy(parent)
-    settings = recipes.PretrainSettings(**_QUICK, block_tokens=16)
-    pretrain.train(policy, making.texts(30), settings, seed, report)
-    return policy.model
-
-
-def _dpo(parent: pathlib.Path, seed: int, report: progress.Progress) -> Any:
-    policy = loading.load_policy(parent)
-    settings = recipes.DPOSettings(**_QUICK)
-    pairs = making.feedback(36, 0)
-    dpo.train(policy, lambda: loading.load_policy(parent), pairs, settings=settings, seed=seed, report=report)
-    return policy.model
-
-
-def _kto(parent: pathlib.Path, seed: int, report: progress.Progress) -> Any:
-    policy = loading.load_policy(parent)
-    settings = recipes.KTOSettings(**_QUICK)
-    thumbs = making.feedback(0, 36)
-    kto.train(policy, lambda: loading.load_policy(parent), thumbs, settings=settings, seed=seed, report=report)
-    return policy.model
-
-
-def _reward(parent: pathlib.Path, seed: int, report: progress.Progress) -> Any:
-    policy, settings = loading.load_policy(parent), recipes.RewardSettings(**_QUICK)
-    rows = making.feedback(36, 0).of("train")
-    feedback = material.prepare(encoding.encoder_of(policy), rows, settings, encoding.Skipped())
-    reward, _ = fitting.fit(policy, feedback, settings, seed=seed, report=report)
-    return reward.model
-
-
-METHODS: dict[str, Callable[[pathlib.Path, int, progress.Progress], Any]] = {
-    "sft": _sft,
-    "pretrain": _pretrain,
-    "dpo": _dpo,
-    "kto": _kto,
-    "reward": _reward,
-}
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Resumed:
     """Where a resumed run begins, as the steps that it takes for done, and the seed of its order."""
@@ -112,7 +59,7 @@ class Resumed:
 
 FAULTS = {
     "skips the batch under way": Resumed(done=_DIES_AT),
-    "begins with the next epoch": Resumed(done=_AN_EPOCH),
+    "begins with the next epoch": Resumed(done=short_runs.STEPS_OF_AN_EPOCH),
     "takes the last batch again": Resumed(done=_DIES_AT - 2),
     "begins its epoch anew": Resumed(done=0),
     "draws another order": Resumed(seed=SEED + 1),
@@ -123,28 +70,33 @@ def told(folder: pathlib.Path) -> list[str]:
     return (folder / progress.METRICS_FILE).read_text().splitlines()
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=short_runs.TRAIN)
 def runs(
     request: pytest.FixtureRequest, folder_of_policy: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[Resumed, pathlib.Path], None]:
     """A check of one way to resume a killed run of a method: Caught unless it ends as the whole run did."""
-    train, scratch = METHODS[request.param], tmp_path_factory.mktemp("runs")
+    train, rows = short_runs.TRAIN[request.param], short_runs.ROWS[request.param]
+    scratch = tmp_path_factory.mktemp("runs")
+
+    def weights(seed: int, report: progress.Progress) -> list[torch.Tensor]:
+        return list(train(folder_of_policy, rows, seed, report).model.parameters())
+
     with pytest.MonkeyPatch.context() as eager:
         eager.setattr(checkpoints, "EVERY_S", 0.0)
         eager.setattr(checkpoints, "SHARE", math.inf)
         for name in ("whole", "killed"):
             (scratch / name).mkdir()
-        whole = list(train(folder_of_policy, SEED, Dying(scratch / "whole")).parameters())
+        whole = weights(SEED, Dying(scratch / "whole"))
         with pytest.raises(Killed):
-            train(folder_of_policy, SEED, Dying(scratch / "killed", _DIES_AT))
+            weights(SEED, Dying(scratch / "killed", _DIES_AT))
 
     def check(resumed: Resumed, folder: pathlib.Path) -> None:
         shutil.copytree(scratch / "killed", folder)
         newest = max((folder / checkpoints.FOLDER).glob("*.json"))
         document = json.loads(newest.read_text())
-        assert (document["step"], document["steps"]) == (_DIES_AT - 1, 2 * _AN_EPOCH)
+        assert (document["step"], document["steps"]) == (_DIES_AT - 1, 2 * short_runs.STEPS_OF_AN_EPOCH)
         newest.write_text(json.dumps({**document, "step": resumed.done}))
-        found = list(train(folder_of_policy, resumed.seed, Dying(folder)).parameters())
+        found = weights(resumed.seed, Dying(folder))
         if not all(map(torch.equal, whole, found)) or told(folder) != told(scratch / "whole"):
             raise Caught
 

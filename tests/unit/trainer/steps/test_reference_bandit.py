@@ -133,9 +133,7 @@ def test_the_reference_numbers_are_those_of_this_bandit() -> None:
     assert math.isclose(objective(REFERENCE.log()), 0.7, abs_tol=1e-12)
     assert math.isclose(objective(OPTIMAL_POLICY.log()), OPTIMUM, abs_tol=1e-9)
     assert math.isclose((OPTIMAL_POLICY * REWARDS).sum().item(), 1.7465446987, abs_tol=1e-9)
-    assert math.isclose(
-        (OPTIMAL_POLICY * (OPTIMAL_POLICY / REFERENCE).log()).sum().item(), 0.8406374648, abs_tol=1e-9
-    )
+    assert math.isclose((OPTIMAL_POLICY * (OPTIMAL_POLICY / REFERENCE).log()).sum().item(), 0.8406374648, abs_tol=1e-9)
 
 
 @pytest.mark.parametrize(
