@@ -192,7 +192,7 @@ def of_answers(settings: recipes.OnPolicySettings) -> Method:
             modules = list(one.carried.modules.values())
             if getattr(settings, "critic", "") == "joint":
                 with torch.no_grad():  # a head of zeros has no gradient for the body
-                    modules[-1].weight.fill_(0.1)  # type: ignore[union-attr, operator]
+                    modules[-1].weight.fill_(0.1)  # type: ignore[operator]
             steps, _ = one.judge(cut.of(drawn))
             figures = bench.not_taken(one, steps)
             return Outcome(figures["policy_loss"] + figures.get("value_loss", 0.0), gradient(modules))

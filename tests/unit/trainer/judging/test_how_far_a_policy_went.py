@@ -1,4 +1,4 @@
-"""Best of n, and the peaks of Gao et al.'s curves: the reference cases; a peak only where what was measured tells it."""
+"""Best of n, and the peaks of Gao et al.'s curves: the reference cases; a peak only where measurements have one."""
 
 import math
 import random
