@@ -160,7 +160,11 @@ transformers.AttentionMaskInterface.register(_NAME, sdpa_mask)
 def hidden_states(backbone: Any, rows: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
     """Last hidden states (M, D), and at which of them each row's tokens are found: index_R_S, of use within lengths."""
     if packs(backbone, max(map(len, rows))):
-        return _packed(backbone, rows)
+        states_N_D, token_R_S = _packed(backbone, rows)
+        # attention gives what it must not see a weight of 0, and 0 times NaN is NaN: a row that is no number would
+        # spoil the beginnings that others have from it, and their pads; padded rows have neither from each other
+        if len(rows) == 1 or torch.isfinite(states_N_D.detach().sum()):
+            return states_N_D, token_R_S
     ids_R_S = right_padded(rows, backbone.device)
     hidden_R_S_D = backbone(input_ids=ids_R_S, use_cache=False).last_hidden_state
     return hidden_R_S_D.flatten(0, 1), torch.arange(ids_R_S.numel()).view(ids_R_S.shape)

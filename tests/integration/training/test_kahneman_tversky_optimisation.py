@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import pathlib
-import random
 from typing import Any
 
 import pytest
@@ -49,22 +48,6 @@ def step_of(
     policy.model.zero_grad()
     figures = kto.accumulate(policy, batch, VALUE, positions)
     return figures, [weight.grad.clone() for weight in policy.model.parameters()]
-
-
-def test_loss_and_gradient_are_the_same_for_every_split_into_micro_batches_and_every_order(
-    policy: loading.LoadedPolicy,
-) -> None:
-    policy.model.double()
-    batch = judged(policy)
-    figures, whole = step_of(policy, batch, 100_000)
-    shuffled = random.Random(2).sample(batch, len(batch))
-    points = [kto.reference_point(policy, part, 0.4, QUICK) for part in (batch, shuffled)]
-    assert points[0] == pytest.approx(points[1], abs=1e-10)
-    for part, positions in ((batch, 1), (batch, 90), (shuffled, 100_000)):
-        told, split = step_of(policy, part, positions)
-        assert told == pytest.approx(figures, abs=1e-10)
-        for one, other in zip(whole, split, strict=True):
-            torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
 def test_the_loss_of_a_step_is_that_of_its_answers_by_hand_and_no_gradient_goes_through_the_reference_point(

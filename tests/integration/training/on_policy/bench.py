@@ -24,6 +24,18 @@ METHODS: dict[str, recipes.OnPolicySettings] = {
 }
 
 
+def not_taken(method: learner.Learner, steps: list[learner.Step]) -> dict[str, float]:
+    """The figures of one step on all of these answers, whose gradients stay where they are."""
+
+    class Standing(type(method)):  # type: ignore[misc]
+        def _take_step(self) -> dict[str, float]:
+            return {}
+
+    method.__class__ = Standing
+    method.epochs = method.minibatches = 1
+    return method.learn(steps, seed=0)
+
+
 class Bench:
     def __init__(self, trained: dict[str, pathlib.Path], folder: pathlib.Path) -> None:
         self.policy, self.reference = (loading.load_policy(trained["policy"]) for _ in range(2))

@@ -4,6 +4,7 @@ A check is a function of what is tested, so that it can be shown to tell the dif
 """
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -205,6 +206,12 @@ def multiplied_by_the_mask(
     return advantages.Advantages(found.advantages_B_T * mask_B_T, found.returns_B_T * mask_B_T)
 
 
+def test_the_rule_that_multiplies_gives_what_the_reference_case_says_of_it() -> None:
+    rewards, values = torch.tensor([[0.0, 0.0, 0.0, 1.0]]), torch.tensor([[0.5, 0.4, 0.9, 0.3]])
+    found = multiplied_by_the_mask(rewards, values, torch.tensor([[True, True, False, True]]), 1.0, 0.95)
+    torch.testing.assert_close(found.advantages_B_T, torch.tensor([[0.3909125, 0.51675, 0.0, 0.7]]))
+
+
 def over_the_gap(
     rewards_B_T: torch.Tensor, values_B_T: torch.Tensor, mask_B_T: torch.Tensor, gamma: float, lam: float
 ) -> advantages.Advantages:
@@ -293,12 +300,35 @@ def start_with_a_fresh_coefficient(bench: Bench) -> None:
     document.write_text(document.read_text().replace('"beta": 0.05', '"beta": 0.06'))
 
 
+def skip_the_iteration_under_way(bench: Bench) -> None:
+    _resume_at(bench, 3)
+
+
+def take_an_iteration_again(bench: Bench) -> None:
+    _resume_at(bench, 1)
+
+
+def _resume_at(bench: Bench, step: int) -> None:
+    path = bench.folder / checkpoints.FOLDER / "1.json"
+    document = json.loads(path.read_text())
+    assert document["step"] == 2
+    path.write_text(json.dumps({**document, "step": step}))
+
+
 def test_a_resumed_run_keeps_its_reference(trained: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     check_a_resumed_run_is_the_uninterrupted_one(trained, tmp_path, lambda bench: None)
 
 
-@pytest.mark.parametrize("fault", [recapture_the_reference, start_with_a_fresh_coefficient])
-def test_what_is_captured_anew_on_resume_is_caught(
+@pytest.mark.parametrize(
+    "fault",
+    [
+        recapture_the_reference,
+        start_with_a_fresh_coefficient,
+        skip_the_iteration_under_way,
+        take_an_iteration_again,
+    ],
+)
+def test_what_is_captured_anew_dropped_or_taken_twice_on_resume_is_caught(
     fault: Resume, trained: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
     with pytest.raises(Caught):

@@ -11,7 +11,7 @@ import pytest
 
 from trimtab.trainer import recipes
 from trimtab.trainer.judging import symptoms
-from trimtab.trainer.judging.symptoms import evidence
+from trimtab.trainer.judging.symptoms import distance, evidence
 
 STEPS = 20
 PPO = {**dataclasses.asdict(recipes.PPOSettings()), "value_coefficient": 0.1, "critic": "separate", "max_staleness": 4}
@@ -165,6 +165,26 @@ def test_what_went_wrong_is_named_with_figures_a_reason_and_a_setting(name: str,
     assert finding.name == name and not finding.alarm
     assert any(sign.isdigit() for sign in finding.seen) or finding.name == "over-optimisation"
     assert finding.seen[-1] == finding.why[-1] == finding.advice[-1] == "."
+
+
+def test_over_optimisation_says_how_far_the_policy_went_and_where_its_reward_is_greatest() -> None:
+    doubted = {"win_rate": 0.55, "win_rate_high": 0.63, "training_win_rate": 0.93, "kl_nats": 8.9995}
+    (finding,) = symptoms.diagnose(seen(figures=doubted))
+    # ln n - (n - 1) / n = 9 at n = 22,026
+    assert "KL of 9.00 nats an answer is that of choosing the best of 22,000." in finding.seen
+    # a score that rises ever faster with the distance has no peak
+    assert "greatest" not in finding.seen
+    kl_nats = line(0.0, 9.0)
+    score = [distance.LEARNED.gain(math.sqrt(kl), 1.0, 0.5) + e for kl, e in zip(kl_nats, noise(1, 0.01), strict=True)]
+    bent = {"kl_nats": kl_nats, "score": score}
+    (past,) = symptoms.diagnose(seen(bent, doubted))
+    assert "which it has passed" in past.seen
+    at = float(past.seen.partition("is greatest at ")[2].partition(" nats")[0])
+    assert at == pytest.approx(math.e**2, rel=0.1)
+    (before,) = symptoms.diagnose(seen(bent, {**doubted, "kl_nats": at / 2}))
+    assert "50% of which it has come" in before.seen
+    (unknown,) = symptoms.diagnose(seen({**bent, "kl_nats": []}, {**doubted, "kl_nats": math.nan}))
+    assert "nats an answer" not in unknown.seen
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,11 @@ def test_margins_and_soft_labels_of_davidson_are_those_of_bradley_terry_and_leav
 
 
 def test_plackett_luce_reference_case_and_all_orders_sum_to_one() -> None:
-    assert ranking_nll([2.0, 1.0, 0.0], [1, 2, 3]) == pytest.approx(0.7208676520, abs=1e-9)
+    nll = ranking_nll([2.0, 1.0, 0.0], [1, 2, 3])
+    assert nll == pytest.approx(0.7208676520, abs=1e-9) and math.exp(-nll) == pytest.approx(0.4863301076, abs=1e-9)
+    # the mean over all pairs, which counts a ranking of K answers K (K - 1) / 2 times, is another number
+    pairs = likelihoods.bradley_terry_nll(torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64)).mean().item()
+    assert pairs == pytest.approx(0.2511504620, abs=1e-9)
     orders = itertools.permutations(range(1, 4))
     assert sum(math.exp(-ranking_nll([2.0, 1.0, 0.0], list(ranks))) for ranks in orders) == pytest.approx(1.0)
 

@@ -75,6 +75,19 @@ def test_the_score_sits_on_the_last_response_token_of_each_row_and_pads_get_noth
     assert rewards.tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 2.0], [0.0, 3.0, 0.0]]
 
 
+def test_a_row_in_which_nothing_is_left_gets_nothing_and_changes_no_other() -> None:
+    """An answer of no token, or one that is masked whole, beside the reference case; what stands there is no number."""
+    mask, noise = advantages.mask_of([3, 0]), row(math.nan, math.nan, math.nan)
+    scores = torch.tensor([1.0, math.nan], dtype=torch.float64)
+    rewards = advantages.assemble_rewards(scores, torch.cat((row(0, 0, 0), noise)), mask, 0.1)
+    assert rewards.tolist() == [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    found = advantages.generalised(rewards, torch.cat((row(0.5, 0.4, 0.3), noise)), mask, 1.0, 0.95)
+    torch.testing.assert_close(found.advantages_B_T, torch.cat((row(0.43675, 0.565, 0.7), row(0, 0, 0))), **EXACT)
+    assert found.returns_B_T[1].tolist() == [0.0, 0.0, 0.0]
+    whitened = advantages.whitened(found.advantages_B_T[mask])
+    torch.testing.assert_close(whitened, row(-1.21414341, -0.02093351, 1.23507691)[0], **EIGHT_DIGITS)
+
+
 P, Q = (0.5, 0.3, 0.2), (0.4, 0.4, 0.2)
 
 
@@ -149,6 +162,8 @@ def test_group_normalised_reference_case_uses_bessel_s_deviation_and_a_ten_thous
     found = advantages.group_normalised(FOUR, ONE_GROUP)
     torch.testing.assert_close(found, f64(1.224445, -1.224445, 0.0, 0.0), rtol=0, atol=5.1e-7)
     torch.testing.assert_close(found[0], torch.tensor(0.5 / (math.sqrt(1 / 6) + 1e-4), dtype=torch.float64), **EXACT)
+    # what the population's deviation would give
+    assert found[0].item() != pytest.approx(1.413814, abs=0.1)
 
 
 def test_without_the_deviation_group_advantages_are_those_of_dr_grpo() -> None:

@@ -141,11 +141,13 @@ def test_the_population_of_kto_rests_elsewhere_and_ranks_by_what_the_reference_s
     and the arm of reward 1 ends above that of reward 2."""
     up, given, yes = torch.sigmoid(f64(*REWARD)), f64(*REFERENCE), torch.ones(4, dtype=torch.bool)
     logits = given.log().requires_grad_()
-    for _ in range(1500):
+    for _ in range(3000):
         ratios = implied(logits)
         kl = (torch.softmax(logits, 0) * ratios).sum().item()
         liked = direct_losses.kto_loss(ratios, yes, kl=kl, beta=BETA)
         disliked = direct_losses.kto_loss(ratios, ~yes, kl=kl, beta=BETA)
         (gradient,) = torch.autograd.grad((given * (up * liked + (1 - up) * disliked)).sum(), logits)
         logits = (logits.detach() - 10.0 * gradient).requires_grad_()
-    torch.testing.assert_close(torch.softmax(logits.detach(), 0), f64(0.549, 0.0, 0.451, 0.0), rtol=0, atol=1e-3)
+    rests = torch.softmax(logits.detach(), 0)
+    torch.testing.assert_close(rests, f64(0.549, 0.0, 0.451, 0.0), rtol=0, atol=5e-4)  # printed with three digits
+    assert rests[0] > rests[2] > rests[1] > rests[3] and OPTIMUM[0] < OPTIMUM[2]

@@ -145,6 +145,14 @@ def test_aggregation_reference_cases_whole_split_and_in_another_order(how: str) 
     torch.testing.assert_close(sum(losses.aggregated(*part, how, whole) for part in parts), expected, **EXACT)
 
 
+@pytest.mark.parametrize("how", HOW)
+def test_an_answer_without_a_token_adds_nothing_but_itself_to_the_count(how: str) -> None:
+    whole, counted = losses.Whole(tokens=5, answers=2, longest=4), losses.Whole(tokens=5, answers=3, longest=4)
+    share = 1.0 if how == on_policy.TOKEN_MEAN else 2 / 3
+    found = losses.aggregated(FIVE, (4, 0, 1), how, counted)
+    torch.testing.assert_close(found, share * losses.aggregated(FIVE, LENGTHS, how, whole), **EXACT)
+
+
 def test_the_plain_policy_gradient_is_minus_the_advantage() -> None:
     logprobs = f64(-1.0, -1000.0, -3.0).requires_grad_()
     terms = losses.policy_gradient_loss(logprobs, f64(0.3, -1.2, 2.0))

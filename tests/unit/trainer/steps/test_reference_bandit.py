@@ -131,6 +131,9 @@ def test_the_reference_numbers_are_those_of_this_bandit() -> None:
     assert math.isclose(BETA * partition.log().item(), OPTIMUM, abs_tol=1e-9)
     torch.testing.assert_close(REFERENCE * (REWARDS / BETA).exp() / partition, OPTIMAL_POLICY, rtol=0, atol=1e-9)
     assert math.isclose(objective(REFERENCE.log()), 0.7, abs_tol=1e-12)
+    assert math.isclose(objective(OPTIMAL_POLICY.log()), OPTIMUM, abs_tol=1e-9)
+    assert math.isclose((OPTIMAL_POLICY * REWARDS).sum().item(), 1.7465446987, abs_tol=1e-9)
+    assert math.isclose((OPTIMAL_POLICY * (OPTIMAL_POLICY / REFERENCE).log()).sum().item(), 0.8406374648, abs_tol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +151,10 @@ def test_with_the_kl_in_the_reward_every_method_reaches_the_optimum_from_below(l
     logprobs = trained(loss)
     assert 0 <= OPTIMUM - objective(logprobs) < 1e-3
     torch.testing.assert_close(logprobs.exp(), OPTIMAL_POLICY, rtol=0, atol=2e-2)
+
+
+def test_grpo_of_the_population_with_the_kl_in_the_reward_comes_as_near_as_the_reference_case_says() -> None:
+    assert OPTIMUM - objective(trained(grpo_of_the_population("reward"))) < 2.4e-5
 
 
 @pytest.mark.parametrize(("kl_in", "below"), [("loss, k3", 0.028), ("loss, exact", 0.131)])

@@ -1,6 +1,6 @@
 """Rules: what was gained is little, or not what was meant."""
 
-from trimtab.trainer.judging.symptoms import evidence
+from trimtab.trainer.judging.symptoms import distance, evidence
 
 _TIGHT_NATS, _MEDIOCRE_WIN_RATE = 0.5, 0.6
 
@@ -59,7 +59,7 @@ def over_optimisation(of: evidence.Evidence) -> evidence.Finding | None:
         return None
     return evidence.Finding(
         "over-optimisation",
-        seen,
+        seen + distance.said(of),
         f"What was gained is a weakness of the reward model, which {others} share.",
         f"Raise {evidence.setting(of, 'beta')} or take fewer {evidence.setting(of, 'iterations')}; best, train the "
         "reward model on feedback about this policy's answers.",
