@@ -15,7 +15,8 @@ from tests.services.policy import harness
 
 from trimtab.core import models
 from trimtab.rpc import secrets
-from trimtab.trainer import building
+from trimtab.trainer import record
+from trimtab.trainer.methods import elsewhere
 
 WALKED = killing.under("trainer.rollouts.")
 ITERATIONS = 3
@@ -37,22 +38,22 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Runnin
 
 def prepare(folder: pathlib.Path, process: harness.Running, journal: pathlib.Path | None = None) -> pathlib.Path:
     test_job_killed.prepare(folder, "grpo", process.installation.folder)
-    record = json.loads((folder / "started.json").read_text())
+    started = json.loads((folder / "started.json").read_text())
     settings: dict[str, Any] = {"iterations": ITERATIONS, "prompts": 3, "samples": 2, "max_tokens": 8}
-    record["spec"] |= {
+    started["spec"] |= {
         "settings_json": json.dumps({**settings, "sampler": process.address}),
         "parent_id": process.installation.model_id,
         "tenant": harness.TENANT,
         "line": harness.LINE,
     }
-    (folder / "started.json").write_text(json.dumps(record))
+    (folder / "started.json").write_text(json.dumps(started))
     if journal is not None:
-        shutil.copytree(journal, folder / "rollouts")
+        shutil.copytree(journal, folder / elsewhere.ROLLOUTS)
     return folder
 
 
 def work(folder: pathlib.Path, secrets_file: pathlib.Path) -> None:
-    os.environ[building.SECRETS_FILE] = str(secrets_file)
+    os.environ[record.SECRETS_FILE] = str(secrets_file)
     test_job_killed.work(folder)
 
 
@@ -63,12 +64,12 @@ def test_a_resumed_run_learns_from_the_answers_it_has_and_asks_for_the_others(
     known = process.installation.folder / "secrets.toml"
     folder = prepare(tmp_path / "run", process)
     killing.kill(point, work, folder, known)
-    journal = {path.name: path.read_bytes() for path in (folder / "rollouts").glob("*.json")}
+    journal = {path.name: path.read_bytes() for path in (folder / elsewhere.ROLLOUTS).glob("*.json")}
     killing.run(work, folder, known)
-    after = {path.name: path.read_bytes() for path in (folder / "rollouts").glob("*.json")}
+    after = {path.name: path.read_bytes() for path in (folder / elsewhere.ROLLOUTS).glob("*.json")}
     assert len(after) == ITERATIONS and journal.items() <= after.items()
     # an uninterrupted run on the same answers, with nobody to ask
-    other = prepare(tmp_path / "other", process, folder / "rollouts")
+    other = prepare(tmp_path / "other", process, folder / elsewhere.ROLLOUTS)
     shutil.copy(folder / "started.json", other / "started.json")
     killing.run(work, other, known)
     assert test_job_killed.outcome(other) == test_job_killed.outcome(folder)
@@ -83,6 +84,6 @@ def test_without_the_file_of_the_token_the_run_says_what_is_missing(
 
 
 def work_without_secrets(folder: pathlib.Path) -> None:
-    os.environ.pop(building.SECRETS_FILE, None)
+    os.environ.pop(record.SECRETS_FILE, None)
     with pytest.raises(SystemExit):
         test_job_killed.work(folder)

@@ -2,27 +2,20 @@
 
 A policy process serves one policy for life, so what it draws with stays behind as training goes on: its staleness is
 counted in iterations and bounded. Its number format may differ as well. `trainer.methods.learner` corrects for both.
-
-What came over the wire cannot be drawn again to the last bit, so an iteration's answers are written into the run
-folder, whole and durable, before anything is learned from them; a resumed run reads them there and asks nobody:
-
-    rollouts/12.json    the answers of iteration 12 in the order asked for, refused ones with their reason
+An iteration's answers are journaled before anything is learned from them (`trainer.methods.elsewhere`).
 """
 
 import asyncio
 import dataclasses
 import hashlib
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import trimtab_client
-from trimtab.core import completions, errors, failpoints, files, text
+from trimtab.core import completions, errors, failpoints, text
 from trimtab.trainer.data import encoding
-from trimtab.trainer.methods import rollouts
+from trimtab.trainer.methods import elsewhere, rollouts
 from trimtab.wire import calls
 
-FOLDER = "rollouts"
 # Requests under way at once; a policy process queues what it cannot batch.
 _AT_ONCE = 16
 
@@ -33,16 +26,14 @@ class PolicyService:
 
     folder: of the run. context: tenant and line that the process's own records get; the texts are not kept there.
     iteration_of: at which iteration of this run a policy id was what is in training, for those it ever was.
-    ready_s: how long it is waited for, if it is just starting; timeout_s: for one completion.
+    timeout_s: of one completion.
     """
 
-    address: str
-    token: str
+    door: elsewhere.Door
     folder: pathlib.Path
     context: text.Context
     iteration_of: Mapping[str, int]
     max_staleness: int
-    ready_s: float = 60.0
     timeout_s: float = calls.GENERATE_S
 
     def draw(
@@ -55,12 +46,11 @@ class PolicyService:
         seed: int,
     ) -> list[rollouts.Drawn]:
         """What the journal holds, or what the process answers now. WrongState when it answers nothing."""
-        path = self.folder / FOLDER / f"{iteration + 1}.json"
+        path = elsewhere.entry(self.folder, elsewhere.ROLLOUTS, iteration)
         if not path.exists():
             drawn = asyncio.run(self._ask(prompts, samples, max_tokens, iteration, seed))
-            path.parent.mkdir(exist_ok=True)
             failpoints.reach("trainer.rollouts.before_journal")
-            files.replace(path, json.dumps([dataclasses.asdict(one) for one in drawn]))
+            elsewhere.write(path, [dataclasses.asdict(one) for one in drawn])
             failpoints.reach("trainer.rollouts.journaled")
         return _read(path)
 
@@ -71,15 +61,8 @@ class PolicyService:
             temperature=1.0, top_p=1.0, top_k=0, max_tokens=max_tokens, presence_penalty=0.0, frequency_penalty=0.0
         )
         room = asyncio.Semaphore(_AT_ONCE)
-        async with trimtab_client.connect(self.address, self.token, assigns_ids=True) as channel:
+        async with self.door.open() as channel:
             policy = calls.PolicyCalls(channel)
-            try:
-                await asyncio.wait_for(channel.channel_ready(), self.ready_s)
-            except TimeoutError:
-                raise errors.WrongState(
-                    f"No policy process at {self.address} was ready within {self.ready_s:g} s; start it, or leave "
-                    "`sampler` out to draw answers in process."
-                ) from None
 
             async def ask(number: int, prompt: rollouts.EncodedPrompt) -> list[rollouts.Drawn] | errors.TrimtabError:
                 its_seed = encoding.seed_of(seed, number) >> 1  # each choice adds its number to it
@@ -100,7 +83,7 @@ class PolicyService:
         problems = [one for one in answers if isinstance(one, errors.TrimtabError)]
         if len(problems) == len(prompts):
             raise errors.WrongState(
-                f"The policy process at {self.address} answered none of {len(prompts)} prompts: {problems[0]}"
+                f"The policy process at {self.door.address} answered none of {len(prompts)} prompts: {problems[0]}"
             )
         lost = _refused("no answer from the policy process", samples)
         return [drawn for one in answers for drawn in (lost if isinstance(one, errors.TrimtabError) else one)]
@@ -145,10 +128,9 @@ def _answer(response: completions.Response, staleness: int) -> rollouts.Drawn:
 
 def _read(path: pathlib.Path) -> list[rollouts.Drawn]:
     try:
-        rows = json.loads(path.read_text())
         return [
             rollouts.Drawn(**{**row, "token_ids": tuple(row["token_ids"]), "logprobs": tuple(row["logprobs"])})
-            for row in rows
+            for row in elsewhere.read(path)
         ]
-    except (OSError, ValueError, TypeError, KeyError) as problem:
-        raise errors.ArtifactCorrupt(f"{path} is no record of a run's answers: {problem!r}.") from problem
+    except (TypeError, KeyError) as problem:
+        raise elsewhere.unreadable(path, problem) from problem

@@ -43,6 +43,8 @@ class OnPolicySettings(base.PolicySettings):
     demonstration_weight: float = 0.5
     # How many of them are drawn for a step; where there are fewer, their weight is in proportion.
     demonstrations: int = 32
+    # Where answers are scored: empty for in process, else the address (host:port) of a reward service.
+    scorer: str = ""
     # Where answers are drawn: empty for in process, else the address (host:port) of a process that serves the parent.
     sampler: str = ""
     # Iterations that the weights of such a process may be behind; answers of older ones are dropped and counted.

@@ -14,7 +14,7 @@ from tests.services.policy import harness
 from trimtab.core import errors, models, text
 from trimtab.rpc import secrets
 from trimtab.trainer import recipes
-from trimtab.trainer.methods import remote_rollouts, rollouts
+from trimtab.trainer.methods import elsewhere, remote_rollouts, rollouts
 from trimtab.trainer.steps import losses
 
 torch.set_num_threads(1)
@@ -36,8 +36,7 @@ def process(trained: dict[str, pathlib.Path], tmp_path_factory: pytest.TempPathF
 
 def sampler(process: harness.Running, folder: pathlib.Path, max_staleness: int = 4) -> remote_rollouts.PolicyService:
     return remote_rollouts.PolicyService(
-        address=process.address,
-        token=process.installation.token,
+        door=elsewhere.Door("sampler", process.address, process.installation.token),
         folder=folder,
         context=text.Context(harness.TENANT, harness.LINE),
         iteration_of={process.installation.model_id: 0},
@@ -135,18 +134,19 @@ def test_what_is_in_the_journal_is_asked_of_nobody(
     """A run is a function of its record and its journal: with both, it needs no process."""
     bench.train(SETTINGS, sampler=sampler(process, bench.folder))
     again = Bench(trained, tmp_path / "again")
-    shutil.copytree(bench.folder / remote_rollouts.FOLDER, again.folder / remote_rollouts.FOLDER)
-    nobody = dataclasses.replace(sampler(process, again.folder), address="127.0.0.1:1", ready_s=0.1)
+    shutil.copytree(bench.folder / elsewhere.ROLLOUTS, again.folder / elsewhere.ROLLOUTS)
+    door = elsewhere.Door("sampler", "127.0.0.1:1", process.installation.token, ready_s=0.1)
+    nobody = dataclasses.replace(sampler(process, again.folder), door=door)
     again.train(SETTINGS, sampler=nobody)
     for one, same in zip(bench.policy.model.parameters(), again.policy.model.parameters(), strict=True):
         assert torch.equal(one, same)
-    with pytest.raises(errors.WrongState, match=r"No policy process at 127.0.0.1:1 was ready within 0.1 s"):
+    with pytest.raises(errors.WrongState, match=r"No process at 127.0.0.1:1 was ready within 0.1 s"):
         drawn(nobody, again, iteration=4)
 
 
 def test_a_journal_that_cannot_be_read_is_a_sentence(process: harness.Running, bench: Bench) -> None:
     remote = sampler(process, bench.folder)
     drawn(remote, bench)
-    (bench.folder / remote_rollouts.FOLDER / "1.json").write_text("[{")
-    with pytest.raises(errors.ArtifactCorrupt, match="no record of a run's answers"):
+    (bench.folder / elsewhere.ROLLOUTS / "1.json").write_text("[{")
+    with pytest.raises(errors.ArtifactCorrupt, match="no record of what a run was told"):
         drawn(remote, bench)
