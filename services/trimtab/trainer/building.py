@@ -3,6 +3,7 @@
 Dispatched by `trainer.job`; the methods are in `trainer.methods` and `trainer.reward`.
 """
 
+import copy
 import dataclasses
 import os
 import pathlib
@@ -15,6 +16,7 @@ from trimtab.rpc import secrets
 from trimtab.trainer import recipes, record
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.judging import evaluation, judging, sets
+from trimtab.trainer.links import snapshots
 from trimtab.trainer.methods import (
     dpo,
     elsewhere,
@@ -103,7 +105,7 @@ class _Build:
                     settings=settings,
                     seed=seed,
                     report=report,
-                    sampler=self._sampler(settings),
+                    sampler=self._sampler(policy, settings),
                     scorer=self._scorer(settings),
                 )
             case recipes.DPOSettings():
@@ -137,16 +139,22 @@ class _Build:
         has_critic = isinstance(settings, recipes.CriticSettings) and settings.critic == "separate"
         return rewards.load_reward_model(folder) if has_critic or not settings.scorer else None
 
-    def _sampler(self, settings: recipes.OnPolicySettings) -> rollouts.Sampler | None:
+    def _sampler(self, policy: loading.LoadedPolicy, settings: recipes.OnPolicySettings) -> rollouts.Sampler | None:
         """The policy process that draws the answers, where the run asks for one."""
         if not settings.sampler:
             return None
+        refresh = None
+        if settings.snapshot_every:
+            taken = snapshots.Snapshots(self.folder)
+            save = functools.partial(_save_merged, policy, adapted=settings.lora_rank > 0)
+            refresh = remote_rollouts.Refresh(settings.snapshot_every, taken, save)
         return remote_rollouts.PolicyService(
             door=elsewhere.Door("sampler", settings.sampler, _token()),
             folder=self.folder,
             context=text.Context(self.started.tenant, self.started.line),
-            iteration_of={self.started.parent_id: 0},
+            parent_id=self.started.parent_id,
             max_staleness=settings.max_staleness,
+            refresh=refresh,
         )
 
     def _scorer(self, settings: recipes.OnPolicySettings) -> Callable[[int], rollouts.Scorer] | None:
@@ -189,6 +197,15 @@ class _Build:
 
     def _output(self, name: str, kind: models.ModelKind, passed_or_not: tuple[models.GateFigure, ...]) -> record.Output:
         return record.Output(f"{record.OUTPUTS}/{name}", kind, self.started.kind.value, passed_or_not)
+
+
+def _save_merged(policy: loading.LoadedPolicy, folder: pathlib.Path, *, adapted: bool) -> None:
+    """The policy in training as it is now; the adapters of the one in memory stay adapters."""
+    model = policy.model
+    if adapted:
+        model = copy.deepcopy(model)
+        lora.merge(model)
+    loading.save_policy(model, policy.tokenizer, policy.profile, folder)
 
 
 def _token() -> str:

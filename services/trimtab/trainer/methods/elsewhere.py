@@ -37,7 +37,7 @@ class Door:
     setting: str
     address: str
     token: str
-    ready_s: float = 60.0
+    ready_s: float = 120.0
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[grpc.aio.Channel]:

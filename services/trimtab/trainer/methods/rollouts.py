@@ -35,7 +35,7 @@ class Drawn:
 
     token_ids: with the end-of-sequence token if it was generated (`ended`). logprobs: of each of them, under the
     weights that drew them. staleness: iterations that those weights are behind the ones in training; None: the weights
-    are the ones in training, to the last bit.
+    are the ones in training, to the last bit. digest: of the bytes of those weights, where another process drew.
     """
 
     text: str
@@ -43,6 +43,7 @@ class Drawn:
     logprobs: tuple[float, ...]
     ended: bool
     staleness: int | None = None
+    digest: str = ""
     refused: str = ""
 
 

@@ -25,7 +25,7 @@ from typing import Any
 from trimtab import registry
 from trimtab.core import errors, failpoints, files, models, runs
 from trimtab.trainer import record
-from trimtab.trainer.links import publishing
+from trimtab.trainer.links import publishing, snapshots
 
 PROGRESS, LOG = "progress.json", "job.log"
 _INPUTS = {
@@ -111,9 +111,10 @@ class RunFolder:
         return max((path.stat().st_mtime_ns for path in (self.path / _CHECKPOINTS).glob("*.json")), default=0)
 
     def forget_weights(self) -> None:
-        """Drops what an ended run needs no more: checkpoints, and outputs that the registry has. The rest stays."""
+        """Drops what an ended run needs no more: checkpoints, snapshots, and outputs that the registry has."""
         shutil.rmtree(self.path / _CHECKPOINTS, ignore_errors=True)
         shutil.rmtree(self.path / _OUTPUTS, ignore_errors=True)
+        shutil.rmtree(self.path / snapshots.FOLDER, ignore_errors=True)
 
     def _output(self, entry: dict[str, Any]) -> publishing.Output:
         return publishing.Output(

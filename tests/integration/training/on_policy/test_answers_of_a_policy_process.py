@@ -1,6 +1,7 @@
 """Answers may come from a policy process: late, in another number format, or not at all. Training corrects for it."""
 
 import dataclasses
+import functools
 import pathlib
 import shutil
 import statistics
@@ -12,8 +13,10 @@ from tests.integration.training.on_policy.bench import METHODS, Bench
 from tests.services.policy import harness
 
 from trimtab.core import errors, models, text
+from trimtab.modeling import loading
 from trimtab.rpc import secrets
 from trimtab.trainer import recipes
+from trimtab.trainer.links import snapshots
 from trimtab.trainer.methods import elsewhere, remote_rollouts, rollouts
 from trimtab.trainer.steps import losses
 
@@ -39,7 +42,7 @@ def sampler(process: harness.Running, folder: pathlib.Path, max_staleness: int =
         door=elsewhere.Door("sampler", process.address, process.installation.token),
         folder=folder,
         context=text.Context(harness.TENANT, harness.LINE),
-        iteration_of={process.installation.model_id: 0},
+        parent_id=process.installation.model_id,
         max_staleness=max_staleness,
     )
 
@@ -106,7 +109,7 @@ def test_tokens_are_weighted_by_the_capped_ratio_of_policy_and_sampler(process: 
     ("changes", "reason"),
     [
         ({"max_staleness": 1}, "drawn by weights more than 1 iterations old"),
-        ({"iteration_of": {}}, "drawn by a policy that this run did not start from"),
+        ({"parent_id": "another"}, "drawn by a policy that is none of this run's"),
         ({"timeout_s": 1e-4}, "answered none of"),
     ],
 )
@@ -120,6 +123,22 @@ def test_answers_that_are_too_old_of_others_or_missing_are_refused(
         return
     found = rollouts.scored(drawn(remote, bench, iteration=2), bench.prompts(), 3, bench.reward)
     assert found.kept == () and found.dropped == {reason: 3 * len(bench.prompts())}
+
+
+def test_a_process_that_nobody_replaces_is_drawn_from_while_its_weights_are_not_too_old(
+    process: harness.Running, bench: Bench
+) -> None:
+    save = functools.partial(loading.save_policy, bench.policy.model, bench.policy.tokenizer, bench.policy.profile)
+    refresh = remote_rollouts.Refresh(2, snapshots.Snapshots(bench.folder), save)
+    door = elsewhere.Door("sampler", process.address, process.installation.token, ready_s=1.0)
+    remote = dataclasses.replace(sampler(process, bench.folder, max_staleness=2), refresh=refresh, door=door)
+    assert {one.staleness for one in drawn(remote, bench, iteration=2)} == {2}
+    late = drawn(remote, bench, iteration=4)
+    assert {one.refused for one in late} == {"drawn by weights more than 2 iterations old"}
+    assert [one.iteration for one in refresh.snapshots.all()] == [2, 4]
+    # no answer of weights this old could be used any more
+    drawn(remote, bench, iteration=6)
+    assert [(bench.folder / f"snapshots/{number}/blobs").exists() for number in (2, 4, 6)] == [False, True, True]
 
 
 def test_an_iteration_of_refused_answers_ends_the_run_with_the_reason(process: harness.Running, bench: Bench) -> None:
