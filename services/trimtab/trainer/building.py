@@ -5,6 +5,7 @@ Dispatched by `trainer.job`; the methods are in `trainer.methods` and `trainer.r
 
 import copy
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -146,7 +147,7 @@ class _Build:
         refresh = None
         if settings.snapshot_every:
             taken = snapshots.Snapshots(self.folder)
-            save = functools.partial(_save_merged, policy, adapted=settings.lora_rank > 0)
+            save = functools.partial(_save_as_it_is, policy)
             refresh = remote_rollouts.Refresh(settings.snapshot_every, taken, save)
         return remote_rollouts.PolicyService(
             door=elsewhere.Door("sampler", settings.sampler, _token()),
@@ -199,12 +200,10 @@ class _Build:
         return record.Output(f"{record.OUTPUTS}/{name}", kind, self.started.kind.value, passed_or_not)
 
 
-def _save_merged(policy: loading.LoadedPolicy, folder: pathlib.Path, *, adapted: bool) -> None:
-    """The policy in training as it is now; the adapters of the one in memory stay adapters."""
-    model = policy.model
-    if adapted:
-        model = copy.deepcopy(model)
-        lora.merge(model)
+def _save_as_it_is(policy: loading.LoadedPolicy, folder: pathlib.Path) -> None:
+    """An ordinary model of the policy in training; the one in memory stays as it is, adapters and all."""
+    model = copy.deepcopy(policy.model)
+    adapting.finish(model)
     loading.save_policy(model, policy.tokenizer, policy.profile, folder)
 
 
