@@ -136,7 +136,7 @@ def test_without_the_file_of_the_token_the_run_says_what_is_missing(
 @pytest.mark.parametrize(
     ("run", "changes", "sentence"),
     [
-        ("run-9", {}, "There is no run that has started, 'run-9'"),
+        ("run-9", {}, "There is no started run 'run-9'"),
         ("run-1", {"sampler": ""}, "draws its answers in pro"),
     ],
 )

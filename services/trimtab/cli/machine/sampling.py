@@ -24,7 +24,7 @@ def serve(state: pathlib.Path, beginning: str) -> None:
     layout = platform.Layout(state)
     found = sorted(path for path in layout.runs.glob(f"{beginning}*") if (path / record.STARTED).exists())
     if not found:
-        raise errors.NotFound("run that has started,", beginning)
+        raise errors.NotFound("started run", beginning)
     if len(found) > 1:
         raise errors.InvalidField("run", f"{beginning!r} begins {len(found)} ids", "give more of it")
     screen = show.Screen()
