@@ -13,6 +13,7 @@ from tests.faults import (
     test_registry_killed,
     test_rollout_killed,
     test_rollouts_killed,
+    test_scores_killed,
     test_trainer_killed,
 )
 
@@ -26,6 +27,7 @@ MODULES = (
     test_registry_killed,
     test_rollout_killed,
     test_rollouts_killed,
+    test_scores_killed,
     test_trainer_killed,
 )
 

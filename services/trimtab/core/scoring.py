@@ -32,8 +32,11 @@ class Score:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ScoreResponse:
+    """loaded_digest: of the bytes that scored."""
+
     model_id: str
     scores: tuple[Score, ...]
+    loaded_digest: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

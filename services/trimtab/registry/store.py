@@ -175,6 +175,11 @@ def _scan(folder: pathlib.Path) -> list[str]:
     return names
 
 
+def loaded_digest(folder: pathlib.Path) -> str:
+    """The digest that a replica reports which has loaded what lies in this folder."""
+    return manifests.digest_of([_entry(folder / name, name) for name in _scan(folder)])
+
+
 def _entry(path: pathlib.Path, name: str) -> manifests.File:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

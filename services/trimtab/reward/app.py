@@ -1,7 +1,8 @@
 """The reward process: builds its parts and hands them down. `main` is the console command `trimtab reward`.
 
 A request goes `servicer` -> `scoring` (a queue before one thread) -> `shelf` (the models in memory); `catalog` knows
-from topic `models` which there are. Training jobs do not call it: they load their reward model themselves.
+from topic `models` which there are. A training job calls it where its run names it as `scorer`; others load their
+reward model themselves.
 """
 
 import functools

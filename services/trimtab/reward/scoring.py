@@ -15,7 +15,8 @@ from trimtab.obs import metrics
 from trimtab.reward import catalog, shelf
 
 _IDLE_S = 0.5
-_Answer = concurrent.futures.Future[list[scoring.Score]]
+# The digest of the model's bytes, and a score per item.
+_Answer = concurrent.futures.Future[tuple[str, list[scoring.Score]]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class Scoring:
                 "items", f"holds {len(request.items)} answers", f"send 1 to {self._max_items} in a request"
             )
         model = self._catalog.resolve(request.model)
-        scores = await asyncio.wrap_future(self._enqueue(model.id, request.items))
-        return scoring.ScoreResponse(model_id=model.id, scores=tuple(scores))
+        digest, scores = await asyncio.wrap_future(self._enqueue(model.id, request.items))
+        return scoring.ScoreResponse(model_id=model.id, scores=tuple(scores), loaded_digest=digest)
 
     async def list_reward_models(self) -> scoring.ListRewardModelsResponse:
         """Every published reward model, oldest first, and whether it is in memory."""
@@ -100,15 +101,15 @@ class Scoring:
 
     def _answer(self, jobs: list[_Job]) -> None:
         try:
-            model = self._shelf.take(jobs[0].model_id).model
+            loaded = self._shelf.take(jobs[0].model_id)
         except (errors.ArtifactCorrupt, errors.NotFound) as problem:
             for job in jobs:
                 job.answer.set_exception(problem)
             return
         items = [item for job in jobs for item in job.items]
-        scores = iter(self._scores(model, items))
+        scores = iter(self._scores(loaded.model, items))
         for job in jobs:
-            job.answer.set_result([next(scores) for _ in job.items])
+            job.answer.set_result((loaded.digest, [next(scores) for _ in job.items]))
 
     def _scores(self, model: shelf.RewardModel, items: list[scoring.ScoreItem]) -> list[scoring.Score]:
         reasons = [_reason(item) for item in items]

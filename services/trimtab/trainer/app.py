@@ -62,6 +62,7 @@ def build(config: settings.TrainerSettings) -> process.Process:
         topics_say=topics_say,
         configured=configured,
         python=config.python,
+        secrets_file=config.secrets_file,
         topics_known=topics_known,
     )
     cycles = triggers.Triggers(

@@ -3,22 +3,36 @@
 Dispatched by `trainer.job`; the methods are in `trainer.methods` and `trainer.reward`.
 """
 
+import copy
 import dataclasses
+import functools
 import os
 import pathlib
+from collections.abc import Callable
 
-from trimtab.core import errors, models, text
+from trimtab import registry
+from trimtab.core import models, text
 from trimtab.modeling import loading, lora, rewards
 from trimtab.rpc import secrets
 from trimtab.trainer import recipes, record
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.judging import evaluation, judging, sets
-from trimtab.trainer.methods import dpo, kto, learner, on_policy, pretrain, references, remote_rollouts, rollouts, sft
+from trimtab.trainer.links import snapshots
+from trimtab.trainer.methods import (
+    dpo,
+    elsewhere,
+    kto,
+    learner,
+    on_policy,
+    pretrain,
+    references,
+    remote_rollouts,
+    remote_scores,
+    rollouts,
+    sft,
+)
 from trimtab.trainer.reward import criteria
 from trimtab.trainer.steps import adapting, progress
-
-# The file of the internal token, in the environment of whoever asks another process for something.
-SECRETS_FILE = "TRIMTAB_SECRETS_FILE"
 
 
 def build(
@@ -86,15 +100,14 @@ class _Build:
                 return sft.train(policy, self.dataset, settings, seed, report)
             case recipes.OnPolicySettings():
                 reference = self._reference_loader(policy, settings)()
-                reward = rewards.load_reward_model(self.started.input("reward"))
-                started_from = learner.Models(policy, reference, reward)
                 return on_policy.train(
-                    started_from,
+                    learner.Models(policy, reference, self._reward(settings)),
                     self.dataset,
                     settings=settings,
                     seed=seed,
                     report=report,
-                    sampler=self._sampler(settings),
+                    sampler=self._sampler(policy, settings),
+                    scorer=self._scorer(settings),
                 )
             case recipes.DPOSettings():
                 load = self._reference_loader(policy, settings)
@@ -121,23 +134,40 @@ class _Build:
 
         return loaded
 
-    def _sampler(self, settings: recipes.OnPolicySettings) -> rollouts.Sampler | None:
+    def _reward(self, settings: recipes.OnPolicySettings) -> rewards.LoadedReward | None:
+        """The reward model; None where a service scores and no critic starts from it."""
+        folder = self.started.input("reward")
+        has_critic = isinstance(settings, recipes.CriticSettings) and settings.critic == "separate"
+        return rewards.load_reward_model(folder) if has_critic or not settings.scorer else None
+
+    def _sampler(self, policy: loading.LoadedPolicy, settings: recipes.OnPolicySettings) -> rollouts.Sampler | None:
         """The policy process that draws the answers, where the run asks for one."""
         if not settings.sampler:
             return None
-        known = os.environ.get(SECRETS_FILE)
-        if not known:
-            raise errors.InvalidField(
-                "settings_json.sampler", f"needs the internal token and {SECRETS_FILE} is not set", "name its file"
-            )
+        refresh = None
+        if settings.snapshot_every:
+            taken = snapshots.Snapshots(self.folder)
+            save = functools.partial(_save_as_it_is, policy)
+            refresh = remote_rollouts.Refresh(settings.snapshot_every, taken, save)
         return remote_rollouts.PolicyService(
-            address=settings.sampler,
-            token=secrets.load(pathlib.Path(known)).internal_token,
+            door=elsewhere.Door("sampler", settings.sampler, _token()),
             folder=self.folder,
             context=text.Context(self.started.tenant, self.started.line),
-            iteration_of={self.started.parent_id: 0},
+            parent_id=self.started.parent_id,
             max_staleness=settings.max_staleness,
+            refresh=refresh,
         )
+
+    def _scorer(self, settings: recipes.OnPolicySettings) -> Callable[[int], rollouts.Scorer] | None:
+        """The reward service that scores the answers of an iteration, where the run asks for one."""
+        if not settings.scorer:
+            return None
+        return remote_scores.RewardService(
+            door=elsewhere.Door("scorer", settings.scorer, _token()),
+            folder=self.folder,
+            model_id=self.started.reward_id,
+            digest=registry.loaded_digest(self.started.input("reward")),
+        ).at
 
     def _judge(
         self, policy: loading.LoadedPolicy, settings: recipes.PolicySettings
@@ -168,3 +198,16 @@ class _Build:
 
     def _output(self, name: str, kind: models.ModelKind, passed_or_not: tuple[models.GateFigure, ...]) -> record.Output:
         return record.Output(f"{record.OUTPUTS}/{name}", kind, self.started.kind.value, passed_or_not)
+
+
+def _save_as_it_is(policy: loading.LoadedPolicy, folder: pathlib.Path) -> None:
+    """An ordinary model of the policy in training; the one in memory stays as it is, adapters and all."""
+    model = copy.deepcopy(policy.model)
+    adapting.finish(model)
+    loading.save_policy(model, policy.tokenizer, policy.profile, folder)
+
+
+def _token() -> str:
+    """The internal token; empty where the job was given none, which is no problem before it asks."""
+    known = os.environ.get(record.SECRETS_FILE)
+    return secrets.load(pathlib.Path(known)).internal_token if known else ""

@@ -11,6 +11,10 @@ from typing import Any
 from trimtab.core import errors, lines, models, runs
 
 STARTED, RESULT, PROBLEM, OUTPUTS = "started.json", "result.json", "problem.txt", "outputs"
+# What the run was told by other processes (`trainer.methods.elsewhere`), a folder.
+JOURNAL = "journal"
+# The file of the internal token, in the environment of a job that asks other processes.
+SECRETS_FILE = "TRIMTAB_SECRETS_FILE"
 # Of a run that cannot succeed, for a reason that a person can do something about.
 KNOWN_PROBLEM_EXIT = 2
 
@@ -50,8 +54,8 @@ class Judging:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Started:
     """What a run depends on. inputs: folders by role (parent, reference, reward, evaluation_reward, dataset, and those
-    of its own evaluation sets). reference_is: "anchor", "parent", or "reference" for any other policy. parent_id: of
-    the policy it starts from; empty, like tenant and line, where nobody said it."""
+    of its own evaluation sets). reference_is: "anchor", "parent", or "reference" for any other policy. parent_id,
+    reward_id: of the policy it starts from and the reward model; empty, like tenant and line, where nobody said it."""
 
     kind: runs.RunKind
     seed: int
@@ -62,6 +66,7 @@ class Started:
     tenant: str = ""
     line: str = ""
     parent_id: str = ""
+    reward_id: str = ""
 
     def input(self, role: str) -> pathlib.Path:
         """The folder of one input; InvalidField when the run was not given it."""
@@ -102,7 +107,7 @@ def read(folder: pathlib.Path) -> Started:
             inputs={role: pathlib.Path(path) for role, path in record["inputs"].items() if path},
             judging=judging,
             reference_is=_reference_is(record["spec"], judging.anchor_id),
-            **{name: str(record["spec"].get(name, "")) for name in ("tenant", "line", "parent_id")},
+            **{name: str(record["spec"].get(name, "")) for name in ("tenant", "line", "parent_id", "reward_id")},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise errors.ArtifactCorrupt(f"{folder / STARTED} is no record of a run: {problem!r}.") from problem

@@ -16,7 +16,7 @@ from trimtab.bus import connect, publish, topics
 from trimtab.core import models, scoring, text
 from trimtab.modeling import loading, rewards, tiny
 from trimtab.reward import app, settings
-from trimtab.rpc import secrets
+from trimtab.rpc import process, secrets
 from trimtab.wire import calls
 
 TENANT, LINE = "acme", "support"
@@ -61,22 +61,24 @@ class Installation:
         log.close()
         return model_id
 
+    def flags(self) -> dict[str, str]:
+        return {
+            "log_url": f"sqlite://{self.folder}/log.db",
+            "registry_url": f"file://{self.folder}/registry",
+            "cache": f"{self.folder}/cache",
+            "lines_file": f"{self.folder}/lines.toml",
+            "secrets_file": f"{self.folder}/secrets.toml",
+            "drain_s": "1",
+        }
+
+    def build(self, **changes: object) -> process.Process:
+        return app.build(settings.RewardSettings.model_validate({**self.flags(), **changes}))
+
     @contextlib.asynccontextmanager
     async def service(self, **changes: object) -> AsyncIterator[calls.RewardCalls]:
-        config = settings.RewardSettings.model_validate(
-            {
-                "log_url": f"sqlite://{self.folder}/log.db",
-                "registry_url": f"file://{self.folder}/registry",
-                "cache": f"{self.folder}/cache",
-                "lines_file": f"{self.folder}/lines.toml",
-                "secrets_file": f"{self.folder}/secrets.toml",
-                "drain_s": 1,
-                **changes,
-            }
-        )
-        process = app.build(config)
-        token = secrets.load(config.secrets_file).internal_token
-        async with process.serving() as address, trimtab_client.connect(address, token) as channel:
+        made = self.build(**changes)
+        token = made.secrets.internal_token
+        async with made.serving() as address, trimtab_client.connect(address, token) as channel:
             await asyncio.wait_for(channel.channel_ready(), 30)
             yield calls.RewardCalls(channel)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -9,12 +10,15 @@ from collections.abc import Iterator
 import pytest
 import typer.testing
 from tests.integration.training import making
+from tests.services.policy import harness
+from tests.services.reward import conftest as rewards_of
 from tests.services.trainer.conftest import LINE, TENANT, Installation
 from tests.services.trainer.test_runs import ended, sft
 
 from trimtab import registry
 from trimtab.cli.commands import root
 from trimtab.core import errors, models, runs
+from trimtab.trainer import record
 from trimtab.trainer.data import datasets
 from trimtab.trainer.runs import reproducing
 
@@ -79,6 +83,42 @@ async def test_each_kind_of_run_gives_its_weights_again_from_the_registry_alone(
     )
     assert asked.exit_code == 0, asked.output
     assert f"every file of run {sft_run.id} was made again, byte by byte" in asked.output
+
+
+@pytest.mark.slow
+async def test_a_run_that_other_processes_answered_and_scored_is_made_again_without_them(
+    installation: Installation, tmp_path: pathlib.Path, scratch: pathlib.Path
+) -> None:
+    """Its journal is published. It also shows that a job has the token of the trainer's `--secrets-file`."""
+    datasets.write(tmp_path / "votes", making.feedback(pairs=24, thumbs=24).examples, [])
+    draft = registry.ManifestDraft(kind=models.ModelKind.DATASET, tenant=TENANT, line=LINE)
+    votes = installation.registry.publish(tmp_path / "votes", draft).id
+    rewarding = rewards_of.Installation(installation.folder)
+    reward_id = rewarding.publish(rewards_of.build_reward(tmp_path / "reward", 3))
+    asked_of = harness.Installation(installation.folder, installation.policy_id)
+    with harness.started(asked_of) as policy:
+        async with rewarding.build().serving() as scorer, installation.trainer() as trainer:
+            settings = {"iterations": 2, "prompts": 3, "samples": 2, "max_tokens": 8}
+            spec = dataclasses.replace(
+                sft(installation, json.dumps({**settings, "sampler": policy.address, "scorer": scorer})),
+                kind=runs.RunKind.RLOO,
+                reward_id=reward_id,
+                dataset_id=votes,
+            )
+            asked = await trainer.start_run(runs.StartRunRequest(spec, "ada"))
+            run = (await ended(trainer, asked.id)).run
+    assert run.state is runs.RunState.SUCCEEDED, run.problem
+    assert record.SECRETS_FILE not in os.environ
+    shutil.rmtree(installation.folder / "trainer")
+    published = reproducing.find(installation.registry, run.id)
+    assert [one.kind for one in published] == [models.ModelKind.POLICY]
+    journal = installation.registry.manifest(published[0].settings["journal"])
+    assert [file.path for file in journal.files] == [
+        f"{of}/{number}.json" for of in ("rollouts", "scores") for number in (1, 2)
+    ]
+    assert journal.id not in {model.id for model in installation.published()}
+    found = reproducing.reproduce(installation.registry, published, scratch / "again")
+    assert found.equal and "model.safetensors" in {file.path for file in found.files}
 
 
 def published_again(installation: Installation, **changes: object) -> registry.Manifest:

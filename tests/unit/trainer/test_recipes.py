@@ -73,6 +73,7 @@ def test_a_wrong_setting_is_named(settings: str, field: str) -> None:
         ("grpo", {"scale": "group"}, "scale"),
         ("grpo", {"per_session": 0}, "per_session"),
         ("grpo", {"sampler": "policy:9000", "iterations": 6, "max_staleness": 4}, "iterations"),
+        ("grpo", {"sampler": "policy:9000", "snapshot_every": 6, "max_staleness": 4}, "snapshot_every"),
         ("dpo", {"loss": "exo"}, "loss"),
         ("dpo", {"label_smoothing": 0.5}, "label_smoothing"),
         ("dpo", {"label_smoothing": -0.1}, "label_smoothing"),

@@ -82,6 +82,17 @@ def train_diagnose(run: options.Run, state: options.State = options.STATE, json:
     options.run(diagnosing.diagnose(state, run, json))
 
 
+@app.command("sampler")
+def train_sampler(run: options.Run, state: options.State = options.STATE) -> None:
+    """Serve a run that was started with `sampler`: its policy, and its newer weights as it writes them down.
+
+    Needs a run that has started; ends with it.
+    """
+    from trimtab.cli.machine import sampling
+
+    sampling.serve(state, run)
+
+
 @app.command("start")
 def train_start(
     kind: Annotated[runs.RunKind, typer.Argument(help=_methods(), show_choices=False, metavar="METHOD")],

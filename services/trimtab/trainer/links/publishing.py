@@ -32,13 +32,15 @@ class Output:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    """What a job left in its run folder. started: what it depended on, for whoever runs it again."""
+    """What a job left in its run folder. started: what it depended on, for whoever runs it again; journal: a folder,
+    what other processes told it, None where it asked nobody."""
 
     started: dict[str, Any]
     outputs: tuple[Output, ...]
     figures: dict[str, float]
     settings: dict[str, Any]
     versions: dict[str, str]
+    journal: pathlib.Path | None = None
 
 
 class Publisher:
@@ -65,6 +67,9 @@ class Publisher:
         # what a reward model is compared with has no part in what it is
         reward_id = "" if run.spec.kind is runs.RunKind.REWARD else run.spec.reward_id
         parents = (run.spec.parent_id, run.spec.reference_id, reward_id, run.spec.evaluation_reward_id)
+        record: dict[str, Any] = {"training": result.settings, "started": result.started}
+        if result.journal is not None:
+            record["journal"] = self._publish_journal(run, result.journal, generation)
         ids = []
         for output in result.outputs:
             draft = registry.ManifestDraft(
@@ -78,7 +83,7 @@ class Publisher:
                 gates=output.gates,
                 passed=output.passed,
                 generation=generation,
-                settings={"training": result.settings, "started": result.started},
+                settings=record,
                 versions=result.versions,
             )
             ids.append(self._publish(output.folder, draft))
@@ -99,6 +104,17 @@ class Publisher:
     def models_of(self, run: runs.Run) -> tuple[models.PublishedModel, ...]:
         """The models a run has published, as they were announced."""
         return tuple(self._announcement(model_id) for model_id in run.model_ids)
+
+    def _publish_journal(self, run: runs.Run, folder: pathlib.Path, generation: int) -> str:
+        """The id of what a run was told by other processes. Announced to nobody: only who makes it again wants it."""
+        draft = registry.ManifestDraft(
+            kind=models.ModelKind.DATASET,
+            tenant=run.spec.tenant,
+            line=run.spec.line,
+            method="journal",
+            generation=generation,
+        )
+        return self._registry.publish(folder, draft).id
 
     def _publish(self, folder: pathlib.Path, draft: registry.ManifestDraft) -> str:
         manifest = self._registry.publish(folder, draft)

@@ -32,7 +32,7 @@ class ActorCritic(learner.Learner):
         if settings.critic == "joint":
             self.critic = critics.JointCritic(models.policy)
         else:
-            self.critic = critics.SeparateCritic(models.reward, models.policy)
+            self.critic = critics.SeparateCritic(models.scoring, models.policy)
             adapting.prepare(self.critic.model, settings, seed=0)
             steps = settings.iterations * self.epochs * self.minibatches
             self._critic_optimizer = optim.for_model(self.critic.model, settings, steps, lr=settings.critic_lr)

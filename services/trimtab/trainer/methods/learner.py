@@ -43,11 +43,18 @@ _NOTHING = 1e-6
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Models:
-    """What a method starts from. reference: of the KL. reward: a critic may start as a copy of it."""
+    """What a method starts from. reference: of the KL. reward: None where a service scores and no critic needs it."""
 
     policy: loading.LoadedPolicy
     reference: loading.LoadedPolicy
-    reward: rewards.LoadedReward
+    reward: rewards.LoadedReward | None
+
+    @property
+    def scoring(self) -> rewards.LoadedReward:
+        """The reward model, which a critic may start as a copy of. InvalidField when there is none."""
+        if self.reward is None:
+            raise errors.InvalidField("reward_id", "is missing", "name the reward model of this run")
+        return self.reward
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

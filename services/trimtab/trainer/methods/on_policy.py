@@ -4,7 +4,7 @@ What differs between PPO, A2C, RLOO and GRPO is their learner (`actor_critic`, `
 iteration is a function of (run seed, its number, the weights), so a run goes on after a crash as if nothing had been.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from trimtab.core import errors
 from trimtab.trainer import recipes
@@ -37,10 +37,12 @@ def train(
     seed: int,
     report: progress.Progress,
     sampler: rollouts.Sampler | None = None,
+    scorer: Callable[[int], rollouts.Scorer] | None = None,
 ) -> dict[str, float]:
     """Trains the policy's weights in place; the figures of the run and of its last iteration.
 
-    sampler: where answers are drawn, in place of the policy itself. InvalidField when no prompt can be trained on.
+    sampler: where answers are drawn, in place of the policy itself. scorer: who scores those of an iteration, counted
+    from 0, in place of the reward model in `models`. InvalidField when no prompt can be trained on.
     """
     policy, skipped = models.policy, encoding.Skipped()
     asked = prompts.pool(dataset, settings.per_session)
@@ -56,6 +58,7 @@ def train(
         seed=seed,
         pool=pool,
         sampler=sampler or rollouts.InProcess(policy),
+        scorer=scorer or (lambda _: models.scoring),
     )
     done = report.begin(method.phase, settings.iterations, method.carried)
     for iteration in range(done, settings.iterations):
@@ -83,9 +86,10 @@ class Iterations:
         seed: int,
         pool: Sequence[rollouts.EncodedPrompt],
         sampler: rollouts.Sampler,
+        scorer: Callable[[int], rollouts.Scorer],
     ) -> None:
-        self._method, self._models, self._settings, self._seed = method, models, settings, seed
-        self._pool, self._sampler = pool, sampler
+        self._method, self._settings, self._seed = method, settings, seed
+        self._pool, self._sampler, self._scorer = pool, sampler, scorer
         self._max_tokens = min(settings.max_tokens, models.policy.profile.max_tokens)
 
     def take(self, iteration: int) -> dict[str, float]:
@@ -95,7 +99,7 @@ class Iterations:
         drawn = self._sampler.draw(
             chosen, settings.samples, self._max_tokens, iteration=iteration, seed=self._of("answers", iteration)
         )
-        batch = rollouts.scored(drawn, chosen, settings.samples, self._models.reward)
+        batch = rollouts.scored(drawn, chosen, settings.samples, self._scorer(iteration))
         method.values["unscored"] += batch.unscored
         method.drop(batch.dropped)
         if not batch.kept:

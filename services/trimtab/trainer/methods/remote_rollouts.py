@@ -2,29 +2,36 @@
 
 A policy process serves one policy for life, so what it draws with stays behind as training goes on: its staleness is
 counted in iterations and bounded. Its number format may differ as well. `trainer.methods.learner` corrects for both.
-
-What came over the wire cannot be drawn again to the last bit, so an iteration's answers are written into the run
-folder, whole and durable, before anything is learned from them; a resumed run reads them there and asks nobody:
-
-    rollouts/12.json    the answers of iteration 12 in the order asked for, refused ones with their reason
+Where the run writes its weights down on its way (`trainer.links.snapshots`), it waits until a process with the newest
+ones answers at the address, and takes what is there if none comes in time: what is too old is refused and counted.
+An iteration's answers are journaled before anything is learned from them (`trainer.methods.elsewhere`).
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
-import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import trimtab_client
-from trimtab.core import completions, errors, failpoints, files, text
+from trimtab.core import completions, errors, failpoints, text
 from trimtab.trainer.data import encoding
-from trimtab.trainer.methods import rollouts
+from trimtab.trainer.links import snapshots
+from trimtab.trainer.methods import elsewhere, rollouts
 from trimtab.wire import calls
 
-FOLDER = "rollouts"
 # Requests under way at once; a policy process queues what it cannot batch.
 _AT_ONCE = 16
+_LOOK_EVERY_S = 0.2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refresh:
+    """How a sampler gets newer weights. save: writes the policy of now into a folder."""
+
+    every: int
+    snapshots: snapshots.Snapshots
+    save: Callable[[pathlib.Path], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,17 +39,16 @@ class PolicyService:
     """A policy process as a sampler.
 
     folder: of the run. context: tenant and line that the process's own records get; the texts are not kept there.
-    iteration_of: at which iteration of this run a policy id was what is in training, for those it ever was.
-    ready_s: how long it is waited for, if it is just starting; timeout_s: for one completion.
+    parent_id: of the policy that the run started from. refresh: None where that is drawn with to the end. timeout_s: of
+    one completion.
     """
 
-    address: str
-    token: str
+    door: elsewhere.Door
     folder: pathlib.Path
     context: text.Context
-    iteration_of: Mapping[str, int]
+    parent_id: str
     max_staleness: int
-    ready_s: float = 60.0
+    refresh: Refresh | None = None
     timeout_s: float = calls.GENERATE_S
 
     def draw(
@@ -55,14 +61,35 @@ class PolicyService:
         seed: int,
     ) -> list[rollouts.Drawn]:
         """What the journal holds, or what the process answers now. WrongState when it answers nothing."""
-        path = self.folder / FOLDER / f"{iteration + 1}.json"
+        path = elsewhere.entry(self.folder, elsewhere.ROLLOUTS, iteration)
         if not path.exists():
+            self._refresh(iteration)
             drawn = asyncio.run(self._ask(prompts, samples, max_tokens, iteration, seed))
-            path.parent.mkdir(exist_ok=True)
             failpoints.reach("trainer.rollouts.before_journal")
-            files.replace(path, json.dumps([dataclasses.asdict(one) for one in drawn]))
+            elsewhere.write(path, [dataclasses.asdict(one) for one in drawn])
             failpoints.reach("trainer.rollouts.journaled")
         return _read(path)
+
+    def _refresh(self, iteration: int) -> None:
+        if self.refresh is not None and iteration and iteration % self.refresh.every == 0:
+            self.refresh.snapshots.take(iteration, self.context, self.parent_id, self.refresh.save)
+            self.refresh.snapshots.forget_weights(iteration - self.max_staleness)
+
+    def _iteration_of(self, now: int) -> dict[str, int]:
+        """At which iteration of this run a policy id was what is in training, for those it ever was."""
+        taken = self.refresh.snapshots.all() if self.refresh is not None else []
+        return {self.parent_id: 0} | {one.model_id: one.iteration for one in taken if one.iteration <= now}
+
+    async def _until_newest(self, policy: calls.PolicyCalls, iteration_of: Mapping[str, int]) -> None:
+        """Waits for a process that serves the newest weights, as long as for one that starts."""
+        newest = max(iteration_of.values())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.door.ready_s):
+                while True:
+                    with contextlib.suppress(errors.TrimtabError):  # one process ends and another starts
+                        if iteration_of.get((await policy.describe()).policy_id) == newest:
+                            return
+                    await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _ask(
         self, prompts: Sequence[rollouts.EncodedPrompt], samples: int, max_tokens: int, iteration: int, seed: int
@@ -71,15 +98,11 @@ class PolicyService:
             temperature=1.0, top_p=1.0, top_k=0, max_tokens=max_tokens, presence_penalty=0.0, frequency_penalty=0.0
         )
         room = asyncio.Semaphore(_AT_ONCE)
-        async with trimtab_client.connect(self.address, self.token, assigns_ids=True) as channel:
+        async with self.door.open() as channel:
             policy = calls.PolicyCalls(channel)
-            try:
-                await asyncio.wait_for(channel.channel_ready(), self.ready_s)
-            except TimeoutError:
-                raise errors.WrongState(
-                    f"No policy process at {self.address} was ready within {self.ready_s:g} s; start it, or leave "
-                    "`sampler` out to draw answers in process."
-                ) from None
+            iteration_of = self._iteration_of(iteration)
+            if self.refresh is not None:
+                await self._until_newest(policy, iteration_of)
 
             async def ask(number: int, prompt: rollouts.EncodedPrompt) -> list[rollouts.Drawn] | errors.TrimtabError:
                 its_seed = encoding.seed_of(seed, number) >> 1  # each choice adds its number to it
@@ -94,13 +117,14 @@ class PolicyService:
                         answer = await policy.complete(request, timeout_s=self.timeout_s)
                     except errors.TrimtabError as problem:
                         return problem
-                return self._drawn(prompt, answer.completion, iteration, samples)
+                since = iteration_of.get(answer.completion.policy_id)
+                return self._drawn(prompt, answer.completion, None if since is None else iteration - since, samples)
 
             answers = await asyncio.gather(*(ask(number, prompt) for number, prompt in enumerate(prompts)))
         problems = [one for one in answers if isinstance(one, errors.TrimtabError)]
         if len(problems) == len(prompts):
             raise errors.WrongState(
-                f"The policy process at {self.address} answered none of {len(prompts)} prompts: {problems[0]}"
+                f"The policy process at {self.door.address} answered none of {len(prompts)} prompts: {problems[0]}"
             )
         lost = _refused("no answer from the policy process", samples)
         return [drawn for one in answers for drawn in (lost if isinstance(one, errors.TrimtabError) else one)]
@@ -112,26 +136,25 @@ class PolicyService:
         return completions.Assignment(identity, context, completions.Exposure("", "", None, 0.0, randomised=False))
 
     def _drawn(
-        self, prompt: rollouts.EncodedPrompt, completion: completions.Completion, iteration: int, samples: int
+        self, prompt: rollouts.EncodedPrompt, completion: completions.Completion, staleness: int | None, samples: int
     ) -> list[rollouts.Drawn]:
         """The answers of one completion, or `samples` times why they cannot be used."""
-        since = self.iteration_of.get(completion.policy_id)
-        if since is None:
-            return _refused("drawn by a policy that this run did not start from", samples)
-        if iteration - since > self.max_staleness:
+        if staleness is None:
+            return _refused("drawn by a policy that is none of this run's", samples)
+        if staleness > self.max_staleness:
             return _refused(f"drawn by weights more than {self.max_staleness} iterations old", samples)
         if completion.prompt_token_ids != prompt.tokens:
             return _refused("the policy process reads the prompt as other tokens", samples)
         if len(completion.responses) != samples:
             return _refused("the policy process gave another number of answers", samples)
-        return [_answer(response, iteration - since) for response in completion.responses]
+        return [_answer(response, staleness, completion.loaded_digest) for response in completion.responses]
 
 
 def _refused(reason: str, samples: int) -> list[rollouts.Drawn]:
     return [rollouts.Drawn("", (), (), ended=False, refused=reason)] * samples
 
 
-def _answer(response: completions.Response, staleness: int) -> rollouts.Drawn:
+def _answer(response: completions.Response, staleness: int, digest: str) -> rollouts.Drawn:
     if response.finish_reason is completions.FinishReason.CANCELLED:
         return rollouts.Drawn("", (), (), ended=False, refused="cancelled by the policy process")
     return rollouts.Drawn(
@@ -140,15 +163,15 @@ def _answer(response: completions.Response, staleness: int) -> rollouts.Drawn:
         logprobs=response.logprobs_raw,
         ended=response.finish_reason is completions.FinishReason.STOP,
         staleness=staleness,
+        digest=digest,
     )
 
 
 def _read(path: pathlib.Path) -> list[rollouts.Drawn]:
     try:
-        rows = json.loads(path.read_text())
         return [
             rollouts.Drawn(**{**row, "token_ids": tuple(row["token_ids"]), "logprobs": tuple(row["logprobs"])})
-            for row in rows
+            for row in elsewhere.read(path)
         ]
-    except (OSError, ValueError, TypeError, KeyError) as problem:
-        raise errors.ArtifactCorrupt(f"{path} is no record of a run's answers: {problem!r}.") from problem
+    except (TypeError, KeyError) as problem:
+        raise elsewhere.unreadable(path, problem) from problem

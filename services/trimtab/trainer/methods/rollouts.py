@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from trimtab.core import completions, scoring, text
-from trimtab.modeling import decoder, loading, rewards
+from trimtab.modeling import decoder, loading
 from trimtab.trainer.data import encoding
 
 Prompt = tuple[text.Message, ...]
@@ -35,7 +35,7 @@ class Drawn:
 
     token_ids: with the end-of-sequence token if it was generated (`ended`). logprobs: of each of them, under the
     weights that drew them. staleness: iterations that those weights are behind the ones in training; None: the weights
-    are the ones in training, to the last bit.
+    are the ones in training, to the last bit. digest: of the bytes of those weights, where another process drew.
     """
 
     text: str
@@ -43,6 +43,7 @@ class Drawn:
     logprobs: tuple[float, ...]
     ended: bool
     staleness: int | None = None
+    digest: str = ""
     refused: str = ""
 
 
@@ -53,6 +54,13 @@ class Sampler(Protocol):
         self, prompts: Sequence[EncodedPrompt], samples: int, max_tokens: int, *, iteration: int, seed: int
     ) -> list[Drawn]:
         """`samples` answers to each prompt, those of one prompt next to each other."""
+
+
+class Scorer(Protocol):
+    """Who says how good answers are: a reward model in this process, or `trainer.methods.remote_scores`."""
+
+    def score(self, items: Sequence[scoring.ScoreItem]) -> list[scoring.Score]:
+        """A finite score for every item, or why there is none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -145,9 +153,7 @@ def sample(
     return decoder.decode_all(policy.model, policy.tokenizer, requests)
 
 
-def scored(
-    drawn: Sequence[Drawn], prompts: Sequence[EncodedPrompt], samples: int, reward: rewards.LoadedReward
-) -> Rollouts:
+def scored(drawn: Sequence[Drawn], prompts: Sequence[EncodedPrompt], samples: int, scorer: Scorer) -> Rollouts:
     """The answers of a draw that can be learned from, with their scores; the others by reason."""
     dropped: collections.Counter[str] = collections.Counter()
     usable: list[tuple[int, Drawn]] = []
@@ -159,7 +165,7 @@ def scored(
     items = [scoring.ScoreItem(prompts[group].messages, text.Text(one.text)) for group, one in usable]
     kept = []
     unscored = 0
-    for (group, one), score in zip(usable, reward.score(items), strict=True):
+    for (group, one), score in zip(usable, scorer.score(items), strict=True):
         if isinstance(score.outcome, float):
             kept.append(
                 Rollout(prompts[group], one.token_ids, one.logprobs, score.outcome, one.ended, group, one.staleness)

@@ -43,8 +43,12 @@ class OnPolicySettings(base.PolicySettings):
     demonstration_weight: float = 0.5
     # How many of them are drawn for a step; where there are fewer, their weight is in proportion.
     demonstrations: int = 32
+    # Where answers are scored: empty for in process, else the address (host:port) of a reward service.
+    scorer: str = ""
     # Where answers are drawn: empty for in process, else the address (host:port) of a process that serves the parent.
     sampler: str = ""
+    # Iterations after which the weights are written down for the next process at that address; 0: it stays what it is.
+    snapshot_every: int = 0
     # Iterations that the weights of such a process may be behind; answers of older ones are dropped and counted.
     max_staleness: int = 4
     # Largest weight of a token that such a process drew with another probability than the weights in training give.
@@ -54,11 +58,14 @@ class OnPolicySettings(base.PolicySettings):
         base.PolicySettings.check(self)
         base.positive(self, "iterations", "prompts", "samples", "per_session", "max_tokens", "kl_horizon")
         base.positive(self, "demonstrations", "importance_cap")
-        base.not_negative(self, "beta", "kl_target", "demonstration_weight", "max_staleness")
+        base.not_negative(self, "beta", "kl_target", "demonstration_weight", "max_staleness", "snapshot_every")
         base.one_of(self, "kl_estimator", "k1", "k2", "k3")
         base.one_of(self, "aggregation", TOKEN_MEAN, SEQUENCE_MEAN, CONSTANT_LENGTH)
-        if self.sampler and self.iterations > self.max_staleness + 1:
-            remedy = "a policy process stays what it is: give at most `max_staleness` + 1, or raise that"
+        reach = self.max_staleness + 1
+        if self.sampler and self.snapshot_every > reach:
+            raise base.OutOfRange("snapshot_every", self.snapshot_every, "give at most `max_staleness` + 1")
+        if self.sampler and not self.snapshot_every and self.iterations > reach:
+            remedy = "the sampler stays what it is: give at most `max_staleness` + 1, or set `snapshot_every`"
             raise base.OutOfRange("iterations", self.iterations, remedy)
 
 

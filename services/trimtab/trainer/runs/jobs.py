@@ -6,6 +6,7 @@
     started.json    what the run depends on; written once, before the first start
     progress.json   step, steps, figures; replaced by the job after every step
     checkpoints/    what a killed job goes on from
+    journal/        what other processes told it; published with its models
     result.json     the outputs; the job's last act
     problem.txt     why a job ended with exit code 2, in a sentence
     job.log         its standard output and error
@@ -24,7 +25,7 @@ from typing import Any
 from trimtab import registry
 from trimtab.core import errors, failpoints, files, models, runs
 from trimtab.trainer import record
-from trimtab.trainer.links import publishing
+from trimtab.trainer.links import publishing, snapshots
 
 PROGRESS, LOG = "progress.json", "job.log"
 _INPUTS = {
@@ -86,6 +87,7 @@ class RunFolder:
                 figures=_figures(table),
                 settings=table["settings"],
                 versions=table["versions"],
+                journal=journal if (journal := self.path / record.JOURNAL).is_dir() else None,
             )
         except (KeyError, TypeError, ValueError) as problem:
             raise errors.ArtifactCorrupt(f"{record.RESULT} of the run has an unknown form: {problem!r}.") from problem
@@ -109,9 +111,10 @@ class RunFolder:
         return max((path.stat().st_mtime_ns for path in (self.path / _CHECKPOINTS).glob("*.json")), default=0)
 
     def forget_weights(self) -> None:
-        """Drops what an ended run needs no more: checkpoints, and outputs that the registry has. The rest stays."""
+        """Drops what an ended run needs no more: checkpoints, snapshots, and outputs that the registry has."""
         shutil.rmtree(self.path / _CHECKPOINTS, ignore_errors=True)
         shutil.rmtree(self.path / _OUTPUTS, ignore_errors=True)
+        shutil.rmtree(self.path / snapshots.FOLDER, ignore_errors=True)
 
     def _output(self, entry: dict[str, Any]) -> publishing.Output:
         return publishing.Output(
@@ -124,16 +127,22 @@ class RunFolder:
 
 
 class Child:
-    """A started job. It dies with this process: its standard input is a pipe that only this process holds."""
+    """A started job. It dies with this process: its standard input is a pipe that only this process holds.
 
-    def __init__(self, folder: RunFolder, python: str) -> None:
+    secrets_file: of the internal token it asks other processes with; None: it asks nobody.
+    """
+
+    def __init__(self, folder: RunFolder, python: str, secrets_file: pathlib.Path | None) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != record.SECRETS_FILE}
+        if secrets_file is not None:
+            environment[record.SECRETS_FILE] = str(secrets_file.absolute())
         with (folder.path / LOG).open("ab") as log:
             self._process = subprocess.Popen(
                 [python, "-m", "trimtab.trainer.launch", str(folder.path)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**environment, "PYTHONUNBUFFERED": "1"},
             )
 
     @property

@@ -1,12 +1,13 @@
 """Runs a published run again, from what its manifests and the registry hold, and compares what it makes, byte by byte.
 
 Called by `trimtab train reproduce` and by the fault harness. Nothing of the run but what was published is needed: not
-its run folder, not the trainer's database, no process.
+its run folder, not the trainer's database, no process. What other processes told the run is in its published journal.
 """
 
 import dataclasses
 import hashlib
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 
@@ -74,7 +75,9 @@ def reproduce(
     run, judging = _record(published[0])
     folder = jobs.RunFolder(scratch)
     folder.prepare(run, judging, artifacts)
-    child = jobs.Child(folder, sys.executable)
+    if journal := published[0].settings.get("journal"):
+        shutil.copytree(artifacts.fetch(journal), scratch / record.JOURNAL)
+    child = jobs.Child(folder, sys.executable, secrets_file=None)
     try:
         while (exit_code := child.wait(_LOOK_EVERY_S)) is None:
             if (progress := folder.progress()) is not None:

@@ -62,9 +62,11 @@ class Worker:
         topics_say: known.Known,
         configured: Mapping[str, lines.LineConfig],
         python: str,
+        secrets_file: pathlib.Path,
         topics_known: threading.Event,
     ) -> None:
-        """folder: of all run folders. topics_known: set once `models` and `rollouts` were read to their ends."""
+        """folder: of all run folders. secrets_file: for jobs that ask other processes. topics_known: set once `models`
+        and `rollouts` were read to their ends."""
         self._book = book
         self._folder = folder
         self._registry = artifacts
@@ -74,6 +76,7 @@ class Worker:
         self._known = topics_say
         self._lines = configured
         self._python = python
+        self._secrets_file = secrets_file
         self._topics_known = topics_known
 
     def run(self, stop: threading.Event, *, triggered: bool) -> None:
@@ -145,7 +148,7 @@ class Worker:
         folder.prepare(run, self._judging(run), self._registry)
         deaths, saved = 0, folder.last_saved()
         while True:
-            child = jobs.Child(folder, self._python)
+            child = jobs.Child(folder, self._python, self._secrets_file)
             try:
                 exit_code = self._watch(run, folder, child, stop)
             finally:

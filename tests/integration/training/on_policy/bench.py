@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Callable
 
 from tests.integration.training import making
 
@@ -58,6 +59,7 @@ class Bench:
         dataset: datasets.Dataset | None = None,
         saved: checkpoints.Checkpoints | None = None,
         sampler: rollouts.Sampler | None = None,
+        scorer: Callable[[int], rollouts.Scorer] | None = None,
     ) -> dict[str, float]:
         return on_policy.train(
             self.models,
@@ -66,6 +68,7 @@ class Bench:
             seed=4,
             report=progress.Progress(self.folder, saved),
             sampler=sampler,
+            scorer=scorer,
         )
 
     def steps(self) -> list[dict[str, float]]:

@@ -1,6 +1,7 @@
 """Answers may come from a policy process: late, in another number format, or not at all. Training corrects for it."""
 
 import dataclasses
+import functools
 import pathlib
 import shutil
 import statistics
@@ -12,9 +13,11 @@ from tests.integration.training.on_policy.bench import METHODS, Bench
 from tests.services.policy import harness
 
 from trimtab.core import errors, models, text
+from trimtab.modeling import loading
 from trimtab.rpc import secrets
 from trimtab.trainer import recipes
-from trimtab.trainer.methods import remote_rollouts, rollouts
+from trimtab.trainer.links import snapshots
+from trimtab.trainer.methods import elsewhere, remote_rollouts, rollouts
 from trimtab.trainer.steps import losses
 
 torch.set_num_threads(1)
@@ -36,11 +39,10 @@ def process(trained: dict[str, pathlib.Path], tmp_path_factory: pytest.TempPathF
 
 def sampler(process: harness.Running, folder: pathlib.Path, max_staleness: int = 4) -> remote_rollouts.PolicyService:
     return remote_rollouts.PolicyService(
-        address=process.address,
-        token=process.installation.token,
+        door=elsewhere.Door("sampler", process.address, process.installation.token),
         folder=folder,
         context=text.Context(harness.TENANT, harness.LINE),
-        iteration_of={process.installation.model_id: 0},
+        parent_id=process.installation.model_id,
         max_staleness=max_staleness,
     )
 
@@ -107,7 +109,7 @@ def test_tokens_are_weighted_by_the_capped_ratio_of_policy_and_sampler(process: 
     ("changes", "reason"),
     [
         ({"max_staleness": 1}, "drawn by weights more than 1 iterations old"),
-        ({"iteration_of": {}}, "drawn by a policy that this run did not start from"),
+        ({"parent_id": "another"}, "drawn by a policy that is none of this run's"),
         ({"timeout_s": 1e-4}, "answered none of"),
     ],
 )
@@ -123,6 +125,22 @@ def test_answers_that_are_too_old_of_others_or_missing_are_refused(
     assert found.kept == () and found.dropped == {reason: 3 * len(bench.prompts())}
 
 
+def test_a_process_that_nobody_replaces_is_drawn_from_while_its_weights_are_not_too_old(
+    process: harness.Running, bench: Bench
+) -> None:
+    save = functools.partial(loading.save_policy, bench.policy.model, bench.policy.tokenizer, bench.policy.profile)
+    refresh = remote_rollouts.Refresh(2, snapshots.Snapshots(bench.folder), save)
+    door = elsewhere.Door("sampler", process.address, process.installation.token, ready_s=1.0)
+    remote = dataclasses.replace(sampler(process, bench.folder, max_staleness=2), refresh=refresh, door=door)
+    assert {one.staleness for one in drawn(remote, bench, iteration=2)} == {2}
+    late = drawn(remote, bench, iteration=4)
+    assert {one.refused for one in late} == {"drawn by weights more than 2 iterations old"}
+    assert [one.iteration for one in refresh.snapshots.all()] == [2, 4]
+    # no answer of weights this old could be used any more
+    drawn(remote, bench, iteration=6)
+    assert [(bench.folder / f"snapshots/{number}/blobs").exists() for number in (2, 4, 6)] == [False, True, True]
+
+
 def test_an_iteration_of_refused_answers_ends_the_run_with_the_reason(process: harness.Running, bench: Bench) -> None:
     remote = sampler(process, bench.folder, max_staleness=1)
     with pytest.raises(errors.WrongState, match="iteration 3 none can be used: 36 drawn by weights more than 1 iter"):
@@ -135,18 +153,19 @@ def test_what_is_in_the_journal_is_asked_of_nobody(
     """A run is a function of its record and its journal: with both, it needs no process."""
     bench.train(SETTINGS, sampler=sampler(process, bench.folder))
     again = Bench(trained, tmp_path / "again")
-    shutil.copytree(bench.folder / remote_rollouts.FOLDER, again.folder / remote_rollouts.FOLDER)
-    nobody = dataclasses.replace(sampler(process, again.folder), address="127.0.0.1:1", ready_s=0.1)
+    shutil.copytree(bench.folder / elsewhere.ROLLOUTS, again.folder / elsewhere.ROLLOUTS)
+    door = elsewhere.Door("sampler", "127.0.0.1:1", process.installation.token, ready_s=0.1)
+    nobody = dataclasses.replace(sampler(process, again.folder), door=door)
     again.train(SETTINGS, sampler=nobody)
     for one, same in zip(bench.policy.model.parameters(), again.policy.model.parameters(), strict=True):
         assert torch.equal(one, same)
-    with pytest.raises(errors.WrongState, match=r"No policy process at 127.0.0.1:1 was ready within 0.1 s"):
+    with pytest.raises(errors.WrongState, match=r"No process at 127.0.0.1:1 was ready within 0.1 s"):
         drawn(nobody, again, iteration=4)
 
 
 def test_a_journal_that_cannot_be_read_is_a_sentence(process: harness.Running, bench: Bench) -> None:
     remote = sampler(process, bench.folder)
     drawn(remote, bench)
-    (bench.folder / remote_rollouts.FOLDER / "1.json").write_text("[{")
-    with pytest.raises(errors.ArtifactCorrupt, match="no record of a run's answers"):
+    (bench.folder / elsewhere.ROLLOUTS / "1.json").write_text("[{")
+    with pytest.raises(errors.ArtifactCorrupt, match="no record of what a run was told"):
         drawn(remote, bench)

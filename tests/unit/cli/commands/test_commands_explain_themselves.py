@@ -64,6 +64,7 @@ TAUGHT = {
     ("train", "show"): ("--state", "--json", "--watch", "beginning", "gates in words"),
     ("train", "report"): ("--state", "--output", "--samples", "HTML", "lineage"),
     ("train", "diagnose"): ("--state", "--json", "what was seen", "setting"),
+    ("train", "sampler"): ("--state", "beginning", "newer weights", "ends with it"),
     ("train", "start"): ("--parent", "--dataset", "--set", "--seed", "--watch", *(kind.value for kind in runs.RunKind)),
     ("train", "cancel"): ("--reason", "--state", "audit"),
     ("train", "reproduce"): ("--state", "--json", "Exit code 0", "byte by byte"),

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from trimtabapi.common.v1 import common_pb2 as trimtabapi_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trimtabapi/reward/v1/reward_service.proto\x12\x14trimtabapi.reward.v1\x1a!trimtabapi/common/v1/common.proto\"h\n\tScoreItem\x12-\n\x06prompt\x18\x01 \x03(\x0b\x32\x1d.trimtabapi.common.v1.Message\x12,\n\x08response\x18\x02 \x01(\x0b\x32\x1a.trimtabapi.common.v1.Text\"M\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\x05items\x18\x02 \x03(\x0b\x32\x1f.trimtabapi.reward.v1.ScoreItem\"a\n\x05Score\x12\x0f\n\x05value\x18\x01 \x01(\x01H\x00\x12\x12\n\x08unscored\x18\x02 \x01(\tH\x00\x12\x18\n\x0buncertainty\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07outcomeB\x0e\n\x0c_uncertainty\"N\n\rScoreResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12+\n\x06scores\x18\x02 \x03(\x0b\x32\x1b.trimtabapi.reward.v1.Score\"\x19\n\x17ListRewardModelsRequest\"k\n\x11RewardModelStatus\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\x12\x0e\n\x06loaded\x18\x03 \x01(\x08\x12\x15\n\rloaded_digest\x18\x04 \x01(\t\x12\x0f\n\x07problem\x18\x05 \x01(\t\"S\n\x18ListRewardModelsResponse\x12\x37\n\x06models\x18\x01 \x03(\x0b\x32\'.trimtabapi.reward.v1.RewardModelStatus2\xd4\x01\n\rRewardService\x12P\n\x05Score\x12\".trimtabapi.reward.v1.ScoreRequest\x1a#.trimtabapi.reward.v1.ScoreResponse\x12q\n\x10ListRewardModels\x12-.trimtabapi.reward.v1.ListRewardModelsRequest\x1a..trimtabapi.reward.v1.ListRewardModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trimtabapi/reward/v1/reward_service.proto\x12\x14trimtabapi.reward.v1\x1a!trimtabapi/common/v1/common.proto\"h\n\tScoreItem\x12-\n\x06prompt\x18\x01 \x03(\x0b\x32\x1d.trimtabapi.common.v1.Message\x12,\n\x08response\x18\x02 \x01(\x0b\x32\x1a.trimtabapi.common.v1.Text\"M\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\x05items\x18\x02 \x03(\x0b\x32\x1f.trimtabapi.reward.v1.ScoreItem\"a\n\x05Score\x12\x0f\n\x05value\x18\x01 \x01(\x01H\x00\x12\x12\n\x08unscored\x18\x02 \x01(\tH\x00\x12\x18\n\x0buncertainty\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07outcomeB\x0e\n\x0c_uncertainty\"e\n\rScoreResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12+\n\x06scores\x18\x02 \x03(\x0b\x32\x1b.trimtabapi.reward.v1.Score\x12\x15\n\rloaded_digest\x18\x03 \x01(\t\"\x19\n\x17ListRewardModelsRequest\"k\n\x11RewardModelStatus\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\x12\x0e\n\x06loaded\x18\x03 \x01(\x08\x12\x15\n\rloaded_digest\x18\x04 \x01(\t\x12\x0f\n\x07problem\x18\x05 \x01(\t\"S\n\x18ListRewardModelsResponse\x12\x37\n\x06models\x18\x01 \x03(\x0b\x32\'.trimtabapi.reward.v1.RewardModelStatus2\xd4\x01\n\rRewardService\x12P\n\x05Score\x12\".trimtabapi.reward.v1.ScoreRequest\x1a#.trimtabapi.reward.v1.ScoreResponse\x12q\n\x10ListRewardModels\x12-.trimtabapi.reward.v1.ListRewardModelsRequest\x1a..trimtabapi.reward.v1.ListRewardModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,13 +39,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCORE']._serialized_start=287
   _globals['_SCORE']._serialized_end=384
   _globals['_SCORERESPONSE']._serialized_start=386
-  _globals['_SCORERESPONSE']._serialized_end=464
-  _globals['_LISTREWARDMODELSREQUEST']._serialized_start=466
-  _globals['_LISTREWARDMODELSREQUEST']._serialized_end=491
-  _globals['_REWARDMODELSTATUS']._serialized_start=493
-  _globals['_REWARDMODELSTATUS']._serialized_end=600
-  _globals['_LISTREWARDMODELSRESPONSE']._serialized_start=602
-  _globals['_LISTREWARDMODELSRESPONSE']._serialized_end=685
-  _globals['_REWARDSERVICE']._serialized_start=688
-  _globals['_REWARDSERVICE']._serialized_end=900
+  _globals['_SCORERESPONSE']._serialized_end=487
+  _globals['_LISTREWARDMODELSREQUEST']._serialized_start=489
+  _globals['_LISTREWARDMODELSREQUEST']._serialized_end=514
+  _globals['_REWARDMODELSTATUS']._serialized_start=516
+  _globals['_REWARDMODELSTATUS']._serialized_end=623
+  _globals['_LISTREWARDMODELSRESPONSE']._serialized_start=625
+  _globals['_LISTREWARDMODELSRESPONSE']._serialized_end=708
+  _globals['_REWARDSERVICE']._serialized_start=711
+  _globals['_REWARDSERVICE']._serialized_end=923
 # @@protoc_insertion_point(module_scope)

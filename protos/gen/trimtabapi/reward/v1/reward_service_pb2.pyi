@@ -108,8 +108,11 @@ class ScoreResponse(_message.Message):
 
     MODEL_ID_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
+    LOADED_DIGEST_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """The version that scored, resolved."""
+    loaded_digest: _builtins.str
+    """sha256, hex, of the bytes that scored."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___Score]:
         """One per item, in order."""
@@ -119,10 +122,11 @@ class ScoreResponse(_message.Message):
         *,
         model_id: _builtins.str = ...,
         scores: _abc.Iterable[Global___Score] | None = ...,
+        loaded_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["loaded_digest", b"loaded_digest", "model_id", b"model_id", "scores", b"scores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
