@@ -163,18 +163,24 @@ class SendBatchResponse:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImportedPreference:
-    """A human preference collected elsewhere; `item` identifies it in its source."""
+    """A preference between two texts from elsewhere; `item` identifies them in their source.
+
+    tie: no preference. feedback_id: of the verdict; empty: it follows from source, item, rater and criterion.
+    """
 
     prompt: tuple[text.Message, ...]
     preferred: text.Text
     rejected: text.Text
     item: str
+    tie: bool = False
+    feedback_id: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImportPreferencesRequest:
     """actor: of an operator's import, an act with this reason; empty: of an app's. request_id: the same for every
-    request of one act; empty: an act of its own."""
+    request of one act; empty: an act of its own. rater: who compared; annotators of whom nothing else is known, unless
+    named."""
 
     tenant: str
     line: str
@@ -183,6 +189,8 @@ class ImportPreferencesRequest:
     actor: str = ""
     reason: str = ""
     request_id: str = ""
+    rater: Rater = Rater(RaterKind.ANNOTATOR)
+    criterion: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
