@@ -22,10 +22,10 @@ so twice an even one is left to everybody. Raters of gold items are what the own
 import collections
 import dataclasses
 import math
-import statistics
 from collections.abc import Hashable, Mapping, Sequence
+from statistics import fmean, median
 
-from trimtab.core import lines
+from trimtab.core import lines, statistics
 from trimtab.trainer.data import datasets
 
 # Pseudo-counts of a rater's confusion matrix: five votes of one who is right in four of five cases.
@@ -91,14 +91,12 @@ def weigh(
             figures |= {
                 f"{kind}_raters_judged": float(len(judged)),
                 f"{kind}_reliability_least": judged[0],
-                f"{kind}_reliability_median": statistics.median(judged),
+                f"{kind}_reliability_median": median(judged),
             }
         if capped:
             figures[f"{kind}_raters_capped"] = float(capped)
         if len(set(shared.values())) > 1:
-            # Kish 1965: so many examples of equal weight tell as much
-            spread = math.fsum(factor * factor for factor in shared.values())
-            figures[f"{kind}_effective_examples"] = math.fsum(shared.values()) ** 2 / spread
+            figures[f"{kind}_effective_examples"] = statistics.effective_number(list(shared.values()))
     return Weighed({name: weight for name, weight in weights.items() if weight}, figures, refused)
 
 
@@ -138,7 +136,7 @@ def dawid_skene(votes: Sequence[Vote], gold: Mapping[Hashable, float] | None = N
     by_item: dict[Hashable, list[Vote]] = collections.defaultdict(list)
     for vote in votes:
         by_item[vote.item].append(vote)
-    truths = {item: statistics.fmean(vote.says for vote in of) for item, of in by_item.items()} | dict(known)
+    truths = {item: fmean(vote.says for vote in of) for item, of in by_item.items()} | dict(known)
     raters, prior = _maximised(votes, truths)
     for _ in range(_ROUNDS):
         found = {
@@ -207,7 +205,7 @@ def _reliability(row: datasets.DatasetExample, known: Mapping[str, Rater]) -> fl
     """J of its rater, of all others together, or of the average of those who are known; 1 where nobody is."""
     if not known:
         return 1.0
-    average = statistics.fmean(one.reliability for one in known.values())
+    average = fmean(one.reliability for one in known.values())
     found = known.get(row.rater) or known.get(OTHERS)
     return max(0.0, average if found is None else found.reliability)
 

@@ -105,9 +105,10 @@ def _nats(
 
 
 def _difference(gaps: Sequence[tuple[material.Item, float]]) -> tuple[float, float]:
-    """Mean and what chance may add to it at 95 %; raters are the units where there are several."""
+    """Mean by the examples' weights and what chance may add to it at 95 %; raters are the units where there are several."""
     raters = [item.rater or item.id for item, _ in gaps]
-    mean, low, _ = statistics.clustered_interval([gap for _, gap in gaps], raters)
+    weights = [item.weight for item, _ in gaps]
+    mean, low, _ = statistics.clustered_interval([gap for _, gap in gaps], raters, weights=weights)
     return mean, mean - low
 
 
