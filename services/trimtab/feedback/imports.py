@@ -1,8 +1,9 @@
 """Preferences between texts from elsewhere, of people or of a model, as completions and comparisons like any other.
 
-Called by `feedback.servicer`. One item is one completion, whoever compared its answers. Every id and the order of the two answers follow from the content, so importing again
-writes the same records and the ledger counts them once; nothing about a position tells which answer was preferred.
-An operator's import is on the audit trail from the append on that brought the first of it (decision 0008).
+Called by `feedback.servicer`. One item is one completion, whoever compared its answers. Every id and the order of the
+two answers follow from the content, so importing again writes the same records and the ledger counts them once; nothing
+about a position tells which answer was preferred. An operator's import is on the audit trail from the append on that
+brought the first of it (decision 0008).
 """
 
 import asyncio

@@ -45,6 +45,10 @@ def check_event(event: feedback.FeedbackEvent, now: datetime.datetime) -> None:
         if target.choice > MAX_CHOICE:
             raise errors.InvalidField("choice", f"is {target.choice}", f"send the index of a choice, 0 to {MAX_CHOICE}")
     _check_superseded(event)
+    if len(event.read_from) > MAX_SUPERSEDED:
+        raise errors.InvalidField("read_from", f"names {len(event.read_from)} events", f"name at most {MAX_SUPERSEDED}")
+    for read in event.read_from:
+        check_id("read_from", read)
     _check_kind(event)
 
 

@@ -287,6 +287,21 @@ async def test_a_tie_is_the_same_verdict_in_either_order(service: Any) -> None:
     assert event.kind.tie
 
 
+async def test_what_a_thumb_was_read_from_is_part_of_what_it_says(service: Any) -> None:
+    given = thumb(service.completion_id(), read_from=("critique-1",))
+    await service.calls.send(given)
+    [event] = service.written()
+    assert event.read_from == ("critique-1",)
+    other = dataclasses.replace(given, event=dataclasses.replace(given.event, read_from=("critique-2",)))
+    with pytest.raises(errors.ConflictingFeedback):
+        await service.calls.send(other)
+    for wrong in (("",), ("c",) * 17):
+        with pytest.raises(errors.InvalidField, match="read_from"):
+            await service.calls.send(
+                dataclasses.replace(given, event=dataclasses.replace(given.event, read_from=wrong))
+            )
+
+
 async def test_a_model_without_a_name_is_no_rater(service: Any) -> None:
     for rater, wrong in ((feedback.Rater(feedback.RaterKind.MODEL), "is empty"), (feedback.Rater(id="ann"), "hash")):
         with pytest.raises(errors.InvalidField, match=wrong):

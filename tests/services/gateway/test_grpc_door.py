@@ -69,7 +69,7 @@ async def test_an_import_goes_to_the_keys_tenant(platform: Any, channel: grpc.ai
     assert platform.records(topics.AUDIT, audit.AuditRecord) == []
 
 
-async def test_verdicts_of_a_model_on_texts_from_elsewhere_are_its_own(platform: Any, channel: grpc.aio.Channel) -> None:
+async def test_a_models_verdicts_on_texts_from_elsewhere_are_its_own(platform: Any, channel: grpc.aio.Channel) -> None:
     item = feedback.ImportedPreference(QUESTION, text.Text("So."), text.Text("No."), "1", feedback_id="mine")
     rater = feedback.Rater(feedback.RaterKind.MODEL, "model tiny")
     request = feedback.ImportPreferencesRequest("", "support", "hh", (item,), rater=rater, criterion="helpful")
