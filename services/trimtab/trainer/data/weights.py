@@ -13,7 +13,7 @@ weights are in proportion to it. Items whose truth is known (gold) are votes of 
 
 **A rater's share.** Of all weight of a kind in a split, after reliability and exposure, one rater holds at most `s`:
 
-    W'_r = min(W_r, T),  T = s sum_q W'_q        W_r: the sum of rater r's weights        s = max(rater_share, 2 / raters)
+    W'_r = min(W_r, T)    T = s sum_q W'_q    s = max(rater_share, 2 / raters)        W_r: the sum of rater r's weights
 
 and each of his examples is scaled by W'_r / W_r. Where there are few raters an even share is larger than `rater_share`,
 so twice an even one is left to everybody. Raters of gold items are what the owner calls the truth: not scaled.

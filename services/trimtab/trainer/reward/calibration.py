@@ -98,9 +98,7 @@ def calibration_error(
 
 
 @torch.enable_grad()
-def calibration_slope(
-    logits_P: torch.Tensor, happened_P: torch.Tensor, weights_P: torch.Tensor | None = None
-) -> float:
+def calibration_slope(logits_P: torch.Tensor, happened_P: torch.Tensor, weights_P: torch.Tensor | None = None) -> float:
     """b of P(happened) = sigma(b logit) by maximum likelihood (Cox 1958): 1 is calibrated, below 1 too sure of itself.
 
     It is 1 / temperature (Guo et al. 2017, arXiv:1706.04599). NaN where everything happened as favoured, or nothing.
@@ -113,7 +111,11 @@ def calibration_slope(
     nothing_P = torch.zeros_like(logits_P)
     shares_P = _ones(logits_P) if weights_P is None else weights_P
     shares_P = shares_P / shares_P.sum()
-    convex.minimise([slope], lambda: (shares_P * likelihoods.thumb_nll(logits_P, happened_P, slope, nothing_P)).sum())
+
+    def objective() -> torch.Tensor:
+        return (shares_P * likelihoods.thumb_nll(logits_P, happened_P, slope, nothing_P)).sum()
+
+    convex.minimise([slope], objective)
     return slope.item()
 
 

@@ -20,6 +20,7 @@ from trimtab.core import models, statistics
 from trimtab.modeling import rewards
 from trimtab.trainer.reward import baselines, calibration, hub, labels, material, scores
 
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
     gates: tuple[models.GateFigure, ...]
@@ -105,9 +106,7 @@ def _kind_gates(
     ]
 
 
-def _kind_figures(
-    kind: labels.Kind, nll: float, weights: Sequence[float], words: baselines.Line
-) -> dict[str, float]:
+def _kind_figures(kind: labels.Kind, nll: float, weights: Sequence[float], words: baselines.Line) -> dict[str, float]:
     figures = {f"{kind}s_judged": float(len(weights)), f"{kind}_nll": nll, f"{kind}_bag_of_words_nll": words.nll}
     if len(set(weights)) > 1:
         figures[f"{kind}s_judged_effective"] = statistics.effective_number(weights)
