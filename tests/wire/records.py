@@ -60,6 +60,7 @@ RECORDS = {
         criterion="helpful",
         supersedes=("fb-0",),
         verified=True,
+        read_from=("fb-c",),
     ),
     topics.EXAMPLES.name: examples.Example(
         id="ex-1",

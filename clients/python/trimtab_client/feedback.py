@@ -57,6 +57,8 @@ class Details(RetractionDetails, total=False):
 
     supersedes: Given | Iterable[Given]
     """Earlier feedback that this replaces: it is an amendment then."""
+    read_from: Given | Iterable[Given]
+    """Feedback on the same answer that this was made of, e.g. a critique that a model read as a thumb."""
 
 
 class Feedback(Generic[_Sent]):
@@ -166,6 +168,7 @@ class Feedback(Generic[_Sent]):
         criterion: str = "",
         occurred_at: datetime.datetime | None = None,
         supersedes: Given | Iterable[Given] = (),
+        read_from: Given | Iterable[Given] = (),
         timeout_s: float = sending.TIMEOUT_S,
     ) -> _Sent:
         fields.put(event, id=id or str(uuid.uuid4()), surface=surface, criterion=criterion)
@@ -176,13 +179,17 @@ class Feedback(Generic[_Sent]):
                     "occurred_at", "has no time zone", "give one, e.g. datetime.now(datetime.UTC)"
                 )
             event.occurred_at.FromDatetime(occurred_at)
-        given = [supersedes] if isinstance(supersedes, sending.Receipt | str) else supersedes
-        fields.put(event, supersedes=[item.id if isinstance(item, sending.Receipt) else item for item in given])
+        fields.put(event, supersedes=_ids(supersedes), read_from=_ids(read_from))
         receipt = sending.Receipt(event.id, _answer_id(event), messages)
         if not receipt.answer_id:  # an answer says itself which line it is of
             fields.put(event.context, line=self._line)
         request = feedback_service_pb2.SendRequest(event=event)
         return self._send(sending.Sending(request, receipt, timeout_s, id_is_new=not id))
+
+
+def _ids(given: Given | Iterable[Given]) -> list[str]:
+    every = [given] if isinstance(given, sending.Receipt | str) else given
+    return [item.id if isinstance(item, sending.Receipt) else item for item in every]
 
 
 def _ref(answer: Any) -> common_pb2.ResponseRef:

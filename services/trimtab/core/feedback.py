@@ -114,7 +114,8 @@ Kind = Thumb | Rating | Comparison | Ranking | Edit | Demonstration | Critique |
 class FeedbackEvent:
     """The record on topic `feedback`. An amendment is an event whose `supersedes` is not empty.
 
-    `context` and `verified` are filled by the feedback service from the completion id.
+    `context` and `verified` are filled by the feedback service from the completion id. read_from: ids of feedback on
+    the same completion that this was made of, e.g. the critiques that a model read as a thumb.
     """
 
     id: str
@@ -126,6 +127,7 @@ class FeedbackEvent:
     criterion: str = ""
     supersedes: tuple[str, ...] = ()
     verified: bool = False
+    read_from: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -163,18 +165,24 @@ class SendBatchResponse:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImportedPreference:
-    """A human preference collected elsewhere; `item` identifies it in its source."""
+    """A preference between two texts from elsewhere; `item` identifies them in their source.
+
+    tie: no preference. feedback_id: of the verdict; empty: it follows from source, item, rater and criterion.
+    """
 
     prompt: tuple[text.Message, ...]
     preferred: text.Text
     rejected: text.Text
     item: str
+    tie: bool = False
+    feedback_id: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImportPreferencesRequest:
     """actor: of an operator's import, an act with this reason; empty: of an app's. request_id: the same for every
-    request of one act; empty: an act of its own."""
+    request of one act; empty: an act of its own. rater: who compared; annotators of whom nothing else is known, unless
+    named."""
 
     tenant: str
     line: str
@@ -183,6 +191,8 @@ class ImportPreferencesRequest:
     actor: str = ""
     reason: str = ""
     request_id: str = ""
+    rater: Rater = Rater(RaterKind.ANNOTATOR)
+    criterion: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -227,7 +237,8 @@ def body_digest(event: FeedbackEvent) -> bytes:
     """sha256 of what the rater said. The same for every copy of an event, whoever filled in its time and context."""
     line = event.context.line if event.context and not targets(event.kind) else ""
     body = (_in_order(event.kind), event.rater, event.surface, event.criterion, event.supersedes, line)
-    return hashlib.sha256(repr(body).encode()).digest()
+    said = (*body, event.read_from) if event.read_from else body
+    return hashlib.sha256(repr(said).encode()).digest()
 
 
 def _in_order(kind: Kind) -> Kind:

@@ -73,6 +73,9 @@ class WeightConfig:
     gold_raters: tuple[str, ...] = ()
     # An answer shown with probability p counts 1 / p times, at most so often; 1: each counts once.
     propensity_cap: float = 1.0
+    # Of the weight of all examples of a kind, at most so much is one rater's, or 2 / raters where that is more; 1: no
+    # limit.
+    rater_share: float = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,6 +160,10 @@ def _weights(table: dict[str, Any], where: str) -> WeightConfig:
         )
     if not 1 <= config.propensity_cap < float("inf"):
         raise errors.InvalidField(f"{where}.propensity_cap", f"is {config.propensity_cap}", "give 1 or more")
+    if not 0 < config.rater_share <= 1:
+        raise errors.InvalidField(
+            f"{where}.rater_share", f"is {config.rater_share}", "give a share above 0, or 1 for no limit"
+        )
     return dataclasses.replace(config, gold_raters=tuple(raters))
 
 

@@ -1,8 +1,9 @@
-"""Human preferences collected elsewhere, as completions and comparisons like any other.
+"""Preferences between texts from elsewhere, of people or of a model, as completions and comparisons like any other.
 
-Called by `feedback.servicer`. Every id and the order of the two answers follow from the content, so importing again
-writes the same records and the ledger counts them once; nothing about a position tells which answer was preferred.
-An operator's import is on the audit trail from the append on that brought the first of it (decision 0008).
+Called by `feedback.servicer`. One item is one completion, whoever compared its answers. Every id and the order of the
+two answers follow from the content, so importing again writes the same records and the ledger counts them once; nothing
+about a position tells which answer was preferred. An operator's import is on the audit trail from the append on that
+brought the first of it (decision 0008).
 """
 
 import asyncio
@@ -108,8 +109,11 @@ class Importer:
     def _made(self, request: feedback.ImportPreferencesRequest, item: feedback.ImportedPreference) -> _Import:
         prompt, preferred, rejected = _check_item(item)
         roles = (message.role.value for message in item.prompt)
-        digest = hashlib.sha256("\x1f".join((*roles, *prompt, preferred, rejected)).encode()).digest()
         answers = sorted((preferred, rejected), key=lambda answer: hashlib.sha256(answer.encode()).digest())
+        said = answers if item.tie else (preferred, rejected)
+        rater, by = request.rater, _by(request)
+        parts = (*roles, *prompt, *said, *by, *(["tie"] if item.tie else []))
+        digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
         session_hash = placing.prompt_session(self._hash_key, request.tenant, item.prompt)
         context = text.Context(
             request.tenant, request.line, session_hash=session_hash, config_digest=self._config_digest
@@ -134,21 +138,35 @@ class Importer:
             origin=completions.Origin.IMPORTED,
         )
         event = feedback.FeedbackEvent(
-            id=str(ids.content_uuid("feedback", *names)),
+            id=item.feedback_id or str(ids.content_uuid("feedback", *names, *by)),
             occurred_at=completion.created_at,
             kind=feedback.Comparison(
-                preferred=text.ResponseRef(completion.id, answers.index(preferred)),
-                rejected=text.ResponseRef(completion.id, answers.index(rejected)),
+                preferred=text.ResponseRef(completion.id, answers.index(said[0])),
+                rejected=text.ResponseRef(completion.id, answers.index(said[1])),
+                tie=item.tie,
             ),
-            context=context,
-            rater=feedback.Rater(feedback.RaterKind.ANNOTATOR),
+            context=dataclasses.replace(context, subject_hash=bytes.fromhex(rater.id)),
+            rater=rater,
             surface=request.source,
+            criterion=request.criterion,
             verified=True,
         )
         return _Import(completion, event, digest)
 
 
+def _by(request: feedback.ImportPreferencesRequest) -> tuple[str, ...]:
+    """What tells one verdict on an item from another; nothing for annotators of whom nothing is known."""
+    rater = request.rater
+    named = rater.id or rater.kind is not feedback.RaterKind.ANNOTATOR
+    by = (rater.kind.value, rater.id) if named else ()
+    return (*by, request.criterion) if request.criterion else by
+
+
 def _check_request(request: feedback.ImportPreferencesRequest) -> None:
+    validation.check_rater(request.rater)
+    if request.rater.kind is feedback.RaterKind.MODEL and not request.rater.id:
+        raise errors.InvalidField("rater.id", "is empty", "name the model, so that its verdicts stay its own")
+    validation.check_name("criterion", request.criterion)
     for field, value in (("tenant", request.tenant), ("line", request.line), ("source", request.source)):
         if not value:
             raise errors.InvalidField(field, "is empty", "name it")
@@ -160,6 +178,8 @@ def _check_request(request: feedback.ImportPreferencesRequest) -> None:
 def _check_item(item: feedback.ImportedPreference) -> tuple[list[str], str, str]:
     """(texts of the prompt, preferred, rejected) of an item that is a preference."""
     validation.check_id("item", item.item)
+    if item.feedback_id:
+        validation.check_id("feedback_id", item.feedback_id)
     prompt = validation.check_prompt("prompt", item.prompt)
     preferred = validation.check_text("preferred", item.preferred)
     rejected = validation.check_text("rejected", item.rejected)

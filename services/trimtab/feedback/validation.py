@@ -29,10 +29,7 @@ def check_event(event: feedback.FeedbackEvent, now: datetime.datetime) -> None:
         check_id("id", event.id)
     check_name("surface", event.surface)
     check_name("criterion", event.criterion)
-    if event.rater.id and not (len(event.rater.id) == 32 and _HEX.issuperset(event.rater.id)):
-        raise errors.InvalidField(
-            "rater.id", "is not a keyed hash", "send feedback through the gateway, which hashes it"
-        )
+    check_rater(event.rater)
     if event.occurred_at > now + MAX_AHEAD:
         raise errors.InvalidField(
             "occurred_at",
@@ -48,7 +45,18 @@ def check_event(event: feedback.FeedbackEvent, now: datetime.datetime) -> None:
         if target.choice > MAX_CHOICE:
             raise errors.InvalidField("choice", f"is {target.choice}", f"send the index of a choice, 0 to {MAX_CHOICE}")
     _check_superseded(event)
+    if len(event.read_from) > MAX_SUPERSEDED:
+        raise errors.InvalidField("read_from", f"names {len(event.read_from)} events", f"name at most {MAX_SUPERSEDED}")
+    for read in event.read_from:
+        check_id("read_from", read)
     _check_kind(event)
+
+
+def check_rater(rater: feedback.Rater) -> None:
+    if rater.id and not (len(rater.id) == 32 and _HEX.issuperset(rater.id)):
+        raise errors.InvalidField(
+            "rater.id", "is not a keyed hash", "send feedback through the gateway, which hashes it"
+        )
 
 
 def _check_superseded(event: feedback.FeedbackEvent) -> None:

@@ -43,8 +43,9 @@ class Voting:
         self, tenant: str, request: feedback.ImportPreferencesRequest
     ) -> feedback.ImportPreferencesResponse:
         _check_tenant(tenant, request.tenant)
+        rater = dataclasses.replace(request.rater, id=self._person(tenant, request.rater).hex())
         # an app is no operator, whatever it says
-        mine = dataclasses.replace(request, tenant=tenant, actor="")
+        mine = dataclasses.replace(request, tenant=tenant, actor="", rater=rater)
         return await self._service().import_preferences(mine, timeout_s=self._deadline_s)
 
     def _service(self) -> calls.FeedbackCalls:
@@ -63,13 +64,17 @@ class Voting:
     def _prepared(self, tenant: str, request: feedback.SendRequest, traceparent: str) -> feedback.SendRequest:
         _check_tenant(tenant, request.tenant)
         event = request.event
-        if len(event.rater.id) > MAX_RATER:
-            raise errors.InvalidField("rater", "is too long", f"send at most {MAX_RATER} characters")
-        person = hashes.person_hash(self._hash_key, tenant, event.rater.id) if event.rater.id else b""
+        person = self._person(tenant, event.rater)
         line = event.context.line if event.context is not None else ""
         context = text.Context(tenant=tenant, line=line, subject_hash=person, traceparent=traceparent)
         rater = dataclasses.replace(event.rater, id=person.hex())
         return feedback.SendRequest(tenant, dataclasses.replace(event, context=context, rater=rater))
+
+    def _person(self, tenant: str, rater: feedback.Rater) -> bytes:
+        """A rater's keyed hash; empty for the session itself."""
+        if len(rater.id) > MAX_RATER:
+            raise errors.InvalidField("rater", "is too long", f"send at most {MAX_RATER} characters")
+        return hashes.person_hash(self._hash_key, tenant, rater.id) if rater.id else b""
 
 
 def _refusal_of(problem: errors.TrimtabError) -> feedback.Refusal:

@@ -15,6 +15,7 @@ import pytest
 from tests.integration.commands.conftest import Recorded
 from tests.integration.loop import living
 
+from trimtab.cli.feedback.rlaif import texts
 from trimtab.cli.machine import platform
 from trimtab.core import completions, feedback, ids, text
 
@@ -197,6 +198,73 @@ def test_a_file_of_pairs_ties_and_an_endpoint_that_stumbles(
     assert isinstance(event.kind, feedback.Comparison) and event.kind.tie
 
 
+def test_texts_that_nobody_has_compared_come_in_with_the_verdict(
+    recorded: Recorded, endpoint: Endpoint, tmp_path: pathlib.Path
+) -> None:
+    human, assistant = "\n\nHuman: Why is the sky blue?", "\n\nAssistant: "
+    rows = [
+        {"prompt": "Why is grass green?", "answers": [BAD, GOOD]},
+        {"prompt": "Why is grass green?", "answers": [GOOD, BAD]},
+        # as hh-rlhf has it: that the bad one was chosen is not looked at
+        {"chosen": f"{human}{assistant}{BAD}", "rejected": f"{human}{assistant}{GOOD}"},
+    ]
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    endpoint.reply = wants_a_reason
+    told = judged(recorded, endpoint, "--file", str(file), "--criterion", "helpful")
+    assert (told["pairs"], told["sent"], told["agreement_with_people"]["count"]) == (2, 2, 0)
+    assert len(endpoint.asked) == 4
+    for row in rows[1:]:
+        feedback_id = texts.read(row).feedback_id(told["rater"], "helpful")
+        joined(recorded, feedback_id)
+        chain = recorded.trace(feedback_id)
+        (completion,) = chain.completions
+        (event,) = by_models(recorded, completion.id)
+        assert isinstance(event.kind, feedback.Comparison)
+        assert completion.origin is completions.Origin.IMPORTED
+        assert completion.responses[event.kind.preferred.choice].text.read() == GOOD
+        assert (event.criterion, len(event.rater.id), event.verified) == ("helpful", 32, True)
+        assert [type(one.kind).__name__ for one in chain.examples] == ["PairExample"]
+    again = judged(recorded, endpoint, "--file", str(file), "--criterion", "helpful")
+    assert (again["known"], again["sent"], len(endpoint.asked)) == (2, 0, 4)
+
+
+def reads(system: str, user: str) -> str:
+    """A reader of comments that keeps to its instructions."""
+    (tag,) = set(re.findall(r"NAME (\w+)>>>", system))
+    comment = user.split(f"<<<COMMENT {tag}>>>\n")[1].split("\n<<<END", maxsplit=1)[0]
+    return "BAD" if "wrong" in comment else "GOOD" if "thank" in comment else "NEITHER"
+
+
+def test_what_people_wrote_becomes_a_thumb_that_names_what_was_read(recorded: Recorded, endpoint: Endpoint) -> None:
+    completion = pair(recorded, "commented")
+    choice = next(one.choice for one in completion.responses if one.text.read() == BAD)
+    said = {
+        words: recorded.told("feedback", "send", "critique", f"{completion.id}:{choice}", words, "--rater", who)["id"]
+        for words, who in (("This is wrong.", "ann"), ("Hm.", "bob"))
+    }
+    recorded.told("feedback", "send", "critique", f"{completion.id}:{1 - choice}", "Hm hm.")
+    down = recorded.told("feedback", "send", "thumb", f"{completion.id}:{choice}", "down")
+    joined(recorded, down["id"])
+    endpoint.reply = reads
+    words = ("feedback", "judge", completion.id, "--critiques", "--url", endpoint.url, "--model", "tiny-judge")
+    told = recorded.told(*words)
+    # of two answers with comments one has a comment that says something
+    assert (told["answers"], told["judged"], told["unreadable"], told["sent"]) == (2, 1, 1, 1)
+    assert (told["agreement_with_people"]["share"], told["agreement_with_people"]["count"]) == (1.0, 1)
+    assert len(endpoint.asked) == 6
+    living.until(lambda: bool(by_models(recorded, completion.id)), "the thumb", 60)
+    (event,) = by_models(recorded, completion.id)
+    assert event.kind == feedback.Thumb(text.ResponseRef(completion.id, choice), up=False)
+    assert (event.read_from, event.surface) == ((said["This is wrong."],), "judge")
+    joined(recorded, event.id)
+    assert f"thumb down by a model from {said['This is wrong.']}" in " ".join(
+        recorded.trimtab("feedback", "trace", event.id)[1].split()
+    )
+    again = recorded.told(*words)
+    assert (again["known"], again["unreadable"], again["sent"]) == (1, 1, 0)
+
+
 def test_a_reward_model_may_be_the_judge(recorded: Recorded, reward: str) -> None:
     completion = pair(recorded, "by-reward")
     told = recorded.told("feedback", "judge", completion.id, "--reward", reward[:12])
@@ -219,8 +287,9 @@ def test_people_get_a_table(recorded: Recorded, endpoint: Endpoint) -> None:
         (("--url", "URL", "--model", "m"), "name completions, or give --file"),
         (("chatcmpl-none", "--url", "URL", "--model", "m"), "chatcmpl-none"),
         (("ID", "--url", "URL/other", "--model", "m"), "refuses the question (404"),
+        (("ID", "--reward", "a", "--critiques"), "is for a model that reads"),
     ],
-    ids=("nobody", "no model", "nothing", "unknown", "refused"),
+    ids=("nobody", "no model", "nothing", "unknown", "refused", "no reader"),
 )
 def test_what_cannot_be_judged_is_a_sentence(
     recorded: Recorded, endpoint: Endpoint, words: tuple[str, ...], sentence: str, request: pytest.FixtureRequest

@@ -88,6 +88,28 @@ def test_a_report_has_plots_of_every_step_answers_and_lineage(recorded: Recorded
     assert (code, "give more of it" in err) == (1, True)
 
 
+def test_plain_text_makes_a_base_that_demonstrations_make_a_policy_of(recorded: Recorded) -> None:
+    """The file goes through the registry and a training process; what comes out is published and is a parent."""
+    file = recorded.session.folder / "texts.jsonl"
+    file.write_text("".join(f'{{"text": "The house by the river is {n} years old."}}\n' for n in range(120)))
+    words = ("train", "start", "pretrain", "--parent", policy(recorded), "--dataset", str(file), "--watch")
+    settings = ("--set", "epochs=12", "--set", "lr=0.005", "--set", "batch=4", "--set", "block_tokens=64")
+    run = recorded.told("train", "show", recorded.told(*words, *settings)["id"])
+    figures = {figure["name"]: figure["value"] for figure in run["run"]["figures"]}
+    assert run["run"]["state"] == "succeeded"
+    assert 80 < figures["documents"] < 120
+    # what no training saw is the same sentence with another number
+    assert figures["held_out_bits_per_byte"] < 1.0
+    [base] = run["models"]
+    assert (base["kind"], base["passed"]) == ("base", True)
+    assert base["parents"][0].startswith(policy(recorded)) and len(base["datasets"]) == 1
+    data = str(recorded.session.folder / "demonstrations.jsonl")
+    words = ("train", "start", "sft", "--parent", base["id"], "--dataset", data, "--set", "epochs=1", "--watch")
+    tuned = recorded.told(*words)
+    [made] = recorded.told("train", "show", tuned["id"])["models"]
+    assert (made["kind"], made["parents"][0]) == ("policy", base["id"])
+
+
 def test_a_page_that_cannot_be_written_is_a_sentence(recorded: Recorded) -> None:
     code, _, err = recorded.trimtab(
         "train", "report", recorded.session.ids["run"], "-o", str(recorded.session.folder / "none" / "page.html")

@@ -117,6 +117,54 @@ def test_an_encoder_is_the_parent_of_a_reward_model(
     assert rewards.load_reward_model(tmp_path / "made").score(ITEMS) == made.reward.score(ITEMS)
 
 
+def roberta() -> Any:
+    """An encoder whose classification head has two layers, both with a bias."""
+    config = transformers.RobertaConfig(
+        vocab_size=len(bert_tokenizer()),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        num_labels=1,
+    )
+    torch.manual_seed(3)
+    return transformers.RobertaForSequenceClassification(config)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_head_of_an_encoder_alone_is_its_last_layer_and_has_no_constant(
+    encoder_folder: pathlib.Path, report: progress.Progress, layers: int
+) -> None:
+    if layers == 2:
+        roberta().save_pretrained(encoder_folder)
+    parent = rewards.load_reward_model(encoder_folder)
+    with torch.no_grad():
+        heads.head_of(parent.model).bias.fill_(7.0)
+    before = {name: value.clone() for name, value in parent.model.state_dict().items()}
+    settings = dataclasses.replace(QUICK, train_body=False)
+    (made, _), _ = fitting.train_both(parent, making.feedback(60, 90), settings, 3, report)
+    after = made.reward.model.state_dict()
+    head = heads.head_of(made.reward.model)
+    learned = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert learned == {("classifier" if layers == 1 else "classifier.out_proj") + part for part in (".weight", ".bias")}
+    assert head.bias.item() == 0.0
+    # what thumbs say is a probability of the score, so a constant left in it would cost at once
+    assert made.figures["thumb_nll"] < 0.65 and made.figures["thumb_accuracy"] > 0.7
+
+
+def test_a_head_that_is_no_linear_layer_is_not_fitted_alone(
+    policy: loading.LoadedPolicy, report: progress.Progress
+) -> None:
+    parent = rewards.from_policy(policy)
+    width = parent.model.score.in_features
+    parent.model.score = torch.nn.Sequential(torch.nn.Linear(width, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+    for changed, field in (({"train_body": False}, "train_body"), ({"heads": 3}, "heads")):
+        with pytest.raises(errors.InvalidField, match=rf"{field}.* is a Sequential and no linear layer; leave it"):
+            fitting.train_both(parent, making.feedback(60, 0), dataclasses.replace(QUICK, **changed), 3, report)
+
+
 def test_a_reward_model_trained_on_begins_where_its_parent_ended(
     policy: loading.LoadedPolicy, report: progress.Progress
 ) -> None:

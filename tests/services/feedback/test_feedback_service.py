@@ -263,6 +263,52 @@ async def test_an_import_that_no_operator_makes_is_no_act(service: Any) -> None:
     assert service.acts() == []
 
 
+async def test_a_model_and_people_compare_the_same_answers_each_under_its_own_name(service: Any) -> None:
+    judge = feedback.Rater(feedback.RaterKind.MODEL, "ab" * 16)
+    by_people = importing(preference())
+    by_judge = dataclasses.replace(
+        importing(preference(preferred="No.", rejected="Because.")), rater=judge, criterion="helpful"
+    )
+    for request in (by_people, by_judge, by_judge):
+        await service.calls.import_preferences(request)
+    people, model = service.written()
+    assert len({completion.id for completion in service.completions()}) == 1
+    assert people.id != model.id and people.kind.preferred == model.kind.rejected
+    assert (model.rater, model.criterion, model.verified) == (judge, "helpful", True)
+    assert people.rater == feedback.Rater(feedback.RaterKind.ANNOTATOR)
+
+
+async def test_a_tie_is_the_same_verdict_in_either_order(service: Any) -> None:
+    one, other = preference(), preference(preferred="No.", rejected="Because.")
+    for item in (one, other):
+        answer = await service.calls.import_preferences(importing(dataclasses.replace(item, tie=True)))
+    assert answer.duplicates == 1
+    [event] = service.written()
+    assert event.kind.tie
+
+
+async def test_what_a_thumb_was_read_from_is_part_of_what_it_says(service: Any) -> None:
+    given = thumb(service.completion_id(), read_from=("critique-1",))
+    await service.calls.send(given)
+    [event] = service.written()
+    assert event.read_from == ("critique-1",)
+    other = dataclasses.replace(given, event=dataclasses.replace(given.event, read_from=("critique-2",)))
+    with pytest.raises(errors.ConflictingFeedback):
+        await service.calls.send(other)
+    for wrong in (("",), ("c",) * 17):
+        with pytest.raises(errors.InvalidField, match="read_from"):
+            await service.calls.send(
+                dataclasses.replace(given, event=dataclasses.replace(given.event, read_from=wrong))
+            )
+
+
+async def test_a_model_without_a_name_is_no_rater(service: Any) -> None:
+    for rater, wrong in ((feedback.Rater(feedback.RaterKind.MODEL), "is empty"), (feedback.Rater(id="ann"), "hash")):
+        with pytest.raises(errors.InvalidField, match=wrong):
+            await service.calls.import_preferences(dataclasses.replace(importing(preference()), rater=rater))
+    assert service.written() == []
+
+
 async def test_the_position_of_an_imported_answer_tells_nothing(service: Any) -> None:
     items = [preference(str(number), preferred=f"yes {number}", rejected=f"no {number}") for number in range(400)]
     await service.calls.import_preferences(importing(*items))

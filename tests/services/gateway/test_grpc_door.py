@@ -1,5 +1,6 @@
 """The gateway's gRPC door: the same domain methods, the same rules, an API key instead of the internal token."""
 
+import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -66,6 +67,19 @@ async def test_an_import_goes_to_the_keys_tenant(platform: Any, channel: grpc.ai
     [completion] = platform.records(topics.COMPLETIONS, completions.Completion)
     assert completion.context.tenant == "acme"
     assert platform.records(topics.AUDIT, audit.AuditRecord) == []
+
+
+async def test_a_models_verdicts_on_texts_from_elsewhere_are_its_own(platform: Any, channel: grpc.aio.Channel) -> None:
+    item = feedback.ImportedPreference(QUESTION, text.Text("So."), text.Text("No."), "1", feedback_id="mine")
+    rater = feedback.Rater(feedback.RaterKind.MODEL, "model tiny")
+    request = feedback.ImportPreferencesRequest("", "support", "hh", (item,), rater=rater, criterion="helpful")
+    assert (await calls.FeedbackCalls(channel).import_preferences(request)).accepted == 1
+    long = dataclasses.replace(request, rater=dataclasses.replace(rater, id="r" * 300))
+    with pytest.raises(errors.InvalidField, match="rater"):
+        await calls.FeedbackCalls(channel).import_preferences(long)
+    [event] = platform.records(topics.FEEDBACK, feedback.FeedbackEvent)
+    assert (event.id, event.criterion, event.rater.kind) == ("mine", "helpful", feedback.RaterKind.MODEL)
+    assert len(event.rater.id) == 32 and event.context.subject_hash.hex() == event.rater.id
 
 
 async def test_a_batch_is_answered_in_order_with_the_items_refused_here(

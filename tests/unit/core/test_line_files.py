@@ -63,6 +63,7 @@ def test_a_tenant_is_all_a_line_needs(tmp_path):
         ('[lines.a]\ntenant = "t"\n[lines.a.weights]\ngold_raters = "ab"', "lines.a.weights.gold_raters"),
         ('[lines.a]\ntenant = "t"\n[lines.a.weights]\npropensity_cap = 0.5', "lines.a.weights.propensity_cap"),
         ('[lines.a]\ntenant = "t"\n[lines.a.weights]\nreliability_overlap = -1', "lines.a.weights.reliability_overlap"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.weights]\nrater_share = 0.0', "lines.a.weights.rater_share"),
         ("", "lines.toml"),
         ("[lines", "lines.toml"),
     ],

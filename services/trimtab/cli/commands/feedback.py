@@ -39,7 +39,8 @@ def feedback_judge(
         pathlib.Path | None,
         typer.Option(
             "--file",
-            help='JSONL of {"completion": ID} or {"first": "ID:0", "second": "ID:1"}.',
+            help='JSONL of {"completion": ID}, {"first": "ID:0", "second": "ID:1"}, {"prompt": TEXT, "answers": '
+            '[TEXT, TEXT]}, or {"chosen", "rejected"} dialogues; .gz is read as it is.',
             exists=True,
             dir_okay=False,
         ),
@@ -63,18 +64,25 @@ def feedback_judge(
     ] = "",
     limit: Annotated[int, typer.Option("--limit", min=100, help="Characters of each text that the judge sees.")] = 6000,
     at_once: Annotated[int, typer.Option("--at-once", min=1, help="Pairs judged at the same time.")] = 8,
+    critiques: Annotated[
+        bool, typer.Option("--critiques", help="Read what people wrote about the answers instead: thumbs.")
+    ] = False,
     state: options.State = options.STATE,
     json: options.Json = False,
 ) -> None:
     """Let a model compare answers (RLAIF), and send its verdicts as feedback of a rater of kind `model`.
 
     Each pair is asked in both orders at temperature 0: only a verdict that stays when the answers change places is
-    sent, and an unreadable reply is none. What people wrote about an answer is shown beside it. Asking again counts
-    nothing twice. Prints how often the judge is consistent, and how often it agrees with people who compared the same.
+    sent, and an unreadable reply is none. What people wrote about an answer is shown beside it. Texts that the platform
+    does not know come in with the verdict. With --critiques the model reads what people wrote about each answer, and
+    sends a thumb that names what it read. Asking again counts nothing twice. Prints how often the judge is consistent,
+    and how often it agrees with people who judged the same.
     """
     from trimtab.cli.feedback.rlaif import judging
 
-    asked = judging.Asked(completion or (), file, url, model, api_key, reward, criterion, guideline, limit, at_once)
+    asked = judging.Asked(
+        completion or (), file, url, model, api_key, reward, criterion, guideline, limit, at_once, critiques
+    )
     options.run(judging.judge(state, asked, json))
 
 

@@ -332,12 +332,14 @@ def bag_of_words(
     manifest = store.manifest(reward_id)
     split: datasets.Split = "held_out" if manifest.kind is models.ModelKind.EVALUATION_REWARD else "train"
     pairs = [pair for data in manifest.datasets for pair in datasets.read(store.fetch(data)).of(split, "pair")]
-    seen = [labels.Pair(pair.chosen, pair.rejected) for pair in pairs if not pair.tie]
+    decided = [pair for pair in pairs if not pair.tie]
+    seen = [labels.Pair(pair.chosen, pair.rejected) for pair in decided]
     gaps = {one.line: one.gap for one in judged if one.gap is not None}
     asked = [one for one in preferences if one.line in gaps]
     if len(seen) < _FEWEST_PAIRS or not asked:
         return None
-    line = baselines.bag_of_words(seen, [labels.Pair(one.chosen, one.rejected) for one in asked])
+    said = [labels.Pair(one.chosen, one.rejected) for one in asked]
+    line = baselines.bag_of_words(seen, said, [pair.weight for pair in decided])
     accuracy = measuring.share((line.accuracy or 0.0) * len(asked), len(asked))
     own = [measuring.nll_of(gaps[one.line] or 0.0) for one in asked]
     known = {(tuple((turn["role"], turn["content"]) for turn in p.prompt), p.chosen, p.rejected) for p in pairs}

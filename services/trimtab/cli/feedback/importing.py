@@ -16,6 +16,8 @@ from trimtab.cli import show
 from trimtab.cli.machine import artifacts, operating, platform
 from trimtab.core import errors, feedback, ids, ledger, models, runs, text
 
+# Where such preferences come from, as the records name it.
+HH_RLHF = "hh-rlhf"
 _BATCH = 50
 _JOIN_LIMIT_S = 120.0
 _LOOK_EVERY_S = 0.5
@@ -39,7 +41,7 @@ class Counted:
 
 async def import_file(state: pathlib.Path, line: str, file: pathlib.Path, format_: str, as_json: bool) -> None:
     """Reads, sends, waits for the join, trains, and prints the reward model's card."""
-    if format_ != "hh-rlhf":
+    if format_ != HH_RLHF:
         raise errors.InvalidField("--format", f"{format_!r} is not known", "use hh-rlhf")
     screen = show.Screen(as_json)
     items, left_out = read_hh_rlhf(file)
@@ -66,21 +68,14 @@ def read_hh_rlhf(file: pathlib.Path) -> tuple[list[feedback.ImportedPreference],
 
     InvalidField names the first line that is not of the format at all.
     """
-    content = file.read_bytes()
-    if file.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as problem:
-            raise errors.InvalidField(
-                "file", f"{str(file)!r} is no gzip file ({problem})", "name a whole one"
-            ) from problem
+    content = content_of(file)
     items: list[feedback.ImportedPreference] = []
     left_out: dict[str, list[int]] = {}
     for number, line in enumerate(content.splitlines(), 1):
         try:
             pair = json.loads(line)
-            items.append(_preference(pair["chosen"], pair["rejected"]))
-        except _NotOneAnswer as problem:
+            items.append(preference_of(pair["chosen"], pair["rejected"]))
+        except NotOneAnswer as problem:
             left_out.setdefault(str(problem), []).append(number)
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
             raise errors.InvalidField(
@@ -89,7 +84,18 @@ def read_hh_rlhf(file: pathlib.Path) -> tuple[list[feedback.ImportedPreference],
     return items, left_out
 
 
-class _NotOneAnswer(Exception):
+def content_of(file: pathlib.Path) -> bytes:
+    """The file's bytes, unpacked where it is a .gz; InvalidField where it is none."""
+    content = file.read_bytes()
+    if file.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as problem:
+        raise errors.InvalidField("file", f"{str(file)!r} is no gzip file ({problem})", "name a whole one") from problem
+
+
+class NotOneAnswer(Exception):
     """The two dialogues differ in more than one answer, so the preference is about no answer of its own."""
 
     def __init__(self) -> None:
@@ -100,12 +106,12 @@ def _listed(lines: Sequence[int]) -> str:
     return ", ".join(str(number) for number in lines[:5]) + (" …" if len(lines) > 5 else "")
 
 
-def _preference(chosen: str, rejected: str) -> feedback.ImportedPreference:
+def preference_of(chosen: str, rejected: str) -> feedback.ImportedPreference:
     """Both dialogues share all but their last turn, the assistant's; that turn is what was compared."""
     turns, other = _turns(chosen), _turns(rejected)
     answers = turns[-1][0] is text.Role.ASSISTANT and other[-1][0] is text.Role.ASSISTANT
     if not answers or turns[:-1] != other[:-1]:
-        raise _NotOneAnswer
+        raise NotOneAnswer
     return feedback.ImportedPreference(
         prompt=tuple(text.Message(role, text.Text(body)) for role, body in turns[:-1]),
         preferred=text.Text(turns[-1][1]),
@@ -143,7 +149,7 @@ async def _send(
     with screen.step(f"sending {len(items):,} preferences through the feedback service") as step:
         for start in range(0, len(items), _BATCH):
             request = feedback.ImportPreferencesRequest(
-                tenant, line, "hh-rlhf", tuple(items[start : start + _BATCH]), operating.operator(), what, act
+                tenant, line, HH_RLHF, tuple(items[start : start + _BATCH]), operating.operator(), what, act
             )
             ask = functools.partial(doors.feedback.import_preferences, request, timeout_s=60)
             answer = await platform.patiently(ask)

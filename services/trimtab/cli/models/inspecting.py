@@ -35,7 +35,9 @@ def _links(chain: ledger.TraceResponse) -> list[tuple[str, str, str]]:
     for traced in chain.feedback:
         copies = f", {traced.copies} more copies" if traced.copies else ""
         reason = f" ({traced.reason})" if traced.reason else ""
-        rows.append(("feedback", traced.event.id, f"{_kind(traced.event.kind)}: {traced.status.value}{reason}{copies}"))
+        read = f" by a model from {', '.join(traced.event.read_from)}" if traced.event.read_from else ""
+        what = f"{_kind(traced.event.kind)}{read}: {traced.status.value}{reason}{copies}"
+        rows.append(("feedback", traced.event.id, what))
     for example in chain.examples:
         what = "withdrawn" if example.withdrawn else type(example.kind).__name__.removesuffix("Example").lower()
         rows.append(("example", example.id, f"{what}, revision {example.revision}, fold {example.fold}"))

@@ -15,7 +15,7 @@ from trimtab.core import examples, feedback, ids, lines, text
 from trimtab.trainer.data import datasets, weights
 
 PER_RATER_LIMIT = 200
-_UNWEIGHTED = lines.WeightConfig(reliability_overlap=0)
+_UNWEIGHTED = lines.WeightConfig(reliability_overlap=0, rater_share=1.0)
 _GOOD_SIGNS = frozenset({feedback.SignalKind.COPY, feedback.SignalKind.ACCEPT})
 _TRAINS_REWARD = (
     examples.ThumbExample,

@@ -10,15 +10,22 @@ weights are in proportion to it. Items whose truth is known (gold) are votes of 
 
 **Exposure.** An answer that was shown with probability p counts min(1 / p, cap) times (Horvitz and Thompson 1952, JASA
 47:663; the cap is the truncation of Ionides 2008): as often as if it had always been shown, at a stated most.
+
+**A rater's share.** Of all weight of a kind in a split, after reliability and exposure, one rater holds at most `s`:
+
+    W'_r = min(W_r, T)    T = s sum_q W'_q    s = max(rater_share, 2 / raters)        W_r: the sum of rater r's weights
+
+and each of his examples is scaled by W'_r / W_r. Where there are few raters an even share is larger than `rater_share`,
+so twice an even one is left to everybody. Raters of gold items are what the owner calls the truth: not scaled.
 """
 
 import collections
 import dataclasses
 import math
-import statistics
 from collections.abc import Hashable, Mapping, Sequence
+from statistics import fmean, median
 
-from trimtab.core import lines
+from trimtab.core import lines, statistics
 from trimtab.trainer.data import datasets
 
 # Pseudo-counts of a rater's confusion matrix: five votes of one who is right in four of five cases.
@@ -77,18 +84,19 @@ def weigh(
         factors = {row.id: _reliability(row, known) * _exposure(row, propensities, config) for row in of_kind}
         unreliable = [name for name, factor in factors.items() if not factor]
         refused |= dict.fromkeys(unreliable, "unreliable: on shared answers its rater errs like a coin")
-        weights |= _averaging_one(factors)
+        shared, capped = _capped(of_kind, factors, config)
+        weights |= _averaging_one(shared)
         judged = sorted(max(0.0, one.reliability) for name, one in known.items() if name != OTHERS)
         if judged:
             figures |= {
                 f"{kind}_raters_judged": float(len(judged)),
                 f"{kind}_reliability_least": judged[0],
-                f"{kind}_reliability_median": statistics.median(judged),
+                f"{kind}_reliability_median": median(judged),
             }
-        spread = math.fsum(factor * factor for factor in factors.values())
-        if len(set(factors.values())) > 1:
-            # Kish 1965: so many examples of equal weight tell as much
-            figures[f"{kind}_effective_examples"] = math.fsum(factors.values()) ** 2 / spread
+        if capped:
+            figures[f"{kind}_raters_capped"] = float(capped)
+        if len(set(shared.values())) > 1:
+            figures[f"{kind}_effective_examples"] = statistics.effective_number(list(shared.values()))
     return Weighed({name: weight for name, weight in weights.items() if weight}, figures, refused)
 
 
@@ -128,7 +136,7 @@ def dawid_skene(votes: Sequence[Vote], gold: Mapping[Hashable, float] | None = N
     by_item: dict[Hashable, list[Vote]] = collections.defaultdict(list)
     for vote in votes:
         by_item[vote.item].append(vote)
-    truths = {item: statistics.fmean(vote.says for vote in of) for item, of in by_item.items()} | dict(known)
+    truths = {item: fmean(vote.says for vote in of) for item, of in by_item.items()} | dict(known)
     raters, prior = _maximised(votes, truths)
     for _ in range(_ROUNDS):
         found = {
@@ -197,7 +205,7 @@ def _reliability(row: datasets.DatasetExample, known: Mapping[str, Rater]) -> fl
     """J of its rater, of all others together, or of the average of those who are known; 1 where nobody is."""
     if not known:
         return 1.0
-    average = statistics.fmean(one.reliability for one in known.values())
+    average = fmean(one.reliability for one in known.values())
     found = known.get(row.rater) or known.get(OTHERS)
     return max(0.0, average if found is None else found.reliability)
 
@@ -206,6 +214,43 @@ def _exposure(row: datasets.DatasetExample, propensities: Mapping[str, float], c
     if config.propensity_cap == 1:
         return 1.0
     return inverse_propensity(propensities.get(row.id, 1.0), config.propensity_cap)
+
+
+def _capped(
+    rows: Sequence[datasets.DatasetExample], factors: Mapping[str, float], config: lines.WeightConfig
+) -> tuple[dict[str, float], int]:
+    """The factors with no rater above its share of their sum, and how many raters that scaled."""
+    totals: dict[str, float] = collections.defaultdict(float)
+    for row in rows:
+        totals[_owner(row)] += factors[row.id]
+    sums = {rater: total for rater, total in totals.items() if total}
+    most = _most(sums, config)
+    capped = {rater for rater, total in sums.items() if total > most and rater not in config.gold_raters}
+    scales = {rater: most / sums[rater] for rater in capped}
+    return {row.id: factors[row.id] * scales.get(_owner(row), 1.0) for row in rows}, len(capped)
+
+
+def _most(sums: Mapping[str, float], config: lines.WeightConfig) -> float:
+    """T: with the k largest raters scaled to it T = s (the others' sum + k T), for the least k that leaves none above.
+
+    sums: W_r, none 0. Infinite where nobody is above.
+    """
+    share = max(config.rater_share, 2 / len(sums)) if sums else 1.0
+    largest = sorted((total for rater, total in sums.items() if rater not in config.gold_raters), reverse=True)
+    others = math.fsum(sums.values())
+    for number, total in enumerate(largest):
+        if number * share >= 1:
+            break
+        most = share * others / (1 - number * share)
+        if total <= most * (1 + 1e-9):
+            return most if number else math.inf
+        others -= total
+    return math.inf
+
+
+def _owner(row: datasets.DatasetExample) -> str:
+    """Whose share an example is of: who gave no name gave this one alone."""
+    return row.rater or row.id
 
 
 def _averaging_one(factors: Mapping[str, float]) -> dict[str, float]:

@@ -41,6 +41,8 @@ class RewardSettings(base.RunSettings):
     # A kind with fewer examples than this, in either split, could not be judged and is left out; stars of scale S need
     # S - 1 times as many.
     minimum_examples: int = 16
+    # Nats per example by which it may be worse than the incumbent: refused when it is shown to be worse by more.
+    incumbent_margin: float = 0.01
     # Heads of the ensemble on one body; 1: none. Four or five tell where the examples say little.
     heads: int = 1
     # A score is the heads' mean less so many of their standard deviations. Not of the model that judges.
@@ -58,7 +60,7 @@ class RewardSettings(base.RunSettings):
     def check(self) -> None:
         base.RunSettings.check(self)
         base.positive(self, "epochs", "batch", "terms_lr", "surface_deviation", "rater_deviation", "minimum_examples")
-        base.not_negative(self, "strength_margin", "pessimism", "body_layers")
+        base.not_negative(self, "strength_margin", "pessimism", "body_layers", "incumbent_margin")
         if not 0.5 < self.agreement <= 1:
             raise base.OutOfRange("agreement", self.agreement, "give a number above 0.5 and at most 1")
         if self.heads != 1 and not 3 <= self.heads <= 64:

@@ -113,6 +113,7 @@ def fit(
 ) -> tuple[rewards.LoadedReward, hub.RewardTerms]:
     """A reward model from the parent's body, trained on all of this feedback."""
     reward = _begun(parent, settings)
+    _check_head(reward.model, settings)
     if settings.train_body:
         adapting.prepare(reward.model, settings, encoding.seed_of(seed, "adapters", kind.value))
     if not settings.train_embeddings:
@@ -241,6 +242,17 @@ def _begun(parent: Parent, settings: recipes.RewardSettings) -> rewards.LoadedRe
             "settings_json.body_layers", "is for a policy and the parent is a reward model", "leave it out"
         )
     return rewards.continued(parent)
+
+
+def _check_head(model: Any, settings: recipes.RewardSettings) -> None:
+    """A head alone, and an ensemble of heads, are fitted in place of one linear layer."""
+    head = heads.head_of(model)
+    if not isinstance(head, torch.nn.Linear):
+        made = f"the reward model's head is a {type(head).__name__} and no linear layer"
+        if not settings.train_body:
+            raise errors.InvalidField("settings_json.train_body", f"is false and {made}", "leave it true")
+        if settings.heads > 1:
+            raise errors.InvalidField("settings_json.heads", f"is {settings.heads} and {made}", "leave it 1")
 
 
 def _reference(parent: Parent) -> Any:

@@ -3,7 +3,7 @@
 Both are asked for the probability of the same feedback that neither has learned from, the held-out split, each with its
 own tokens and its own terms; the terms of single raters are of neither. What the two differ by is judged on the *old*
 part: what had been given when the incumbent was made. The new part, which only the newer model's time has seen, is a
-figure. A model passes that is not worse by more than chance explains (docs/decisions/0004 says why so). Called by
+figure. A model is refused that is shown to be worse by more than a margin (docs/decisions/0012). Called by
 `trainer.reward.fitting`.
 """
 
@@ -44,16 +44,20 @@ def compare(
     figures = {"incumbent_compared": float(len(old)), **_figures("old", old), **_figures("new", new)}
     if len(old) < settings.minimum_examples:
         return Comparison((), figures)
-    mean, chance = _difference(old)
-    gate = models.GateFigure(
+    return Comparison((not_worse(old, settings.incumbent_margin),), figures)
+
+
+def not_worse(gaps: Sequence[tuple[material.Item, float]], margin: float) -> models.GateFigure:
+    """The gate: passed unless the whole interval lies above the margin. gaps: nats more than the incumbent's."""
+    mean, chance = _difference(gaps)
+    return models.GateFigure(
         name="nll_above_incumbent",
         value=mean,
-        threshold=chance,
-        passed=mean <= chance,
-        detail=f"nats per held-out example more than the incumbent's, on {len(old)} that were there in its time; up to "
-        "the threshold chance explains it (paired, by rater, 95 %)",
+        threshold=margin + chance,
+        passed=mean <= margin + chance,
+        detail=f"nats per held-out example more than the incumbent's, by weight, on {len(gaps)} that were there in its "
+        f"time; up to the threshold it is not shown to be above {margin:g} (paired, by rater, 95 %)",
     )
-    return Comparison((gate,), figures)
 
 
 def nll(hub: rewards.Hub, label: labels.Label, rewards_K: torch.Tensor) -> float | None:
@@ -105,9 +109,10 @@ def _nats(
 
 
 def _difference(gaps: Sequence[tuple[material.Item, float]]) -> tuple[float, float]:
-    """Mean and what chance may add to it at 95 %; raters are the units where there are several."""
+    """Mean by the examples' weights, and what chance may add at 95 %; raters are the units where there are several."""
     raters = [item.rater or item.id for item, _ in gaps]
-    mean, low, _ = statistics.clustered_interval([gap for _, gap in gaps], raters)
+    weights = [item.weight for item, _ in gaps]
+    mean, low, _ = statistics.clustered_interval([gap for _, gap in gaps], raters, weights=weights)
     return mean, mean - low
 
 

@@ -3,22 +3,22 @@
 Per kind of feedback: the mean negative log-likelihood must be below that of the best constant of the kind, and not
 above that of bags of words (`trainer.reward.baselines`, fitted on what the model was fitted on, under the same
 likelihood) by more than chance explains: a paired 95 % interval, because on a hundred examples the sign of a small
-difference is a coin (docs/decisions/0004). A kind that could not be judged was not trained on
+difference is a coin (docs/decisions/0004). All three lines are means over the examples by their weights in the data
+set, as they are learned from. A kind that could not be judged was not trained on
 (`trainer.reward.material.judged_kinds`), so that no gate is passed unmeasured. Called by
 `trainer.reward.fitting`.
 """
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from trimtab.core import models
+from trimtab.core import models, statistics
 from trimtab.modeling import rewards
 from trimtab.trainer.reward import baselines, calibration, hub, labels, material, scores
-
-_Z95 = 1.959963984540054
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,49 +57,57 @@ def judge(model: Any, terms: hub.RewardTerms, seen: material.Feedback, unseen: m
         if not said:
             continue
         rewards_B = scores.rewards_of(model, terms, unseen.of(kind))
-        nll_P = terms.of_kind(kind).nll(rewards_B, said)
-        words = baselines.bag_of_words([item.label for item in seen.of(kind)], said)
-        constant = baselines.best_constant(said)
-        gates += _kind_gates(kind, nll_P, constant, words)
-        figures |= _kind_figures(kind, nll_P, words)
-        right_P = terms.of_kind(kind).right(rewards_B, said)
-        if right_P is not None:
-            figures[f"{kind}_accuracy"] = right_P.mean().item()
-        logits = calibration.logits_of(terms, rewards_B, said)
+        nll_P = terms.of_kind(kind).nll(rewards_B, said).tolist()
+        learned, weights = [item.weight for item in seen.of(kind)], [item.weight for item in unseen.of(kind)]
+        words = baselines.bag_of_words([item.label for item in seen.of(kind)], said, learned, weights)
+        constant = baselines.best_constant(said, weights)
+        gates += _kind_gates(kind, nll_P, weights, constant, words)
+        figures |= _kind_figures(kind, gates[-2].value, weights, words)
+        accuracy = terms.of_kind(kind).accuracy(rewards_B, said, material.weights_of(unseen.of(kind)))
+        if accuracy is not None:
+            figures[f"{kind}_accuracy"] = accuracy
+        logits = calibration.logits_of(terms, rewards_B, unseen.of(kind))
         if logits is not None:
-            figures[f"{kind}_calibration_error"] = calibration.calibration_error(logits[0].sigmoid(), logits[1])
+            predicted_P, *happened = logits[0].sigmoid(), *logits[1:]
+            figures[f"{kind}_calibration_error"] = calibration.calibration_error(predicted_P, *happened)
     return Verdict(tuple(gates), {name: value for name, value in figures.items() if math.isfinite(value)})
 
 
 def _kind_gates(
-    kind: labels.Kind, nll_P: torch.Tensor, constant: baselines.Line, words: baselines.Line
+    kind: labels.Kind,
+    nll_P: Sequence[float],
+    weights: Sequence[float],
+    constant: baselines.Line,
+    words: baselines.Line,
 ) -> list[models.GateFigure]:
-    mean = nll_P.mean().item()
-    gap_P = nll_P - torch.tensor(words.nll_P, dtype=nll_P.dtype)
-    chance = _Z95 * gap_P.std(correction=1).item() / math.sqrt(len(gap_P)) if len(gap_P) > 1 else math.inf
+    each = [str(number) for number in range(len(nll_P))]
+    mean, _, _ = statistics.clustered_interval(nll_P, each, weights=weights)
+    gaps = [nll - of_words for nll, of_words in zip(nll_P, words.nll_P, strict=True)]
+    gap, low, _ = statistics.clustered_interval(gaps, each, weights=weights)
+    counted = f"by weight, over {len(nll_P)}"
+    if len(set(weights)) > 1:
+        counted += f" that tell as much as {statistics.effective_number(weights):.0f} of equal weight"
     return [
         models.GateFigure(
             name=f"{kind}_nll_below_constant",
             value=mean,
             threshold=constant.nll,
             passed=mean < constant.nll,
-            detail=f"nats per unseen {kind}, {len(nll_P)} of them; the best constant has {constant.nll:.4f}",
+            detail=f"nats per unseen {kind} ({counted}); the best constant has {constant.nll:.4f}",
         ),
         models.GateFigure(
             name=f"{kind}_nll_above_bag_of_words",
-            value=gap_P.mean().item(),
-            threshold=chance,
-            passed=gap_P.mean().item() <= chance,
-            detail=f"{mean:.4f} nats per unseen {kind} against {words.nll:.4f} of bags of words; "
+            value=gap,
+            threshold=gap - low,
+            passed=gap <= gap - low,
+            detail=f"{mean:.4f} nats per unseen {kind} against {words.nll:.4f} of bags of words ({counted}); "
             "up to the threshold chance explains it (paired, 95 %)",
         ),
     ]
 
 
-def _kind_figures(kind: labels.Kind, nll_P: torch.Tensor, words: baselines.Line) -> dict[str, float]:
-    figures = {
-        f"{kind}s_judged": float(len(nll_P)),
-        f"{kind}_nll": nll_P.mean().item(),
-        f"{kind}_bag_of_words_nll": words.nll,
-    }
+def _kind_figures(kind: labels.Kind, nll: float, weights: Sequence[float], words: baselines.Line) -> dict[str, float]:
+    figures = {f"{kind}s_judged": float(len(weights)), f"{kind}_nll": nll, f"{kind}_bag_of_words_nll": words.nll}
+    if len(set(weights)) > 1:
+        figures[f"{kind}s_judged_effective"] = statistics.effective_number(weights)
     return figures if words.accuracy is None else figures | {f"{kind}_bag_of_words_accuracy": words.accuracy}

@@ -8,6 +8,8 @@ import collections
 import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
+import torch
+
 from trimtab.modeling import answers, plain_text
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding
@@ -48,6 +50,11 @@ class Feedback:
     def answers(self) -> list[answers.Answer]:
         """Every answer in it, item by item."""
         return [answer for item in self.items for answer in item.answers]
+
+
+def weights_of(items: Sequence[Item]) -> torch.Tensor:
+    """weights_P in float64: what the items' likelihoods count, where they are learned from and where they judge."""
+    return torch.tensor([item.weight for item in items], dtype=torch.float64)
 
 
 def in_order(items: Iterable[Item]) -> list[Item]:

@@ -10,6 +10,9 @@ shrinks every feature alike. lambda is the one of RIDGES that costs least on fee
 answers to one prompt never stand on both sides. Of an ensemble each head has its draws of the examples and is drawn to
 where it began instead of to 0 (Pearce et al. 2020, arXiv:1810.05546).
 
+The head is the last linear layer; of a classification head with more layers the others stay with the body. Its bias, if
+it has one, is 0 afterwards: the constant of a reward means nothing, and every kind that needs one has its own terms.
+
 Where it pays: a pretrained body and a few thousand opinions, which a model that trains all its weights learns by heart.
 Called by `trainer.reward.fitting`.
 """
@@ -58,7 +61,7 @@ def read(model: nn.Module, encoded: Sequence[answers.Answer], phase: str, report
 
 
 def fit(begun: Begun, features_B_D: torch.Tensor, feedback: material.Feedback) -> dict[str, float]:
-    """Fits head, heads and terms in place to the answers' features; the lambda that was chosen, and the loss."""
+    """Fits head (its bias: 0), heads and terms in place to the answers' features; the lambda chosen, and the loss."""
     every = _Problem.of(features_B_D, feedback)
     ridge = chosen_ridge(begun.made, every)
     begun.terms.double()
@@ -69,7 +72,10 @@ def fit(begun: Begun, features_B_D: torch.Tensor, feedback: material.Feedback) -
     loss = every.cost(begun.terms, weights_D) / sum(item.weight for item in feedback.items)
     begun.terms.float()
     with torch.no_grad():
-        heads.head_of(begun.reward.model).weight.copy_(weights_D.unsqueeze(0))
+        head = heads.head_of(begun.reward.model)
+        head.weight.copy_(weights_D.unsqueeze(0))
+        if head.bias is not None:
+            head.bias.zero_()
     return {"loss_nats_per_example": loss, "ridge": ridge}
 
 

@@ -34,8 +34,20 @@ class Terms(nn.Module, abc.ABC, Generic[_Label]):
         return torch.zeros(())
 
     def right(self, rewards_B: torch.Tensor, said: Sequence[_Label]) -> torch.Tensor | None:
-        """right_P of the labels that can be right or wrong: 1, 0, or 1/2 where the rewards tie."""
+        """right_P of the labels that can be right or wrong: 1, 0, or 1/2 where the rewards tie. All of a tie cannot."""
         return None
+
+    def accuracy(
+        self, rewards_B: torch.Tensor, said: Sequence[_Label], weights_P: torch.Tensor | None = None
+    ) -> float | None:
+        """Weighted mean of `right`; None where no label can be right or wrong. weights_P: of all labels."""
+        right_P = self.right(rewards_B, said)
+        if right_P is None or not len(right_P):
+            return None
+        if weights_P is None:
+            return right_P.mean().item()
+        of_P = weights_P[[label.verdict != "tie" for label in said]].to(right_P)
+        return ((of_P * right_P).sum() / of_P.sum()).item()
 
 
 class PairTerms(Terms[labels.Pair]):

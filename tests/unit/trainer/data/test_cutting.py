@@ -236,7 +236,7 @@ def test_votes_that_nobody_shares_weigh_one_whatever_the_line_says() -> None:
 
 def test_an_answer_that_was_seldom_shown_counts_more_up_to_the_cap() -> None:
     stored = [thumb(number, propensity=0.1 if number == 3 else 1.0) for number in (3, 4, 5, 6)]
-    cut = cutting.cut(stored, weighting=lines.WeightConfig(propensity_cap=5.0))
+    cut = cutting.cut(stored, weighting=lines.WeightConfig(propensity_cap=5.0, rater_share=1.0))
     found = {one.id[-3:]: one.weight for one in cut.examples}
     assert found["003"] == 5 * found["004"]
     assert sum(found.values()) == len(found)
@@ -245,7 +245,7 @@ def test_an_answer_that_was_seldom_shown_counts_more_up_to_the_cap() -> None:
 def test_a_propensity_that_is_none_is_a_reason_where_it_matters_and_only_there() -> None:
     stored = [thumb(3, propensity=0.0), thumb(4)]
     assert len(cutting.cut(stored, weighting=lines.WeightConfig()).examples) == 2
-    cut = cutting.cut(stored, weighting=lines.WeightConfig(propensity_cap=5.0))
+    cut = cutting.cut(stored, weighting=lines.WeightConfig(propensity_cap=5.0, rater_share=1.0))
     assert disposition(cut, 3) == ("rejected", "propensity that is no probability")
     assert [one.weight for one in cut.examples] == [1.0]
 

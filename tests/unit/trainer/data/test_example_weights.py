@@ -144,3 +144,50 @@ def test_exposure_counts_up_to_its_cap_and_kinds_keep_their_balance() -> None:
     found = weights.weigh(rows, shown, config).weights
     assert [found[f"{i}/r{i}"] for i in range(4)] == pytest.approx([2 / 2, 4 / 2, 1 / 2, 1 / 2])
     assert [found[f"s{i}/r{i}"] for i in range(4)] == [1.0] * 4
+
+
+def shares(rows: list[datasets.DatasetExample], config: lines.WeightConfig) -> dict[str, float]:
+    found = weights.weigh(rows, {}, config).weights
+    of = {rater: math.fsum(found[row.id] for row in rows if row.rater == rater) for rater in {r.rater for r in rows}}
+    assert math.fsum(of.values()) == pytest.approx(len(rows))
+    return {rater: total / len(rows) for rater, total in of.items()}
+
+
+def test_no_rater_holds_more_than_its_share_of_the_weight_of_a_kind() -> None:
+    rows = [thumb(item, "busy", True) for item in range(200)]
+    rows += [thumb(item, "busier", True) for item in range(1000, 1300)]
+    rows += [thumb(item, f"r{item % 40}", True) for item in range(2000, 2080)]
+    found = shares(rows, lines.WeightConfig(rater_share=0.1))
+    assert found["busy"] == pytest.approx(0.1) and found["busier"] == pytest.approx(0.1)
+    assert {rater: share for rater, share in found.items() if rater[0] == "r"} == pytest.approx(
+        {f"r{number}": 0.8 / 40 for number in range(40)}
+    )
+    unlimited = shares(rows, lines.WeightConfig(rater_share=1.0))
+    assert unlimited["busier"] == pytest.approx(300 / 580)
+    assert weights.weigh(rows, {}, lines.WeightConfig(rater_share=0.1)).figures["thumb_raters_capped"] == 2
+
+
+def test_the_share_is_of_what_examples_weigh_and_not_of_their_number() -> None:
+    """Everybody has as many examples; one rater's were shown so rarely that they would be four fifths of all weight."""
+    rows = [thumb(item, f"r{item % 20}", True) for item in range(400)]
+    rare = {row.id: 0.01 for row in rows if row.rater == "r0"}
+    config = lines.WeightConfig(propensity_cap=100, rater_share=0.25)
+    found = weights.weigh(rows, rare, config)
+    assert math.fsum(found.weights[row.id] for row in rows if row.rater == "r0") / 400 == pytest.approx(0.25)
+    assert found.figures["thumb_raters_capped"] == 1
+    assert found.figures["thumb_effective_examples"] > 200
+
+
+@pytest.mark.parametrize(("raters", "share"), [(1, 1.0), (2, 1 - 1 / 101), (4, 0.5), (10, 0.2)])
+def test_few_raters_keep_twice_an_even_share(raters: int, share: float) -> None:
+    rows = [thumb(item, "busy", True) for item in range(100)]
+    rows += [thumb(1000 + number, f"r{number}", True) for number in range(raters - 1)]
+    assert shares(rows, lines.WeightConfig(rater_share=0.1))["busy"] == pytest.approx(share)
+
+
+def test_who_is_called_the_truth_is_not_limited_and_counts_towards_the_others() -> None:
+    rows = [thumb(item, "expert", True) for item in range(60)] + [thumb(item, "busy", True) for item in range(900, 990)]
+    rows += [thumb(2000 + number, f"r{number}", True) for number in range(30)]
+    found = shares(rows, lines.WeightConfig(gold_raters=("expert",), rater_share=0.1))
+    assert found["busy"] == pytest.approx(0.1)
+    assert found["expert"] == pytest.approx(0.6)

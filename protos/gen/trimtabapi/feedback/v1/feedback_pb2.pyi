@@ -392,6 +392,7 @@ class FeedbackEvent(_message.Message):
     CRITERION_FIELD_NUMBER: _builtins.int
     SUPERSEDES_FIELD_NUMBER: _builtins.int
     VERIFIED_FIELD_NUMBER: _builtins.int
+    READ_FROM_FIELD_NUMBER: _builtins.int
     THUMB_FIELD_NUMBER: _builtins.int
     RATING_FIELD_NUMBER: _builtins.int
     COMPARISON_FIELD_NUMBER: _builtins.int
@@ -422,6 +423,10 @@ class FeedbackEvent(_message.Message):
         """Ids of the events this one replaces."""
 
     @_builtins.property
+    def read_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of feedback on the same completion that this was read from, e.g. the critiques a model made a thumb of."""
+
+    @_builtins.property
     def thumb(self) -> Global___Thumb: ...
     @_builtins.property
     def rating(self) -> Global___Rating: ...
@@ -450,6 +455,7 @@ class FeedbackEvent(_message.Message):
         criterion: _builtins.str = ...,
         supersedes: _abc.Iterable[_builtins.str] | None = ...,
         verified: _builtins.bool = ...,
+        read_from: _abc.Iterable[_builtins.str] | None = ...,
         thumb: Global___Thumb | None = ...,
         rating: Global___Rating | None = ...,
         comparison: Global___Comparison | None = ...,
@@ -462,7 +468,7 @@ class FeedbackEvent(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "context", b"context", "critique", b"critique", "demonstration", b"demonstration", "edit", b"edit", "kind", b"kind", "occurred_at", b"occurred_at", "ranking", b"ranking", "rater", b"rater", "rating", b"rating", "retraction", b"retraction", "signal", b"signal", "thumb", b"thumb"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "context", b"context", "criterion", b"criterion", "critique", b"critique", "demonstration", b"demonstration", "edit", b"edit", "id", b"id", "kind", b"kind", "occurred_at", b"occurred_at", "ranking", b"ranking", "rater", b"rater", "rating", b"rating", "retraction", b"retraction", "signal", b"signal", "supersedes", b"supersedes", "surface", b"surface", "thumb", b"thumb", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "context", b"context", "criterion", b"criterion", "critique", b"critique", "demonstration", b"demonstration", "edit", b"edit", "id", b"id", "kind", b"kind", "occurred_at", b"occurred_at", "ranking", b"ranking", "rater", b"rater", "rating", b"rating", "read_from", b"read_from", "retraction", b"retraction", "signal", b"signal", "supersedes", b"supersedes", "surface", b"surface", "thumb", b"thumb", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["thumb", "rating", "comparison", "ranking", "edit", "demonstration", "critique", "signal", "retraction"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015

@@ -166,8 +166,14 @@ class ImportedPreference(_message.Message):
     PREFERRED_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     ITEM_FIELD_NUMBER: _builtins.int
+    TIE_FIELD_NUMBER: _builtins.int
+    FEEDBACK_ID_FIELD_NUMBER: _builtins.int
     item: _builtins.str
-    """Identifies the item in its source; the same source and item import once."""
+    """Identifies the item in its source; the same source and item import once, and once for each rater that is named."""
+    tie: _builtins.bool
+    """No preference; the order of the two means nothing then."""
+    feedback_id: _builtins.str
+    """Of the verdict, unique per item and chosen by the sender; empty: it follows from source, item, rater and criterion."""
     @_builtins.property
     def prompt(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Message]: ...
     @_builtins.property
@@ -181,10 +187,12 @@ class ImportedPreference(_message.Message):
         preferred: _common_pb2.Text | None = ...,
         rejected: _common_pb2.Text | None = ...,
         item: _builtins.str = ...,
+        tie: _builtins.bool = ...,
+        feedback_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["preferred", b"preferred", "rejected", b"rejected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "preferred", b"preferred", "prompt", b"prompt", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feedback_id", b"feedback_id", "item", b"item", "preferred", b"preferred", "prompt", b"prompt", "rejected", b"rejected", "tie", b"tie"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -201,6 +209,8 @@ class ImportPreferencesRequest(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RATER_FIELD_NUMBER: _builtins.int
+    CRITERION_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     line: _builtins.str
     source: _builtins.str
@@ -212,8 +222,16 @@ class ImportPreferencesRequest(_message.Message):
     reason: _builtins.str
     request_id: _builtins.str
     """The same for every request of one import."""
+    criterion: _builtins.str
+    """What was judged, e.g. "helpful"; empty means overall."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedPreference]: ...
+    @_builtins.property
+    def rater(self) -> _feedback_pb2.Rater:
+        """Who compared all of them, a model for example; absent: annotators of whom nothing else is known. The gateway hashes
+        its id.
+        """
+
     def __init__(
         self,
         *,
@@ -224,10 +242,12 @@ class ImportPreferencesRequest(_message.Message):
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        rater: _feedback_pb2.Rater | None = ...,
+        criterion: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rater", b"rater"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "items", b"items", "line", b"line", "reason", b"reason", "request_id", b"request_id", "source", b"source", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "criterion", b"criterion", "items", b"items", "line", b"line", "rater", b"rater", "reason", b"reason", "request_id", b"request_id", "source", b"source", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

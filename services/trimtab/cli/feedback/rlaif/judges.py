@@ -36,6 +36,15 @@ class Judge(Protocol):
     ) -> Reply: ...
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Read:
+    """Of a comment, to the question in both orders: None where it says neither good nor bad."""
+
+    in_order: questions.Opinion | None
+    turned_back: questions.Opinion | None
+    shortened: bool = False
+
+
 class Endpoint:
     """A model behind `POST URL/chat/completions`, asked at temperature 0, once in each order."""
 
@@ -46,6 +55,10 @@ class Endpoint:
         empty = questions.question((), questions.Shown(""), questions.Shown(""), guideline, limit)
         said = "\x1f".join((url, str(limit), *(message["content"] for message in empty.messages)))
         self.rater = f"model {model} {hashlib.sha256(said.encode()).hexdigest()[:12]}"
+        read = questions.reading((), "", "", limit=limit)
+        said = "\x1f".join((url, str(limit), *(message["content"] for message in read.messages)))
+        # who reads comments is another rater: what decides its verdicts is another question
+        self.reader = f"model {model} reading {hashlib.sha256(said.encode()).hexdigest()[:12]}"
 
     async def compare(self, turns: Sequence[text.Message], first: questions.Shown, second: questions.Shown) -> Reply:
         said = [(turn.role.value, turn.content.read()) for turn in turns]
@@ -53,6 +66,16 @@ class Endpoint:
         swapped = questions.question(said, second, first, self._guideline, self._limit)
         replies = await asyncio.gather(self._ask(asked), self._ask(swapped))
         return Reply(questions.read(replies[0]), questions.turned(questions.read(replies[1])), asked.shortened)
+
+    async def read(self, turns: Sequence[text.Message], answer: str, comment: str, part: str) -> Read:
+        """What the comment says of the answer."""
+        said = [(turn.role.value, turn.content.read()) for turn in turns]
+        asked, swapped = (
+            questions.reading(said, answer, comment, part, turned_back=turned_back, limit=self._limit)
+            for turned_back in (False, True)
+        )
+        replies = await asyncio.gather(self._ask(asked), self._ask(swapped))
+        return Read(questions.read_opinion(replies[0]), questions.read_opinion(replies[1]), asked.shortened)
 
     async def _ask(self, question: questions.Question) -> str:
         """What it replies; empty where its reply holds no text. ServiceUnavailable when it cannot be reached."""

@@ -6,11 +6,15 @@ import json
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from trimtab.cli.feedback.rlaif import questions, verdicts
+from trimtab.cli.feedback import importing
+from trimtab.cli.feedback.rlaif import questions, texts, verdicts
 from trimtab.cli.machine import platform
 from trimtab.core import completions, errors, feedback, ids, ledger, text
 
-_ROW = 'give {"completion": ID} or {"first": "ID:0", "second": "ID:1"}'
+_ROW = (
+    'give {"completion": ID}, {"first": "ID:0", "second": "ID:1"}, {"prompt": TEXT, "answers": [TEXT, TEXT]} or '
+    '{"chosen": DIALOGUE, "rejected": DIALOGUE}'
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,17 +35,25 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wanted:
-    """refs: two answers, or none: every pair of the completion's choices. where: for people, who may have mistyped."""
+    """refs: two answers, or none: every pair of the completion's choices; or texts that the platform may not know.
+
+    where: for people, who may have mistyped.
+    """
 
     where: str
     completion_id: str = ""
     refs: tuple[text.ResponseRef, ...] = ()
+    plain: texts.Texts | None = None
 
 
-def read_file(file: pathlib.Path) -> list[Wanted]:
-    """Of JSON lines. InvalidField names the first line that is neither form."""
+def read_file(file: pathlib.Path) -> tuple[list[Wanted], int]:
+    """Of JSON lines, and how many of them are dialogues that differ in more than one answer.
+
+    InvalidField names the first line that is of no form.
+    """
     wanted = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+    left_out = 0
+    for number, line in enumerate(importing.content_of(file).decode("utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{file.name} line {number}"
@@ -52,11 +64,15 @@ def read_file(file: pathlib.Path) -> list[Wanted]:
                 wanted.append(Wanted(where, row["completion"]))
             elif keys == {"first", "second"}:
                 wanted.append(Wanted(where, refs=(_ref(row["first"]), _ref(row["second"]))))
+            elif keys in ({"prompt", "answers"}, {"chosen", "rejected"}):
+                wanted.append(Wanted(where, plain=texts.read(row)))
             else:
                 raise ValueError(f"it has the keys {', '.join(sorted(keys))}")
-        except (ValueError, TypeError, AttributeError) as problem:
+        except importing.NotOneAnswer:
+            left_out += 1
+        except (ValueError, TypeError, AttributeError, KeyError) as problem:
             raise errors.InvalidField(where, f"names no answers ({problem})", _ROW) from problem
-    return wanted
+    return wanted, left_out
 
 
 def _ref(given: str) -> text.ResponseRef:
@@ -65,14 +81,14 @@ def _ref(given: str) -> text.ResponseRef:
 
 
 async def collect(doors: platform.Doors, wanted: Sequence[Wanted]) -> list[Pair]:
-    """The pairs, each once. InvalidField or NotFound names what cannot be judged."""
+    """The pairs of answers that the platform knows, each once. InvalidField or NotFound names what cannot be judged."""
     traced: dict[str, ledger.TraceResponse] = {}
     found: dict[frozenset[text.ResponseRef], Pair] = {}
     for one in wanted:
         names = {ref.completion_id for ref in one.refs} or {one.completion_id}
         for name in names - traced.keys():
             traced[name] = await doors.ledger.trace(ledger.TraceRequest(doors.facts.tenant, name), timeout_s=30)
-        answers = [_completion(traced[name], name, one.where) for name in sorted(names)]
+        answers = [completion_of(traced[name], name, one.where) for name in sorted(names)]
         refs = [one.refs] if one.refs else _combinations(answers[0])
         for first, second in refs:
             pair = _pair(answers, first, second, [traced[name] for name in sorted(names)], one.where)
@@ -81,7 +97,7 @@ async def collect(doors: platform.Doors, wanted: Sequence[Wanted]) -> list[Pair]
     return list(found.values())
 
 
-def _completion(trace: ledger.TraceResponse, completion_id: str, where: str) -> completions.Completion:
+def completion_of(trace: ledger.TraceResponse, completion_id: str, where: str) -> completions.Completion:
     for one in trace.completions:
         if one.id == completion_id:
             return one
@@ -116,27 +132,9 @@ def _pair(
     events = {one.event.id: one for trace in traces for one in trace.feedback}
     said = [one.event for one in events.values() if one.status is ledger.FeedbackStatus.JOINED]
     by_people = [event for event in said if event.rater.kind is not feedback.RaterKind.MODEL]
-    votes = [vote for event in by_people if (vote := _vote(event.kind, first, second)) is not None]
+    votes = [vote for event in by_people if (vote := verdicts.vote_of(event.kind, first, second)) is not None]
     shown = [questions.Shown(texts[ref], _notes(by_people, ref)) for ref in (first, second)]
     return Pair(answers[0].prompt, (first, second), (shown[0], shown[1]), verdicts.of_people(votes), frozenset(events))
-
-
-def _vote(kind: feedback.Kind, first: text.ResponseRef, second: text.ResponseRef) -> questions.Preference | None:
-    """What one event says of the two; None where it does not compare them."""
-    match kind:
-        case feedback.Comparison() if {kind.preferred, kind.rejected} == {first, second}:
-            if kind.tie:
-                return questions.Preference.TIE
-            return questions.Preference.FIRST if kind.preferred == first else questions.Preference.SECOND
-        case feedback.Ranking():
-            ranks = {item.target: item.rank for item in kind.items}
-            if first not in ranks or second not in ranks:
-                return None
-            if ranks[first] == ranks[second]:
-                return questions.Preference.TIE
-            return questions.Preference.FIRST if ranks[first] < ranks[second] else questions.Preference.SECOND
-        case _:
-            return None
 
 
 def _notes(events: Sequence[feedback.FeedbackEvent], ref: text.ResponseRef) -> tuple[str, ...]:

@@ -8,14 +8,19 @@ often they agree with it is its validity.
 import dataclasses
 import enum
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from trimtab.cli.feedback.rlaif.questions import Preference
-from trimtab.core import statistics
+from trimtab.cli.feedback.rlaif.questions import Opinion, Preference
+from trimtab.core import feedback, statistics, text
+
+_Said = TypeVar("_Said", Preference, Opinion)
 
 
 class Outcome(enum.StrEnum):
-    """Of one pair. CONFLICT: an earlier run sent another verdict on it, which stands. REFUSED: by the platform."""
+    """Of one pair, or of one answer and what was written about it.
+
+    CONFLICT: an earlier run sent another verdict on it, which stands. REFUSED: by the platform.
+    """
 
     KNOWN = "known"
     UNREADABLE = "unreadable"
@@ -30,19 +35,48 @@ class Judged:
     """preference: by the judge, where it has one; people: of those who compared the same answers, where they agree."""
 
     outcome: Outcome
-    preference: Preference | None = None
-    people: Preference | None = None
+    preference: Preference | Opinion | None = None
+    people: Preference | Opinion | None = None
     shortened: bool = False
     why: str = ""
 
 
-def agreed(in_order: Preference | None, turned_back: Preference | None) -> tuple[Preference | None, Outcome | None]:
+def agreed(in_order: _Said | None, turned_back: _Said | None) -> tuple[_Said | None, Outcome | None]:
     """The verdict, or why there is none. turned_back: the reply to the swapped pair, in terms of the first order."""
     if in_order is None or turned_back is None:
         return None, Outcome.UNREADABLE
     if in_order is not turned_back:
         return None, Outcome.INCONSISTENT
     return in_order, None
+
+
+def of_comments(
+    every: Sequence[tuple[Opinion | None, Outcome | None]],
+) -> tuple[Opinion | None, Outcome | None]:
+    """What the comments on one answer come to: what all of them say that say something, or why there is no verdict."""
+    said = {opinion for opinion, _ in every if opinion is not None}
+    if len(said) == 1:
+        return said.pop(), None
+    contradicts = bool(said) or any(problem is Outcome.INCONSISTENT for _, problem in every)
+    return None, Outcome.INCONSISTENT if contradicts else Outcome.UNREADABLE
+
+
+def vote_of(kind: feedback.Kind, first: text.ResponseRef, second: text.ResponseRef) -> Preference | None:
+    """What one event says of the two; None where it does not compare them."""
+    match kind:
+        case feedback.Comparison() if {kind.preferred, kind.rejected} == {first, second}:
+            if kind.tie:
+                return Preference.TIE
+            return Preference.FIRST if kind.preferred == first else Preference.SECOND
+        case feedback.Ranking():
+            ranks = {item.target: item.rank for item in kind.items}
+            if first not in ranks or second not in ranks:
+                return None
+            if ranks[first] == ranks[second]:
+                return Preference.TIE
+            return Preference.FIRST if ranks[first] < ranks[second] else Preference.SECOND
+        case _:
+            return None
 
 
 def of_people(votes: Sequence[Preference]) -> Preference | None:
@@ -53,6 +87,12 @@ def of_people(votes: Sequence[Preference]) -> Preference | None:
     if balance == 0:
         return Preference.TIE
     return Preference.FIRST if balance > 0 else Preference.SECOND
+
+
+def of_thumbs(ups: Sequence[bool]) -> Opinion | None:
+    """What most of them said; None where as many said the one as the other."""
+    balance = 2 * sum(ups) - len(ups)
+    return None if balance == 0 else Opinion.GOOD if balance > 0 else Opinion.BAD
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,7 +115,10 @@ class Share:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Books:
-    """pairs = known + unreadable + inconsistent + judged; judged = sent + conflicts + refused. ties: of the judged."""
+    """pairs = known + unreadable + inconsistent + judged; judged = sent + conflicts + refused. ties: of the judged.
+
+    Where comments are read, pairs are the answers that have some.
+    """
 
     pairs: int
     known: int
@@ -98,7 +141,7 @@ class Books:
             return sum(one.outcome in outcomes for one in every)
 
         made = (Outcome.SENT, Outcome.CONFLICT, Outcome.REFUSED)
-        decided = {Preference.FIRST, Preference.SECOND}
+        decided = {Preference.FIRST, Preference.SECOND, Opinion.GOOD, Opinion.BAD}
         both = [one for one in every if one.preference in decided and one.people in decided]
         readable = [one for one in every if one.outcome in (*made, Outcome.INCONSISTENT)]
         return cls(
