@@ -7,10 +7,12 @@ takes half the time; without such instructions, longer.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from trimtab.modeling import packing
 
@@ -24,10 +26,11 @@ def lower(model: Any) -> None:
     for layer in body.modules():
         if isinstance(layer, nn.Linear) and not layer.weight.requires_grad:
             layer.to(torch.bfloat16)
-    for module in (body, model.get_output_embeddings() if hasattr(model, "lm_head") else None):
-        if module is not None:
-            setattr(module, _FORWARD, module.forward)
-            module.forward = _autocast(module.forward, model.device.type)
+    _replace(body, _autocast(body.forward, model.device.type))
+    head = model.get_output_embeddings()
+    if head is not None:
+        moves = head.weight.requires_grad
+        _replace(head, _autocast(head.forward, model.device.type) if moves else _held(head))
 
 
 def restore(model: Any) -> None:
@@ -37,6 +40,18 @@ def restore(model: Any) -> None:
             module.forward = getattr(module, _FORWARD)
             delattr(module, _FORWARD)
             model.float()
+
+
+def _replace(module: nn.Module, forward: Callable[..., Any]) -> None:
+    setattr(module, _FORWARD, module.forward)
+    module.forward = forward
+
+
+def _held(head: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The head's forward with a copy of its weight, which may be that of the embeddings too: those stay in fp32."""
+    weight = head.weight.to(torch.bfloat16)
+    bias = None if head.bias is None else head.bias.to(torch.bfloat16)
+    return lambda hidden: functional.linear(hidden.to(torch.bfloat16), weight, bias)
 
 
 def _autocast(forward: Any, device: str) -> Any:

@@ -10,7 +10,7 @@ from trimtab.core import errors
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding, prompts
 from trimtab.trainer.methods import actor_critic, grouped, learner, rollouts, sft
-from trimtab.trainer.steps import progress
+from trimtab.trainer.steps import adapting, progress
 
 
 def learner_of(
@@ -51,6 +51,10 @@ def train(
         raise errors.InvalidField("dataset_id", "holds no prompt that can be trained on", "choose another data set")
     demonstrations = sft.prepare(policy, dataset.of("train", *sft.TEACHING), skipped)
     method = learner_of(models, settings, demonstrations)
+    if models.reward is not None:
+        # after the critic, which may start as a copy of it
+        for one in (models.reward, *models.reward.others):
+            adapting.lower(one.model.requires_grad_(False), settings)
     iterations = Iterations(
         method=method,
         models=models,

@@ -3,7 +3,7 @@
 Both are asked for the probability of the same feedback that neither has learned from, the held-out split, each with its
 own tokens and its own terms; the terms of single raters are of neither. What the two differ by is judged on the *old*
 part: what had been given when the incumbent was made. The new part, which only the newer model's time has seen, is a
-figure. A model is refused that is shown to be worse by more than a margin (docs/decisions/0012). Called by
+figure. A model is refused that is shown to be worse by more than a margin (docs/decisions/0013). Called by
 `trainer.reward.fitting`.
 """
 
