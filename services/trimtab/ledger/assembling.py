@@ -30,6 +30,7 @@ def state_of(head: joining.Head) -> bytes:
     """Names what the example is made from: the same state, the same example."""
     parts = [head.counts.digest, head.counts.event.occurred_at.isoformat().encode()]
     parts += [item.digest + item.subject + item.event.id.encode() for item in head.chain]
+    parts += [b"baseless"] if head.baseless else []
     return hashlib.sha256(b"\x1f".join(parts)).digest()
 
 

@@ -11,6 +11,7 @@ example is in `assembling`.
   names one which has not arrived waits for it.
 - Of a chain one event counts: among those nobody supersedes, a retraction before all others, then the greatest
   (occurred_at, id).
+- What was read from other feedback (a thumb that a model made of critiques) counts as long as one of those does.
 """
 
 import collections
@@ -36,15 +37,19 @@ class Standing:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Head:
-    """The event of a chain that counts, and the chain in partition order. A retraction means: nothing counts."""
+    """The event of a chain that counts, and the chain in partition order. A retraction means: nothing counts.
+
+    baseless: all that it was read from has been taken back.
+    """
 
     example_id: str
     counts: events.Received
     chain: tuple[events.Received, ...]
+    baseless: bool = False
 
     @property
     def withdrawn(self) -> bool:
-        return isinstance(self.counts.event.kind, feedback.Retraction)
+        return self.baseless or isinstance(self.counts.event.kind, feedback.Retraction)
 
     @property
     def about(self) -> events.Received:
@@ -84,10 +89,9 @@ def fold(received: Iterable[events.Received], known: answers.Answers) -> Folded:
         counted = _first_of_each_identity(members, standings)
         judged = {item.key: judge(item, known) for item in counted}
         standing = _with_superseded_at_hand(counted, judged)
-        for chain in _chains(standing):
-            head = _head(chain)
+        for head in _with_what_they_were_read_from([_head(chain) for chain in _chains(standing)]):
             heads.append(head)
-            for item in chain:
+            for item in head.chain:
                 status = ledger.FeedbackStatus.JOINED if item is head.counts else ledger.FeedbackStatus.SUPERSEDED
                 judged[item.key] = Standing(status, example_id=head.example_id)
         standings.update((key, verdict) for key, verdict in judged.items() if verdict is not None)
@@ -201,6 +205,25 @@ def _head(chain: tuple[events.Received, ...]) -> Head:
     # The first of a chain names it; whatever arrives later, of the events that supersede nothing the least name stands.
     roots = [item for item in chain if not item.event.supersedes] or list(chain)
     return Head(min(_example_id(item) for item in roots), counts, chain)
+
+
+def _with_what_they_were_read_from(heads: Sequence[Head]) -> list[Head]:
+    gone = {
+        (target.uuid, item.event.id)
+        for head in heads
+        if head.withdrawn
+        for item in head.chain
+        for target in item.targets
+    }
+
+    def is_gone(read: str, by: events.Received) -> bool:
+        return any((target.uuid, read) in gone for target in by.targets)
+
+    return [
+        dataclasses.replace(head, baseless=bool(read) and all(is_gone(one, head.counts) for one in read))
+        for head in heads
+        for read in [head.counts.event.read_from]
+    ]
 
 
 def _example_id(root: events.Received) -> str:

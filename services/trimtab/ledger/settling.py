@@ -150,7 +150,7 @@ def _line_of(received: events.Received, known: answers.Answers, line: str) -> st
 
 def _vote(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
     exposed = assembling.arm_of(head, known)
-    outcome = _outcome(head.counts.event)
+    outcome = _outcome(head)
     if exposed is None or outcome is None:
         return None
     answer, arm = exposed
@@ -166,7 +166,7 @@ def _vote(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
 
 
 def _opinion(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
-    answer, outcome = assembling.answer_of(head, known), _outcome(head.counts.event)
+    answer, outcome = assembling.answer_of(head, known), _outcome(head)
     if answer is None or not answer.policy_id or outcome is None:
         return None
     return {
@@ -178,9 +178,10 @@ def _opinion(head: joining.Head, known: answers.Answers) -> dict[str, Any] | Non
     }
 
 
-def _outcome(event: feedback.FeedbackEvent) -> float | None:
+def _outcome(head: joining.Head) -> float | None:
     """A vote in [0, 1]: what of feedback is evidence. A model may teach; what is released is for people to say."""
-    if event.rater.kind is feedback.RaterKind.MODEL:
+    event = head.counts.event
+    if head.withdrawn or event.rater.kind is feedback.RaterKind.MODEL:
         return None
     match event.kind:
         case feedback.Thumb(up=up):

@@ -1,5 +1,8 @@
 """Feedback joins its completion once, whenever either arrives, or is refused for a reason that is told."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import pytest
 from tests.unit.ledger import making
 
@@ -296,3 +299,24 @@ def test_stars_that_no_scale_has_are_malformed(ledger: making.Ledger) -> None:
     for stars, scale in ((0, 5), (6, 5), (1, 1)):
         with pytest.raises(errors.MalformedRecord):
             ledger.take(making.event(feedback.Rating(making.ref(ANSWER), stars, scale), about=ANSWER))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5), (5, 4, 3, 2, 1, 0), (4, 3, 0, 5, 1, 2), (2, 0, 4, 5, 3, 1)])
+@pytest.mark.parametrize("taken_back", [1, 2])
+def test_what_was_read_from_critiques_counts_as_long_as_one_of_them_does(
+    ledger: making.Ledger, taken_back: int, order: Sequence[int]
+) -> None:
+    answer = making.completion()
+    critiques = [
+        making.event(feedback.Critique(making.ref(answer), text.Text("too long")), name, about=answer) for name in "ab"
+    ]
+    thumb = making.thumb(answer, "read", up=False, rater_kind=feedback.RaterKind.MODEL, rater="model m")
+    retractions = [
+        making.event(feedback.Retraction(), f"back {name}", about=answer, supersedes=[name]) for name in "ab"
+    ]
+    records = [answer, *critiques, dataclasses.replace(thumb, read_from=("a", "b")), *retractions]
+    for number in order:
+        if number < 4 + taken_back:
+            ledger.take(records[number])
+    read = [one for one in ledger.newest().values() if one.feedback_id == "read"]
+    assert [one.withdrawn for one in read] in ([taken_back == 2], [] if taken_back == 2 else [False])
