@@ -24,7 +24,6 @@ TENANT, LINE = "local", "main"
 _START_S, _STOP_S, _SOON_S = 150.0, 60.0, 20.0
 _TOPICS = ("completions", "feedback")
 _Told = TypeVar("_Told")
-free_port = platform.free_port
 
 
 def until(holds: Callable[[], bool], what: str, seconds: float = _SOON_S) -> None:
@@ -48,7 +47,7 @@ class Up:
 
     def __init__(self, folder: pathlib.Path, policy: pathlib.Path) -> None:
         self.state = folder / "state"
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self.url = f"http://127.0.0.1:{platform.free_port()}"
         self._said = folder / "said"
         self._policy = policy
         self._process: subprocess.Popen[bytes] | None = None

@@ -47,9 +47,9 @@ def start(
     ] = "",
 ) -> None:
     """Release a policy behind a canary."""
-    from trimtab.cli.machine import operating
+    from trimtab.cli.operators import acts
 
-    options.run(operating.start(state, line, model, force))
+    options.run(acts.start(state, line, model, force))
 
 
 @app.command("adopt")
@@ -60,16 +60,16 @@ def adopt(
     line: options.Line = "",
 ) -> None:
     """Make a policy the line's stable policy and its anchor, on an operator's word."""
-    from trimtab.cli.machine import operating
+    from trimtab.cli.operators import acts
 
-    options.run(operating.adopt(state, line, model, reason))
+    options.run(acts.adopt(state, line, model, reason))
 
 
 def _verb(name: str, summary: str) -> None:
     def command(reason: options.Reason, state: options.State = options.STATE, line: options.Line = "") -> None:
-        from trimtab.cli.machine import operating
+        from trimtab.cli.operators import acts
 
-        options.run(operating.act(state, line, name, reason))
+        options.run(acts.act(state, line, name, reason))
 
     command.__doc__ = summary
     app.command(name)(command)

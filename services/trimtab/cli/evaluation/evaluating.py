@@ -16,7 +16,7 @@ import trimtab_client
 from trimtab import registry
 from trimtab.cli import show
 from trimtab.cli.evaluation import measuring
-from trimtab.cli.machine import artifacts, operating, platform, public
+from trimtab.cli.machine import artifacts, platform, public
 from trimtab.core import completions, errors, files, models, scoring, text
 from trimtab.trainer.judging import sets
 from trimtab_client import errors as client_errors
@@ -83,7 +83,7 @@ async def _judge(layout: platform.Layout, doors: platform.Doors, given: str, *, 
     """The id of the reward model that scores; empty when none was named, none has passed and none is needed."""
     name = given or f"{doors.facts.line}@latest"
     if "@" not in name:
-        name = operating.resolve(layout, name)
+        name = artifacts.resolve(layout, name)
     try:
         answer = await _asked_of(layout, doors, name)
     except errors.UnknownModel as unknown:
@@ -269,7 +269,7 @@ def pinned(layout: platform.Layout, given: str, line: str) -> str:
         return given
     if given in _ARMS:
         return f"{line}@{given}"
-    manifest = artifacts.open_registry(layout).manifest(operating.resolve(layout, given))
+    manifest = artifacts.open_registry(layout).manifest(artifacts.resolve(layout, given))
     if manifest.kind not in (models.ModelKind.POLICY, models.ModelKind.BASE):
         raise errors.InvalidField("POLICY", f"{given!r} names a {manifest.kind.value}", "name a policy")
     return f"{manifest.line}@{manifest.id}"

@@ -24,6 +24,16 @@ def open_registry(layout: platform.Layout) -> registry.Registry:
     return registry.Registry(layout.registry_url, layout.cache)
 
 
+def resolve(layout: platform.Layout, prefix: str) -> str:
+    """The model id that begins with `prefix`; NotFound or InvalidField when there is none or more than one."""
+    found = [manifest.id for manifest in open_registry(layout).list() if manifest.id.startswith(prefix)]
+    if not found:
+        raise errors.NotFound("model", prefix)
+    if len(found) > 1:
+        raise errors.InvalidField("model", f"{prefix!r} begins {len(found)} ids", "give more of it")
+    return found[0]
+
+
 def is_reward_model(layout: platform.Layout, model_id: str) -> bool:
     """Whether the registry holds a reward model of this whole id."""
     kinds = (models.ModelKind.REWARD, models.ModelKind.EVALUATION_REWARD)

@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from trimtab.cli import show
-from trimtab.cli.machine import artifacts, operating, platform
+from trimtab.cli.machine import artifacts, platform
 from trimtab.core import examples, feedback, ledger
 from trimtab.core import runs as core_runs
 
@@ -91,7 +91,7 @@ async def models(state: pathlib.Path, as_json: bool) -> None:
 
 async def model(state: pathlib.Path, prefix: str, as_json: bool) -> None:
     layout = platform.Layout(state)
-    manifest = artifacts.open_registry(layout).manifest(operating.resolve(layout, prefix))
+    manifest = artifacts.open_registry(layout).manifest(artifacts.resolve(layout, prefix))
     screen = show.Screen(as_json)
     if as_json:
         screen.json(plain(manifest))

@@ -10,7 +10,7 @@ from typing import Any
 
 from trimtab import registry
 from trimtab.cli import show
-from trimtab.cli.machine import artifacts, operating, platform
+from trimtab.cli.machine import artifacts, platform
 from trimtab.cli.models import inspecting
 from trimtab.core import control, errors, models, releases
 from trimtab.trainer.data import datasets
@@ -109,7 +109,7 @@ async def lineage(state: pathlib.Path, prefix: str, as_json: bool) -> None:
     """Prints the tree of a model or data set."""
     layout = platform.Layout(state)
     family = Family(artifacts.open_registry(layout).list())
-    model_id = operating.resolve(layout, prefix)
+    model_id = artifacts.resolve(layout, prefix)
     released = await releases_of(layout)
     screen = show.Screen(as_json)
     if as_json:

@@ -186,7 +186,7 @@ async def start(state: pathlib.Path, asked: Asked, watch: bool, as_json: bool) -
 def _named(layout: platform.Layout, given: str, tenant: str, line: str) -> str:
     """The id that begins so, or that of the data set in the file of this name."""
     file = pathlib.Path(given)
-    return artifacts.publish_dataset(layout, file, tenant, line) if file.is_file() else operating.resolve(layout, given)
+    return artifacts.publish_dataset(layout, file, tenant, line) if file.is_file() else artifacts.resolve(layout, given)
 
 
 def _settings(given: Sequence[str]) -> dict[str, Any]:

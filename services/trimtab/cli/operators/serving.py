@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from trimtab.cli import show
 from trimtab.cli.machine import artifacts, operating, platform
-from trimtab.cli.operators import releasing
+from trimtab.cli.operators import acts, releasing
 from trimtab.core import control, errors, files, lines, releases
 from trimtab.rpc import health, secrets
 
@@ -72,7 +72,7 @@ async def _adopt_first(layout: platform.Layout, model: str, screen: show.Screen)
     async with platform.doors(layout) as doors:
         serving = await _serving(doors, doors.facts.line)
         if not serving:
-            await operating.adopt_and_wait(doors, model, "given to `trimtab up`", screen)
+            await acts.adopt_and_wait(doors, model, "given to `trimtab up`", screen)
         elif model not in {arm.policy_id for arm in serving}:
             live = ", ".join(arm.policy_id[: show.SHORT] for arm in serving)
             start = f"trimtab rollout start {model[: show.SHORT]}"

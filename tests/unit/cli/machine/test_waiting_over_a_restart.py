@@ -6,8 +6,8 @@ import datetime
 import pytest
 
 from trimtab.cli import show
-from trimtab.cli.machine import operating, platform
-from trimtab.cli.operators import serving
+from trimtab.cli.machine import platform
+from trimtab.cli.operators import acts, serving
 from trimtab.core import completions, control, errors, releases, text
 
 POLICY = "a" * 64
@@ -63,7 +63,7 @@ async def test_what_is_live_is_asked_again_until_the_controller_is_back(doors: p
 
 
 async def test_an_adoption_is_waited_for_over_restarts(doors: platform.Doors) -> None:
-    adopted = await operating.adopt_and_wait(doors, POLICY, "first", show.Screen())
+    adopted = await acts.adopt_and_wait(doors, POLICY, "first", show.Screen())
     assert adopted.state is releases.ReleaseState.PROMOTED
     assert doors.rollout.asked == 6
 

@@ -11,7 +11,7 @@ import httpx
 import trimtab_client
 from trimtab.cli import show
 from trimtab.cli.feedback.rlaif import comments, judges, pairs, questions, texts, verdicts
-from trimtab.cli.machine import operating, platform, public
+from trimtab.cli.machine import artifacts, platform, public
 from trimtab.core import errors, feedback
 from trimtab.wire import calls
 from trimtab_client import errors as client_errors
@@ -100,7 +100,7 @@ async def _cases(doors: platform.Doors, wanted: Sequence[pairs.Wanted], rater: s
 @contextlib.asynccontextmanager
 async def _judge(layout: platform.Layout, doors: platform.Doors, asked: Asked) -> AsyncIterator[judges.Judge]:
     if asked.reward:
-        yield judges.RewardService(doors, operating.resolve(layout, asked.reward))
+        yield judges.RewardService(doors, artifacts.resolve(layout, asked.reward))
         return
     headers = {"authorization": f"Bearer {asked.api_key}"} if asked.api_key else {}
     async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT_S) as client:
