@@ -53,9 +53,11 @@ def main() -> None:
 
         folder = workload.made(size)
         rate = matmul_rate("bfloat16" if size == plan.PRETRAINED else "float32")
-        measured = {method: turns_of(method, folder, asked.turns) for method in asked.methods}
+        turns = plan.turns_of(size, asked.turns)
+        methods = [method for method in asked.methods if method in plan.methods_of(size)]
+        measured = {method: turns_of(method, folder, turns) for method in methods}
         tables.append(table(size, measured, rate, workload.work(size), cpu=asked.cpu))
-    text = "\n\n".join([headline(asked.turns, asked.cpu), *tables])
+    text = "\n\n".join([headline(asked.cpu), *tables])
     print(text)  # noqa: T201  # what was asked for
     if not asked.dry:
         put(text)
@@ -93,7 +95,7 @@ def table(size: str, measured: dict[str, list[Turn]], rate: float, work: dict[st
     """One model's rows. work: floating-point operations of a pass over the data, by method."""
     clock = "cpu_seconds" if cpu else "seconds"
     lines = [
-        f"**{TITLES[size]}**",
+        f"**{TITLES[size]}, {len(next(iter(measured.values())))} turns**",
         "",
         "| method | steps/s | × TRL as it comes | target | × TRL tuned | target | peak MiB: ours, TRL, tuned "
         "| matmul share |",
@@ -146,13 +148,13 @@ def matmul_rate(dtype: str) -> float:
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
-def headline(turns: int, cpu: bool) -> str:
+def headline(cpu: bool) -> str:
     model = next(
         (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
     )
     time = "processor time" if cpu else "time on the clock"
     return (
-        f"Measured on {datetime.date.today():%Y-%m-%d} by {time}: {turns} turns, {plan.THREADS} thread, "
+        f"Measured on {datetime.date.today():%Y-%m-%d} by {time}: {plan.THREADS} thread, "
         f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}."
     )
 

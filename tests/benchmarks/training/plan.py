@@ -40,6 +40,15 @@ def of(size: str, method: str) -> Plan:
     return planned
 
 
+def turns_of(size: str, asked: int) -> int:
+    return max(1, asked // 2) if size == PRETRAINED else asked
+
+
+def methods_of(size: str) -> list[str]:
+    """TRL's PPO gives adapters to the policy alone and trains all of the critic: nothing to compare there."""
+    return [method for method in PLANS if size != PRETRAINED or method != "ppo"]
+
+
 def size_of(folder: pathlib.Path) -> str:
     return folder.name.rpartition("-")[0]
 

@@ -61,6 +61,11 @@ def test_a_wrong_setting_is_named(settings: str, field: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "field"),
     [
+        ("reward", {"train_body": False, "lora_rank": 4}, "lora_rank"),
+        ("reward", {"train_body": False, "precision": "bfloat16"}, "precision"),
+        ("sft", {"precision": "float16"}, "precision"),
+        ("sft", {"lora_rank": -1}, "lora_rank"),
+        ("sft", {"lora_dropout": 1.0}, "lora_dropout"),
         ("ppo", {"kl_estimator": "k4"}, "kl_estimator"),
         ("ppo", {"aggregation": "mean"}, "aggregation"),
         ("ppo", {"critic": "none"}, "critic"),

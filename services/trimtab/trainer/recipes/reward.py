@@ -69,6 +69,10 @@ class RewardSettings(base.RunSettings):
             raise base.OutOfRange("pessimism", self.pessimism, "give `heads` as well, or 0")
         if not 0 <= self.recent_share <= 0.5:
             raise base.OutOfRange("recent_share", self.recent_share, "give a number from 0 to 0.5")
+        if not self.train_body and self.lora_rank:
+            raise base.OutOfRange("lora_rank", self.lora_rank, "give 0, or train the body")
+        if not self.train_body and self.precision != "float32":
+            raise base.OutOfRange("precision", self.precision, "leave it out, or train the body")
         if not math.isfinite(self.safety_threshold):
             raise base.OutOfRange("safety_threshold", self.safety_threshold, "give a number")
         if self.safety and not self.criteria:
