@@ -69,6 +69,7 @@ def serve(folder: pathlib.Path) -> None:
         topics_say=topics_say,
         configured=configured,
         python=str(folder / "python"),
+        secrets_file=None,
         topics_known=topics_known,
     )
     cycles = triggers.Triggers(

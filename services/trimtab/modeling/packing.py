@@ -16,7 +16,6 @@ come out as they do alone, which is tried once; any other is fed padded rows. Ca
 of a head, D hidden size.
 """
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +28,8 @@ from transformers.masking_utils import sdpa_mask
 Tokens = Sequence[int]
 _NAME = "trimtab_packed"
 _TOLERANCE = 1e-3
-_packable: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
+# Where a backbone keeps whether it packs: seen through whatever passes on its attributes.
+_PACKS = "_trimtab_packs"
 
 
 class Layout:
@@ -181,9 +181,9 @@ def packs(backbone: Any, longest: int) -> bool:
     window = getattr(backbone.config, "sliding_window", None)
     if window is not None and longest > window:
         return False
-    if backbone not in _packable:
-        _packable[backbone] = _prepared(backbone)
-    return _packable[backbone]
+    if not hasattr(backbone, _PACKS):
+        setattr(backbone, _PACKS, _prepared(backbone))
+    return bool(getattr(backbone, _PACKS))
 
 
 def _prepared(backbone: Any) -> bool:
