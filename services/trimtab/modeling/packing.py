@@ -3,17 +3,17 @@
 Rows are laid end to end, and where a row begins as another does, that beginning is there once: a causal model's states
 of it are the same. So the prompt is read once for a chosen and a rejected answer and for all samples of a group, and
 the system prompt once for a batch. Embeddings, projections, feed-forward layers and norms treat every token by itself
-and never notice. Only attention needs to know where rows begin and end: there they are set side by side, padded on the
-right where causal attention cannot look, and taken apart again.
+and never notice. Only attention needs to know where rows begin and end: there rows of like length are set side by side,
+padded on the right where causal attention cannot look, and taken apart again.
 
-    rows     p0 p1 p2 a0 a1      tokens    p0 p1 p2 a0 a1 b0 q0 c0     side by side   0 1 2 3 4
+    rows     p0 p1 p2 a0 a1      tokens    p0 p1 p2 a0 a1 b0 q0 c0     side by side   0 1 2 3 4     6 7
              p0 p1 p2 b0                                                              0 1 2 5 -
-             q0 c0                                                                    6 7 - - -
+             q0 c0
 
 A backbone is packed where its attention goes through transformers' `AttentionInterface` as "sdpa" and rows end to end
 come out as they do alone, which is tried once; any other is fed padded rows. Called by `modeling.logprobs` and
-`modeling.rewards`. Letters: R rows, S tokens of the longest, N tokens of all rows without repetition, H heads, E size
-of a head, D hidden size.
+`modeling.rewards`. Letters: R rows, S tokens of the longest, N tokens of all rows without repetition, P places of rows
+side by side, H heads, E size of a head, D hidden size.
 """
 
 from collections.abc import Sequence
@@ -28,62 +28,93 @@ from transformers.masking_utils import sdpa_mask
 Tokens = Sequence[int]
 _NAME = "trimtab_packed"
 _TOLERANCE = 1e-3
+# Products of a query with a key that take as long as one more call of attention.
+_WORTH_A_CALL = 2**13
 # Where a backbone keeps whether it packs: seen through whatever passes on its attributes.
 _PACKS = "_trimtab_packs"
 
 
 class Layout:
-    """Which token stands at which place when rows are set side by side (R x S), and what each row shares.
+    """Which token stands at which place when rows are set side by side, and what each row shares.
 
-    token_R_S: number of the token at each place; a pad reads token 0, which nobody looks at. Rows are compared with
-    their neighbours in lexicographic order, so any two that begin alike share that beginning. share: else none does.
+    token_R_S: number of each row's tokens; past its end 0, which nobody looks at. Rows are compared with their
+    neighbours in lexicographic order, so any two that begin alike share that beginning. share: else none does.
+    sides: (R, S) of each group of rows of like length; their places P are counted through.
     """
 
     def __init__(self, rows: Sequence[Tokens], device: torch.device, share: bool = True) -> None:
         order = sorted(range(len(rows)), key=lambda row: tuple(rows[row]))
         ids_R_S = right_padded([rows[row] for row in order], torch.device("cpu"))
-        lengths_R = torch.tensor([len(rows[row]) for row in order])
-        self.rows, self.width = ids_R_S.shape
-        positions_S = torch.arange(self.width)
+        lengths = [len(rows[row]) for row in order]
+        lengths_R = torch.tensor(lengths)
+        positions_S = torch.arange(ids_R_S.shape[1])
         exists_R_S = positions_S < lengths_R.unsqueeze(1)
         new_R_S = exists_R_S.clone()
         alike_R_S = (ids_R_S[1:] == ids_R_S[:-1]) & exists_R_S[1:] & exists_R_S[:-1]
         if share:
             new_R_S[1:] &= ~alike_R_S.long().cumprod(1).bool()
-        self.first_places_N = new_R_S.flatten().nonzero().squeeze(1)
-        numbers_R_S = torch.full((self.rows, self.width), -1)
-        numbers_R_S.view(-1)[self.first_places_N] = torch.arange(len(self.first_places_N))
+        first_N = new_R_S.flatten().nonzero().squeeze(1)
+        numbers_R_S = torch.full(ids_R_S.shape, -1)
+        numbers_R_S.view(-1)[first_N] = torch.arange(len(first_N))
         # what a row shares with the one before it, that one may share too: the latest new token of a column is it
         token_R_S = torch.where(exists_R_S, numbers_R_S.cummax(0).values, 0)
-        self.ids_N = ids_R_S.flatten()[self.first_places_N].to(device)
+        self.ids_N = ids_R_S.flatten()[first_N].to(device)
         self.positions_N = positions_S.expand_as(new_R_S)[new_R_S].to(device)
-        self._index_places(token_R_S, exists_R_S, new_R_S, device)
+        groups = _of_like_length(lengths)
+        widths = [max(lengths[row] for row in group) for group in groups]
+        self.sides = [(len(group), width) for group, width in zip(groups, widths, strict=True)]
+
+        def placed(values_R_S: torch.Tensor) -> torch.Tensor:
+            parts = zip(groups, widths, strict=True)
+            return torch.cat([values_R_S[group, :width].flatten() for group, width in parts])
+
+        self._index_places(placed(token_R_S), placed(exists_R_S), placed(new_R_S), device)
         row_of = torch.empty(len(order), dtype=torch.long)
         row_of[torch.tensor(order)] = torch.arange(len(order))
         self.token_R_S = token_R_S[row_of]
 
     def _index_places(
-        self, token_R_S: torch.Tensor, exists_R_S: torch.Tensor, new_R_S: torch.Tensor, device: torch.device
+        self, token_P: torch.Tensor, exists_P: torch.Tensor, new_P: torch.Tensor, device: torch.device
     ) -> None:
         """The lists that moving to and fro and its gradients sum over, as bags: members, and where each begins."""
-        self.tokens = token_R_S.flatten().to(device)
-        existing = exists_R_S.flatten().nonzero().squeeze(1)
-        owners = token_R_S.flatten()[existing]
+        existing = exists_P.nonzero().squeeze(1)
+        owners = token_P[existing]
+        self.token_P = token_P.to(device)
         self.places_of_token = existing[owners.argsort(stable=True)].to(device)
         self.places_begin_N = _begins(torch.bincount(owners, minlength=len(self.ids_N))).to(device)
-        self.tokens_in_order = token_R_S.flatten()[self.first_places_N].to(device)
-        self.tokens_begin = _begins(new_R_S.flatten().long()).to(device)
-        self.first_places_N = self.first_places_N.to(device)
-        self.plain = bool(exists_R_S.all()) and bool(new_R_S.all())
+        first = new_P.nonzero().squeeze(1)
+        self.first_places_N = first[token_P[first].argsort()].to(device)
+        self.tokens_in_order = token_P[first].to(device)
+        self.tokens_begin_P = _begins(new_P.long()).to(device)
+        # where nothing repeats, nothing is padded and the order is the same, there is nothing to move
+        self.plain = len(self.ids_N) == len(token_P) and len(self.sides) == 1
+
+
+def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Numbers of rows in groups, longest first, within a group in order.
+
+    The work of attention grows with the square of a group's longest row. A group ends where those that are shorter
+    would save more than another call costs.
+    """
+    groups: list[list[int]] = []
+    remaining = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    widest = 0
+    for number, row in enumerate(remaining):
+        saved = (len(remaining) - number) * (widest**2 - lengths[row] ** 2)
+        if not groups or saved >= _WORTH_A_CALL:
+            groups.append([])
+            widest = lengths[row]
+        groups[-1].append(row)
+    return [sorted(group) for group in groups]
 
 
 class _SideBySide(torch.autograd.Function):
-    """(N, ...) to (R x S, ...). A token's gradient is the sum over its places; pads have none to give."""
+    """(N, ...) to (P, ...). A token's gradient is the sum over its places; pads have none to give."""
 
     @staticmethod
     def forward(ctx: Any, values_N: torch.Tensor, layout: Layout) -> torch.Tensor:
         ctx.layout = layout
-        return values_N.index_select(0, layout.tokens)
+        return values_N.index_select(0, layout.token_P)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
@@ -92,7 +123,7 @@ class _SideBySide(torch.autograd.Function):
 
 
 class _EndToEnd(torch.autograd.Function):
-    """(R x S, ...) to (N, ...): each token from the first of its places, which is where its gradient goes."""
+    """(P, ...) to (N, ...): each token from the first of its places, which is where its gradient goes."""
 
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, layout: Layout) -> torch.Tensor:
@@ -102,7 +133,7 @@ class _EndToEnd(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient_N: torch.Tensor) -> tuple[torch.Tensor, None]:
         layout = ctx.layout
-        return _bag_sums(gradient_N, layout.tokens_in_order, layout.tokens_begin), None
+        return _bag_sums(gradient_N, layout.tokens_in_order, layout.tokens_begin_P), None
 
 
 def _begins(counts: torch.Tensor) -> torch.Tensor:
@@ -137,18 +168,21 @@ def _attention(  # noqa: PLR0917  # transformers' own signature
     rounded = value.dtype == torch.bfloat16 and value.device.type == "cpu"
     wide = torch.float32 if rounded else value.dtype
 
-    def beside(values: torch.Tensor) -> torch.Tensor:
+    def beside(values: torch.Tensor) -> list[torch.Tensor]:
+        """(R, H, S, E) of each group."""
         flat = values.squeeze(0).transpose(0, 1).to(wide)  # N, H, E
         placed = flat if packed.plain else _SideBySide.apply(flat, packed)
-        rows: torch.Tensor = placed.unflatten(0, (packed.rows, packed.width))
-        return rows.transpose(1, 2)
+        parts = placed.split([rows * width for rows, width in packed.sides])
+        return [part.unflatten(0, side).transpose(1, 2) for part, side in zip(parts, packed.sides, strict=True)]
 
     with torch.autocast(value.device.type, enabled=torch.is_autocast_enabled(value.device.type) and not rounded):
-        answer = functional.scaled_dot_product_attention(
-            beside(query), beside(key), beside(value), dropout_p=dropout, is_causal=True, scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )  # fmt: skip
-    flat = answer.transpose(1, 2).flatten(0, 1)
+        answers = [
+            functional.scaled_dot_product_attention(
+                *group, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+            )
+            for group in zip(beside(query), beside(key), beside(value), strict=True)
+        ]
+    flat = torch.cat([answer.transpose(1, 2).flatten(0, 1) for answer in answers])
     together: torch.Tensor = flat if packed.plain else _EndToEnd.apply(flat, packed)
     return together.unsqueeze(0), None
 

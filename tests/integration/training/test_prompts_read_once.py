@@ -74,6 +74,27 @@ def test_values_and_gradients_are_those_of_each_answer_alone(
     assert (one - other).norm() <= tolerance * other.norm()
 
 
+@pytest.mark.parametrize("worth_a_call", [1, 30, 10_000])
+def test_rows_of_unlike_length_that_are_set_side_by_side_apart_give_the_same(
+    worth_a_call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_WORTH_A_CALL", worth_a_call)
+    model = model_of(PACKED[0]).to(torch.float64)
+    rows = [[*prompt, *answer] for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
+    groups = len(packing.Layout(rows, torch.device("cpu")).sides)
+    assert groups == len(set(map(len, rows))) if worth_a_call == 1 else groups < len(rows)
+    together, apart = logprobs.flat_logprobs(model, PROMPTS, ANSWERS), alone(model)
+    torch.testing.assert_close(together.detach(), apart.detach(), rtol=1e-8, atol=1e-8)
+    one, other = gradient(model, together), gradient(model, apart)
+    assert (one - other).norm() <= 1e-8 * other.norm()
+
+
+def test_a_group_ends_where_shorter_rows_would_save_a_call() -> None:
+    lengths = [10, 100, 12, 98, 11, 100]
+    assert packing._of_like_length(lengths) == [[1, 3, 5], [0, 2, 4]]
+    assert packing._of_like_length([10, 12]) == [[0, 1]]
+
+
 def test_an_empty_prompt_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one token"):
         logprobs.flat_logprobs(model_of(PACKED[0]), [[], []], [[1, 0], [2, 0]])
