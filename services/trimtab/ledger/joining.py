@@ -207,7 +207,10 @@ def _head(chain: tuple[events.Received, ...]) -> Head:
     return Head(min(_example_id(item) for item in roots), counts, chain)
 
 
-def _with_what_they_were_read_from(heads: Sequence[Head]) -> list[Head]:
+def _with_what_they_were_read_from(heads: Sequence[Head]) -> Sequence[Head]:
+    """Heads as they are, those baseless that were read from nothing that still counts."""
+    if not any(head.counts.event.read_from for head in heads):
+        return heads
     gone = {
         (target.uuid, item.event.id)
         for head in heads

@@ -16,6 +16,7 @@ come out as they do alone, which is tried once; any other is fed padded rows. Ca
 side by side, H heads, E size of a head, D hidden size.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from transformers.masking_utils import sdpa_mask
 Tokens = Sequence[int]
 _NAME = "trimtab_packed"
 _TOLERANCE = 1e-3
-# Products of a query with a key that take as long as one more call of attention.
+# Products of a query with a key that must be saved for one more call of attention.
 _WORTH_A_CALL = 2**13
 # Where a backbone keeps whether it packs: seen through whatever passes on its attributes.
 _PACKS = "_trimtab_packs"
@@ -175,7 +176,7 @@ def _attention(  # noqa: PLR0917  # transformers' own signature
         parts = placed.split([rows * width for rows, width in packed.sides])
         return [part.unflatten(0, side).transpose(1, 2) for part, side in zip(parts, packed.sides, strict=True)]
 
-    with torch.autocast(value.device.type, enabled=torch.is_autocast_enabled(value.device.type) and not rounded):
+    with torch.autocast("cpu", enabled=False) if rounded else contextlib.nullcontext():
         answers = [
             functional.scaled_dot_product_attention(
                 *group, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]

@@ -3,7 +3,7 @@
 Micikevicius et al. 2018 (arXiv:1710.03740), by torch's autocast: matrix products and attention round their operands to
 bfloat16 and add up in fp32; norms, the residual stream, log-probabilities, heads of reward models, gradients of weights
 and the optimizer stay in fp32. Linear layers that do not move are held in bfloat16. On a CPU with avx512_bf16 a product
-takes half the time; without such instructions, longer.
+takes half the time.
 """
 
 import functools
@@ -35,11 +35,12 @@ def lower(model: Any) -> None:
 
 def restore(model: Any) -> None:
     """All in fp32 again; nothing where it was not lowered. What was rounded stays so: it is what was trained."""
-    for module in model.modules():
-        if hasattr(module, _FORWARD):
-            module.forward = getattr(module, _FORWARD)
-            delattr(module, _FORWARD)
-            model.float()
+    lowered = [module for module in model.modules() if hasattr(module, _FORWARD)]
+    for module in lowered:
+        module.forward = getattr(module, _FORWARD)
+        delattr(module, _FORWARD)
+    if lowered:
+        model.float()
 
 
 def _replace(module: nn.Module, forward: Callable[..., Any]) -> None:

@@ -123,22 +123,17 @@ def _reward(bench: Bench) -> int:
     return len(feedback)
 
 
-def _dpo(bench: Bench) -> int:
-    rows = bench.of("pair")
-    settings = recipes.DPOSettings(**bench.by_passes)
-    bench.prepare(settings)
-    bench.timed.begin()
-    dpo.train(bench.policy, bench.reference, rows, settings=settings, seed=1, report=bench.report)
-    return len(rows.examples)
+def _direct(
+    train: Callable[..., Any], settings_of: Callable[..., recipes.PolicySettings], kind: datasets.Kind
+) -> Callable[[Bench], int]:
+    def run(bench: Bench) -> int:
+        rows, settings = bench.of(kind), settings_of(**bench.by_passes)
+        bench.prepare(settings)
+        bench.timed.begin()
+        train(bench.policy, bench.reference, rows, settings=settings, seed=1, report=bench.report)
+        return len(rows.examples)
 
-
-def _kto(bench: Bench) -> int:
-    rows = bench.of("thumb")
-    settings = recipes.KTOSettings(**bench.by_passes)
-    bench.prepare(settings)
-    bench.timed.begin()
-    kto.train(bench.policy, bench.reference, rows, settings=settings, seed=1, report=bench.report)
-    return len(rows.examples)
+    return run
 
 
 def _on_policy(settings_of: Callable[[Bench], recipes.OnPolicySettings]) -> Callable[[Bench], int]:
@@ -157,8 +152,8 @@ def _on_policy(settings_of: Callable[[Bench], recipes.OnPolicySettings]) -> Call
 RUNS: dict[str, Callable[[Bench], int]] = {
     "sft": _sft,
     "reward": _reward,
-    "dpo": _dpo,
-    "kto": _kto,
+    "dpo": _direct(dpo.train, recipes.DPOSettings, "pair"),
+    "kto": _direct(kto.train, recipes.KTOSettings, "thumb"),
     "ppo": _on_policy(
         lambda bench: recipes.PPOSettings(
             **bench.on_policy, critic_lr=plan.LR, epochs=plan.PPO_EPOCHS, value_clip=0.2, missing_eos=-1.0
