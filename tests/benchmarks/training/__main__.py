@@ -1,4 +1,4 @@
-"""Measures training beside TRL: `python -m tests.benchmarks.training` writes the tables of its page.
+"""Measures training beside TRL: `python -m tests.benchmarks.training` writes the tables of its page, one per model.
 
 Ours, TRL as it comes and TRL tuned take turns, each in a process of its own, so that whatever else the machine does
 disturbs all three alike. A ratio is that of one turn; its median and its range over the turns are told.
@@ -25,7 +25,6 @@ TITLES = {
     plan.PRETRAINED: f"SmolLM2-135M-Instruct, adapters of rank {plan.RANK}, bfloat16",
 }
 SIDES = ("ours", "as it comes", "tuned")
-_BEGIN, _END = "<!-- measured -->", "<!-- end of measured -->"
 Run = dict[str, float]
 Turn = dict[str, Run]
 
@@ -47,7 +46,8 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true", help="compare processor time, on a machine that does other work")
     parser.add_argument("--dry", action="store_true", help="print the tables, leave the page as it is")
     asked = parser.parse_args()
-    tables = []
+    if set(asked.methods) != set(plan.PLANS) and not asked.dry:
+        parser.error("--methods with some of them gives part of a table: add --dry, which leaves the page as it is")
     for size in asked.sizes:
         from tests.benchmarks.training import workload  # torch takes seconds
 
@@ -56,11 +56,10 @@ def main() -> None:
         turns = plan.turns_of(size, asked.turns)
         methods = [method for method in asked.methods if method in plan.methods_of(size)]
         measured = {method: turns_of(method, folder, turns) for method in methods}
-        tables.append(table(size, measured, rate, workload.work(size), cpu=asked.cpu))
-    text = "\n\n".join([headline(asked.cpu), *tables])
-    print(text)  # noqa: T201  # what was asked for
-    if not asked.dry:
-        put(text)
+        text = table(size, measured, rate, workload.work(size), cpu=asked.cpu)
+        print(text)  # noqa: T201  # what was asked for
+        if not asked.dry:
+            put(size, text)
 
 
 def turns_of(method: str, folder: pathlib.Path, turns: int) -> list[Turn]:
@@ -96,6 +95,8 @@ def table(size: str, measured: dict[str, list[Turn]], rate: float, work: dict[st
     clock = "cpu_seconds" if cpu else "seconds"
     lines = [
         f"**{TITLES[size]}, {len(next(iter(measured.values())))} turns**",
+        "",
+        headline(cpu),
         "",
         "| method | steps/s | × TRL as it comes | target | × TRL tuned | target | peak MiB: ours, TRL, tuned "
         "| matmul share |",
@@ -164,12 +165,12 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
-def put(text: str) -> None:
-    """Replaces what stands between the page's marks."""
+def put(size: str, text: str) -> None:
+    """Replaces what stands between the page's marks of a size."""
     page = PAGE.read_text()
-    before, _, rest = page.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    PAGE.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}")
+    before, begin, rest = page.partition(f"<!-- {size} -->")
+    _, end, after = rest.partition(f"<!-- end of {size} -->")
+    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 if __name__ == "__main__":
