@@ -78,12 +78,17 @@ class WeightConfig:
     rater_share: float = 0.1
 
 
+RULES = ("superior", "noninferior")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReleaseConfig:
     """How a candidate is proven."""
 
+    # "superior": better than what serves; "noninferior": not worse by more than `margin`.
     rule: str = "superior"
     margin: float = 0.0
+    # Chance of promoting a candidate that is not better, and of rolling back one that is not worse.
     alpha: float = 0.05
     safety_weight: float = 0.1
     # Candidate completions the safety stage waits for.
@@ -140,13 +145,37 @@ def _line(name: str, table: dict[str, Any], beside: pathlib.Path) -> LineConfig:
         trigger=_section(TriggerConfig, table.get("trigger", {}), f"{where}.trigger"),
         gates=_section(GateConfig, table.get("gates", {}), f"{where}.gates"),
         weights=_weights(table.get("weights", {}), f"{where}.weights"),
-        release=_section(ReleaseConfig, table.get("release", {}), f"{where}.release"),
+        release=_release(table.get("release", {}), f"{where}.release"),
         training=table.get("training", {}),
         evaluation={
             set_: _evaluation_set(given, f"{where}.evaluation.{set_}", beside)
             for set_, given in table.get("evaluation", {}).items()
         },
     )
+
+
+def _release(table: dict[str, Any], where: str) -> ReleaseConfig:
+    config = _section(ReleaseConfig, table, where)
+    if config.rule not in RULES:
+        raise errors.InvalidField(f"{where}.rule", f"is {config.rule!r}", f"use one of {', '.join(RULES)}")
+    if config.rule == "superior" and config.margin:
+        raise errors.InvalidField(f"{where}.margin", f"is {config.margin}", 'leave it out, or set rule = "noninferior"')
+    for name, low, high in (
+        ("margin", 0.0, 1.0),
+        ("alpha", 0.0, 0.5),
+        ("safety_weight", 0.0, 1.0),
+        ("evidence_weight", 0.0, 1.0),
+    ):
+        value = getattr(config, name)
+        if not low < value < high and not (name == "margin" and value == 0):
+            raise errors.InvalidField(f"{where}.{name}", f"is {value}", f"give a number between {low:g} and {high:g}")
+    for name in ("maturity_s", "safety_completions", "minimum_sessions"):
+        if not 0 <= getattr(config, name) < float("inf"):
+            raise errors.InvalidField(f"{where}.{name}", f"is {getattr(config, name)}", "give 0 or more")
+    if config.maximum_sessions < 2 * config.minimum_sessions:
+        remedy = f"give at least {2 * config.minimum_sessions}: minimum_sessions for each of two arms"
+        raise errors.InvalidField(f"{where}.maximum_sessions", f"is {config.maximum_sessions}", remedy)
+    return config
 
 
 def _weights(table: dict[str, Any], where: str) -> WeightConfig:

@@ -9,20 +9,31 @@ depends on earlier units only,
 has the i-th unit's own effect as its mean, whatever c_i is and however users drift. Then, at every t at once and
 with probability 1 - alpha,
 
-    |sum of x - sum of effects| < sqrt((S eta^2 + 1) / eta^2 * log((S eta^2 + 1) / alpha^2)),  S = sum of x_i^2
+    |sum of x - sum of effects| < sqrt((S eta^2 + 1) / eta^2 * log((S eta^2 + 1) / alpha^2))
+    S = sum of (x_i^2 + 2 v_i) / 3,  v_i = (y_i - c_i)^2 / (p_i (1 - p_i))
 
-(Ham, Bojinov, Lindon, Tingley 2022, "Design-based confidence sequences", Theorem 2; the boundary is Robbins' normal
-mixture as in Waudby-Smith et al. 2021, "Time-uniform central limit theory"). S is an upper estimate of the variance,
-so the interval is wide rather than narrow. It is asymptotic in general; for even assignment and arms that do not
-differ it is exact, because x_i is then plus or minus a number fixed by the past (cosh(a) <= exp(a^2/2)).
+(the boundary is Robbins' normal mixture, as in Waudby-Smith et al. 2021, "Time-uniform central limit theory"; x_i as in
+Ham, Bojinov, Lindon, Tingley 2022, "Design-based confidence sequences"). For arms that do not differ this is exact, at
+every number of units and for any weights: x_i then has two values that the past and y_i fix, v_i is its variance, and
+E exp(l x - l^2 (x^2 + 2 v) / 6) <= 1 for every l (Delyon 2009, "Exponential inequalities for sums of weakly dependent
+variables"). For even arms v_i = x_i^2. Elsewhere it is asymptotic, and S an upper estimate as a rule.
+
+A verdict reads one end at a time, so each end has an error of its own. The mixture over positive effects alone is the
+one above times 2 Phi(z), with z = sum of x / sqrt(S + 1 / eta^2), and is at least 1 / error on its boundary. On the
+boundary above z is at least sqrt(2 log(1 / alpha)), so with alpha = 2 error Phi(sqrt(2 log(1 / (2 error)))) each side
+is crossed with probability `error` at most (Howard, Ramdas, McAuliffe, Sekhon 2021, "Time-uniform, nonparametric,
+nonasymptotic confidence sequences", one-sided normal mixture).
 
 t counts the units handed in. `rollout.evidence` hands in the sessions that voted: a session without a vote has
-x = 0, so it changes neither sum nor S and hence not the sign of any bound, only the scale of the mean.
+x = v = 0, so it changes neither sum nor S and hence not the sign of any bound, only the scale of the mean.
 """
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Iterable
+
+_NORMAL = statistics.NormalDist()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,42 +53,82 @@ class Interval:
     lower: float
     upper: float
     units: int
-    # Sum of squares: what the radius is computed from.
+    # S above: what the radius is computed from.
     spread: float
 
 
-def mixture_scale(alpha: float, tightest_at: float) -> float:
+def _both_sides(error: float) -> float:
+    """The alpha of the boundary on both sides that errs with this probability at most on each one."""
+    if not 0 < error < 0.5:
+        raise ValueError("the error of one end must lie in (0, 0.5)")
+    return 2 * error * _NORMAL.cdf(math.sqrt(-2 * math.log(2 * error)))
+
+
+def mixture_scale(error: float, tightest_at: float) -> float:
     """The eta that makes the boundary (nearly) tightest when S is `tightest_at`; fix it before looking."""
-    if not 0 < alpha < 1 or tightest_at <= 0:
-        raise ValueError("alpha must lie in (0, 1) and `tightest_at` above 0")
-    odds = -2 * math.log(alpha)
+    if tightest_at <= 0:
+        raise ValueError("`tightest_at` must lie above 0")
+    odds = -2 * math.log(_both_sides(error))
     return math.sqrt((odds + math.log(odds + 1)) / tightest_at)
 
 
-def radius(spread: float, units: int, alpha: float, eta: float) -> float:
-    """Half the width of the sequence after `units` units whose squares sum to `spread`."""
+def radius(spread: float, units: int, error: float, eta: float) -> float:
+    """How far an end lies from the mean after `units` units with S = `spread`."""
     if units == 0:
         return math.inf
     mixed = spread * eta * eta + 1
-    return math.sqrt(mixed / (eta * eta) * math.log(mixed / (alpha * alpha))) / units
+    return math.sqrt(mixed / (eta * eta) * math.log(mixed / _both_sides(error) ** 2)) / units
 
 
-def difference(units: Iterable[Unit], alpha: float, tightest_at: float) -> Interval:
-    """The sequence's interval after these units, which must be in the order of their assignment."""
-    total = squares = outcomes = 0.0
-    count = 0
-    for unit in units:
-        if not 0 < unit.propensity <= 1:
-            raise ValueError(f"a propensity of {unit.propensity} cannot have been drawn")
+class Sequence:
+    """The sequence as units arrive: `add` them in the order of their assignment, read `interval` at any time."""
+
+    def __init__(self, lower_error: float, upper_error: float, tightest_at: float) -> None:
+        """lower_error: chance that the lower end is ever above the truth; upper_error: the upper end below it.
+
+        tightest_at: the S at which the interval shall be narrowest; fix it before looking.
+        """
+        self._errors = (lower_error, upper_error)
+        self._scales = (mixture_scale(lower_error, tightest_at), mixture_scale(upper_error, tightest_at))
+        self._total = self._spread = self._outcomes = 0.0
+        self._count = 0
+
+    def add(self, unit: Unit) -> None:
+        if not 0 < unit.propensity < 1:
+            raise ValueError(f"a propensity of {unit.propensity} cannot have been drawn between two arms")
         # The centre starts at 0.5 and is the mean of what came before: predictable, hence without bias.
-        centre = (outcomes + 0.5) / (count + 1)
-        effect = (unit.outcome - centre) / unit.propensity
-        total += effect if unit.candidate else -effect
-        squares += effect * effect
-        outcomes += unit.outcome
-        count += 1
-    if count == 0:
-        return Interval(mean=0.0, lower=-1.0, upper=1.0, units=0, spread=0.0)
-    mean = total / count
-    half = radius(squares, count, alpha, mixture_scale(alpha, tightest_at))
-    return Interval(mean=mean, lower=max(-1.0, mean - half), upper=min(1.0, mean + half), units=count, spread=squares)
+        deviation = unit.outcome - (self._outcomes + 0.5) / (self._count + 1)
+        effect = deviation / unit.propensity
+        variance = deviation * effect / (1 - unit.propensity)
+        self._total += effect if unit.candidate else -effect
+        self._spread += (effect * effect + 2 * variance) / 3
+        self._outcomes += unit.outcome
+        self._count += 1
+
+    @property
+    def interval(self) -> Interval:
+        if self._count == 0:
+            return Interval(mean=0.0, lower=-1.0, upper=1.0, units=0, spread=0.0)
+        mean = self._total / self._count
+        below, above = self.radii_at(self._count)
+        return Interval(
+            mean=mean,
+            lower=max(-1.0, mean - below),
+            upper=min(1.0, mean + above),
+            units=self._count,
+            spread=self._spread,
+        )
+
+    def radii_at(self, units: int) -> tuple[float, float]:
+        """How far the ends will lie from the mean after so many units, if S keeps growing as it has."""
+        grown = self._spread * units / self._count if self._count else 0.0
+        (lower, upper), (lower_eta, upper_eta) = self._errors, self._scales
+        return radius(grown, units, lower, lower_eta), radius(grown, units, upper, upper_eta)
+
+
+def difference(units: Iterable[Unit], error: float, tightest_at: float) -> Interval:
+    """The interval after these units, in the order of their assignment; either end errs with this probability."""
+    sequence = Sequence(error, error, tightest_at)
+    for unit in units:
+        sequence.add(unit)
+    return sequence.interval

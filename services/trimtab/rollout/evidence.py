@@ -8,27 +8,91 @@ Rules, with (lower, upper) the confidence sequence of candidate minus stable per
 - noninferior(margin): better (not worse by more than the margin) when lower > -margin, worse when upper < -margin;
 - no verdict before `minimum_sessions` voting sessions in each arm;
 - "better" is held back while the arms differ in *how many* sessions vote (a sequence of its own on the indicator of a
-  vote): then those who voted are not comparable. Holding back can only lower the chance of a false promotion, so the
-  line's alpha belongs to the verdict undivided;
+  vote): then those who voted are not comparable. Holding back can only lower the chance of a false promotion;
 - not proven at `maximum_sessions` voting sessions in both arms, or before when even the most favourable difference
-  that the data allow could not be shown by then (futility).
+  that the data allow could not be shown by then (futility). A candidate on course to be shown worse goes on: only that
+  verdict quarantines what it was made from.
+
+`alpha` is the chance of a false promotion, and that of a false rollback. All of the first belongs to the lower end
+here; of the second `VOTES_SHARE` to the upper end, and the rest to the guardrails, which roll back too.
 """
 
-import dataclasses
 import math
 
 from trimtab.core import completions, ledger, lines, releases, sequential
 
+VOTES_SHARE = 0.9
 _ARMS = (completions.Arm.STABLE, completions.Arm.CANDIDATE)
+
+
+class Tally:
+    """Sessions as they mature, and what they prove so far. Its user adds every session once, by first exposure.
+
+    `judge` adds all of a release's at every look, `rollout.simulation` each as it matures: one code for both.
+    """
+
+    def __init__(self, config: lines.ReleaseConfig) -> None:
+        self._config = config
+        # "noninferior" moves the line that has to be cleared from 0 to -margin.
+        self._goal = -config.margin if config.rule == "noninferior" else 0.0
+        self._effect = sequential.Sequence(config.alpha, config.alpha * VOTES_SHARE, _tightest_at(config))
+        self._response = sequential.Sequence(config.alpha, config.alpha, _tightest_at(config))
+        self.mature = dict.fromkeys(_ARMS, 0)
+        self.outcomes: dict[completions.Arm, list[float]] = {arm: [] for arm in _ARMS}
+
+    def add(self, session: ledger.SessionOutcome) -> None:
+        """The next mature session."""
+        candidate = session.arm is completions.Arm.CANDIDATE
+        self.mature[session.arm] += 1
+        self._response.add(sequential.Unit(candidate, session.propensity, float(session.outcome is not None)))
+        if session.outcome is not None:
+            self._effect.add(sequential.Unit(candidate, session.propensity, session.outcome))
+            self.outcomes[session.arm].append(session.outcome)
+
+    @property
+    def effect(self) -> sequential.Interval:
+        return self._effect.interval
+
+    @property
+    def verdict(self) -> tuple[releases.Verdict, str]:
+        """With the reason, as the end of a sentence."""
+        effect, gap, goal, config = self.effect, self._response.interval, self._goal, self._config
+        enough = min(map(len, self.outcomes.values())) >= config.minimum_sessions
+        if enough and effect.upper < goal:
+            return releases.Verdict.WORSE, f"all of it lies below {goal:+.2f}, so the candidate is worse"
+        gapped = gap.lower > 0 or gap.upper < 0
+        if enough and effect.lower > goal and not gapped:
+            return releases.Verdict.BETTER, f"all of it lies above {goal:+.2f}, which proves the candidate"
+        if effect.units >= config.maximum_sessions:
+            return releases.Verdict.NOT_PROVEN, f"{config.maximum_sessions} voting sessions have not decided it"
+        below, above = self._effect.radii_at(config.maximum_sessions)
+        if enough and effect.upper - goal <= below and goal - effect.mean <= above:
+            return (
+                releases.Verdict.NOT_PROVEN,
+                f"even its upper end could not be shown within {config.maximum_sessions} voting sessions",
+            )
+        if not enough:
+            return (
+                releases.Verdict.UNDECIDED,
+                f"no verdict before {config.minimum_sessions} voting sessions in each arm",
+            )
+        if gapped and effect.lower > goal:
+            return (
+                releases.Verdict.UNDECIDED,
+                f"the arms differ in how many sessions vote ({gap.mean:+.2f}), so it waits",
+            )
+        return releases.Verdict.UNDECIDED, f"it holds {goal:+.2f} itself, so the release goes on"
 
 
 def judge(seen: ledger.EvidenceResponse, config: lines.ReleaseConfig) -> releases.Evidence:
     """Figures, verdict and its reason in a sentence."""
-    mature = [session for session in seen.sessions if session.mature]
-    voted = [session for session in mature if session.outcome is not None]
-    arms = tuple(_arm(arm, seen, mature) for arm in _ARMS)
-    effect = sequential.difference(map(_by_outcome, voted), config.alpha, _tightest_at(config))
-    verdict, why = _decide(effect, arms, _response_gap(mature, config), config)
+    tally = Tally(config)
+    for session in seen.sessions:
+        if session.mature:
+            tally.add(session)
+    arms = tuple(_arm(arm, seen, tally) for arm in _ARMS)
+    effect = tally.effect
+    verdict, why = tally.verdict
     return releases.Evidence(
         arms=arms,
         difference=effect.mean,
@@ -36,85 +100,34 @@ def judge(seen: ledger.EvidenceResponse, config: lines.ReleaseConfig) -> release
         upper=effect.upper,
         alpha=config.alpha,
         verdict=verdict,
-        reason=f"{_figures(arms, effect, config)}: {why}." if voted else f"No mature session has voted yet: {why}.",
+        reason=f"{_figures(arms, effect, config)}: {why}."
+        if effect.units
+        else f"No mature session has voted yet: {why}.",
         consumed=dict(seen.consumed),
     )
 
 
 def _tightest_at(config: lines.ReleaseConfig) -> float:
-    """With even arms x^2 is near 1 a session: tightest at four times the smallest number that can decide."""
-    return max(1.0, 8.0 * config.minimum_sessions)
+    """With even arms x^2 is near 1 a session: tightest at eight times the smallest number that can decide."""
+    return max(1.0, 16.0 * config.minimum_sessions)
 
 
-def _by_outcome(session: ledger.SessionOutcome) -> sequential.Unit:
-    return sequential.Unit(
-        candidate=session.arm is completions.Arm.CANDIDATE,
-        propensity=session.propensity,
-        outcome=0.0 if session.outcome is None else session.outcome,
-    )
-
-
-def _response_gap(mature: list[ledger.SessionOutcome], config: lines.ReleaseConfig) -> sequential.Interval:
-    """The same sequence on the indicator "this session voted", over all mature sessions."""
-    units = (
-        dataclasses.replace(_by_outcome(session), outcome=0.0 if session.outcome is None else 1.0) for session in mature
-    )
-    return sequential.difference(units, config.alpha, _tightest_at(config))
-
-
-def _arm(
-    arm: completions.Arm, seen: ledger.EvidenceResponse, mature: list[ledger.SessionOutcome]
-) -> releases.ArmEvidence:
-    outcomes = [session.outcome for session in mature if session.arm is arm and session.outcome is not None]
+def _arm(arm: completions.Arm, seen: ledger.EvidenceResponse, tally: Tally) -> releases.ArmEvidence:
+    outcomes = tally.outcomes[arm]
     return releases.ArmEvidence(
         arm=arm,
         sessions=sum(session.arm is arm for session in seen.sessions),
         voted=len(outcomes),
         approval=math.fsum(outcomes) / len(outcomes) if outcomes else 0.0,
         completions=sum(total.completions for total in seen.totals if total.arm is arm),
-        mature=sum(session.arm is arm for session in mature),
+        mature=tally.mature[arm],
     )
-
-
-def _decide(
-    effect: sequential.Interval,
-    arms: tuple[releases.ArmEvidence, ...],
-    gap: sequential.Interval,
-    config: lines.ReleaseConfig,
-) -> tuple[releases.Verdict, str]:
-    # "noninferior" moves the line that has to be cleared from 0 to -margin.
-    goal = -config.margin if config.rule == "noninferior" else 0.0
-    enough = min(arm.voted for arm in arms) >= config.minimum_sessions
-    if enough and effect.upper < goal:
-        return releases.Verdict.WORSE, f"all of it lies below {goal:+.2f}, so the candidate is worse"
-    gapped = gap.lower > 0 or gap.upper < 0
-    if enough and effect.lower > goal and not gapped:
-        return releases.Verdict.BETTER, f"all of it lies above {goal:+.2f}, which proves the candidate"
-    if effect.units >= config.maximum_sessions:
-        return releases.Verdict.NOT_PROVEN, f"{config.maximum_sessions} voting sessions have not decided it"
-    if enough and effect.upper - goal <= _radius_at_the_end(effect, config):
-        return (
-            releases.Verdict.NOT_PROVEN,
-            f"even its upper end could not be shown within {config.maximum_sessions} voting sessions",
-        )
-    if not enough:
-        return releases.Verdict.UNDECIDED, f"no verdict before {config.minimum_sessions} voting sessions in each arm"
-    if gapped and effect.lower > goal:
-        return releases.Verdict.UNDECIDED, f"the arms differ in how many sessions vote ({gap.mean:+.2f}), so it waits"
-    return releases.Verdict.UNDECIDED, f"it holds {goal:+.2f} itself, so the release goes on"
-
-
-def _radius_at_the_end(effect: sequential.Interval, config: lines.ReleaseConfig) -> float:
-    """The half-width to expect at `maximum_sessions` if squares keep adding up as they have."""
-    spread = effect.spread * config.maximum_sessions / effect.units
-    eta = sequential.mixture_scale(config.alpha, _tightest_at(config))
-    return sequential.radius(spread, config.maximum_sessions, config.alpha, eta)
 
 
 def _figures(arms: tuple[releases.ArmEvidence, ...], effect: sequential.Interval, config: lines.ReleaseConfig) -> str:
     stable, candidate = arms
     return (
         f"Candidate approval {candidate.approval:.2f} against {stable.approval:.2f} over {effect.units} sessions; "
-        f"difference {effect.mean:+.2f}, {100 * (1 - config.alpha):g} % confidence sequence "
+        f"difference {effect.mean:+.2f}, {100 * (1 - config.alpha):g} % sure of each end of "
         f"{effect.lower:+.2f} to {effect.upper:+.2f}"
     )

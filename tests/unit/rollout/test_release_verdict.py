@@ -35,7 +35,7 @@ def test_a_better_candidate_is_proven_and_the_reason_carries_the_figures() -> No
     assert found.lower > 0
     assert "Candidate approval 0.7" in found.reason
     assert "over 700 sessions" in found.reason
-    assert "95 % confidence sequence" in found.reason
+    assert "95 % sure of each end" in found.reason
     assert found.consumed == {"feedback/0": 12}
     by_arm = {arm.arm: arm for arm in found.arms}
     assert by_arm[CANDIDATE].completions == 77
@@ -78,10 +78,17 @@ def test_the_maximum_ends_an_undecided_release_as_not_proven() -> None:
 
 
 def test_futility_ends_a_release_that_can_no_longer_be_proven() -> None:
-    seen = sessions(0.6, 0.55, 3000, seed=3)
+    seen = sessions(0.6, 0.58, 3600, seed=3)
     found = evidence.judge(seen, CONFIG)
     assert found.verdict is releases.Verdict.NOT_PROVEN
     assert "could not be shown" in found.reason
+
+
+def test_what_is_on_course_to_be_shown_worse_is_not_ended_as_not_proven() -> None:
+    """Only "worse" quarantines what a candidate was made from."""
+    verdicts = [evidence.judge(sessions(0.6, 0.5, count, seed=4), CONFIG).verdict for count in range(100, 1600, 50)]
+    assert verdicts[-1] is releases.Verdict.WORSE
+    assert releases.Verdict.NOT_PROVEN not in verdicts
 
 
 def test_arms_that_differ_in_how_many_vote_hold_better_back() -> None:

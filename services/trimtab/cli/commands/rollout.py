@@ -80,3 +80,74 @@ _verb("pause", "Hold the release in progress where it is.")
 _verb("resume", "Go on with a paused release.")
 _verb("abort", "Withdraw the candidate; says nothing about it.")
 _verb("undo", "Go back to the policy before the last promotion.")
+
+
+@app.command("simulate")
+def simulate(
+    *,
+    sessions: Annotated[float, typer.Option("--sessions", min=0.001, help="Sessions a day.")] = 1000.0,
+    approval: Annotated[
+        float, typer.Option("--approval", min=0, max=1, help="Share of votes that are up today.")
+    ] = 0.6,
+    difference: Annotated[
+        float,
+        typer.Option("--difference", min=0, max=1, help="Of approval, that you want to see: 0.05 is five points."),
+    ] = 0.05,
+    response: Annotated[
+        float, typer.Option("--response", min=0, max=1, help="Share of occasions on which a satisfied user votes.")
+    ] = 0.3,
+    unsatisfied: Annotated[
+        float | None,
+        typer.Option("--unsatisfied", min=0, max=1, help="The same of an unsatisfied user; default: equal."),
+    ] = None,
+    votes: Annotated[int, typer.Option("--votes", min=1, help="Occasions to vote in a session.")] = 1,
+    likeness: Annotated[
+        float, typer.Option("--likeness", min=0, max=1, help="Correlation of a session's votes (intra-class), 0 to 1.")
+    ] = 0.3,
+    delay: Annotated[float, typer.Option("--delay", min=0, help="Hours after which a vote comes at the latest.")] = 0.0,
+    swing: Annotated[
+        float,
+        typer.Option("--swing", min=0, max=1, help="How far traffic goes above and below its mean in a day, 0 to 1."),
+    ] = 0.0,
+    drift: Annotated[float, typer.Option("--drift", help="What a day adds to the approval of both policies.")] = 0.0,
+    spite: Annotated[
+        float, typer.Option("--spite", min=0, max=1, help="Share of sessions that vote everything down.")
+    ] = 0.0,
+    aimed: Annotated[
+        float,
+        typer.Option("--aimed", min=0, max=1, help="Share of sessions that vote the candidate up and the other down."),
+    ] = 0.0,
+    days: Annotated[float, typer.Option("--days", min=0.1, max=3650, help="After which to stop.")] = 30.0,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Releases of each candidate.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="Of chance; the same seed gives the same table.")] = 0,
+    state: options.State = options.STATE,
+    line: options.Line = "",
+    json: options.Json = False,
+) -> None:
+    """How long a verdict takes at your traffic, and how often it is wrong.
+
+    Plays releases with simulated users: a candidate that is worse by
+    --difference, one that is the same, one that is better. The rule is that of
+    the line in the state folder's lines.toml, or the defaults.
+
+    trimtab rollout simulate --sessions 5000 --response 0.05 --difference 0.03
+    """
+    from trimtab.cli.operators import planning
+    from trimtab.rollout import simulation
+
+    users = simulation.Users(
+        sessions_per_day=sessions,
+        daily_swing=swing,
+        approval=approval,
+        difference=difference,
+        drift=drift,
+        occasions=votes,
+        likeness=likeness,
+        response=response,
+        response_unsatisfied=response if unsatisfied is None else unsatisfied,
+        delay_h=(0.0, delay),
+        spite=spite,
+        aimed=aimed,
+    )
+    plan = planning.Plan(users, planning.config_of(state, line), days, runs, seed)
+    planning.simulate(plan, json)

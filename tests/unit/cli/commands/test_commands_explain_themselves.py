@@ -60,6 +60,7 @@ TAUGHT = {
     ("rollout", "resume"): ("--reason", "--state", "audit", "Go on"),
     ("rollout", "abort"): ("--reason", "--state", "audit", "Withdraw"),
     ("rollout", "undo"): ("--reason", "--state", "audit", "Go back"),
+    ("rollout", "simulate"): ("--sessions", "--response", "--difference", "--likeness", "--json", "How long a verdict"),
     ("train", "runs"): ("--state", "--json", "oldest first"),
     ("train", "show"): ("--state", "--json", "--watch", "beginning", "gates in words"),
     ("train", "report"): ("--state", "--output", "--samples", "HTML", "lineage"),
