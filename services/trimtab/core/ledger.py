@@ -104,11 +104,15 @@ class ArmTotals:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvidenceResponse:
-    """sessions: in order of first exposure; totals: all completions of the release, whatever the stage."""
+    """sessions: in order of first exposure; totals: all completions of the release, whatever the stage.
+
+    at: the moment that decided which sessions are mature.
+    """
 
     sessions: tuple[SessionOutcome, ...] = ()
     totals: tuple[ArmTotals, ...] = ()
     consumed: dict[str, int] = dataclasses.field(default_factory=dict)
+    at: datetime.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import enum
 
-from trimtab.core import completions, text
+from trimtab.core import completions, lines, text
 
 
 class ReleaseState(enum.StrEnum):
@@ -57,7 +57,10 @@ class ArmEvidence:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Evidence:
-    """Candidate minus stable, mean outcome per session in [-1, 1], with its confidence sequence."""
+    """Candidate minus stable, mean outcome per session in [-1, 1], with its confidence sequence.
+
+    consumed, judged_at: the log's offsets and the moment from which the same figures follow again.
+    """
 
     arms: tuple[ArmEvidence, ...] = ()
     difference: float = 0.0
@@ -67,6 +70,7 @@ class Evidence:
     verdict: Verdict = Verdict.UNDECIDED
     reason: str = ""
     consumed: dict[str, int] = dataclasses.field(default_factory=dict)
+    judged_at: datetime.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,7 +116,10 @@ class Quarantine:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Release:
-    """The record on topic `rollouts`. The newest record of a line says how its traffic is routed."""
+    """The record on topic `rollouts`. The newest record of a line says how its traffic is routed.
+
+    terms: what it is judged by, fixed when it is made; None in records older than that.
+    """
 
     id: str
     context: text.Context
@@ -134,3 +141,4 @@ class Release:
     generation: int = 0
     quarantine: Quarantine | None = None
     acts: tuple[Act, ...] = ()
+    terms: lines.ReleaseConfig | None = None

@@ -6,30 +6,37 @@ count. Arm and propensity are those of that exposure; the outcome is the mean of
 kinds of feedback are no votes. Whether any of this proves a thing is the rollout's.
 """
 
+import datetime
+import itertools
+import math
+
 import sqlalchemy as sa
 
 from trimtab.bus import topics
-from trimtab.core import clock, completions, errors, ledger
+from trimtab.core import completions, errors, ledger
 from trimtab.ledger.store import database, offsets, rows, tables
 
 _STAGE = "evidence"
 _SOURCES = (topics.COMPLETIONS.name, topics.FEEDBACK.name)
 
 
-def evidence(store: database.Database, request: ledger.EvidenceRequest, now: clock.Clock) -> ledger.EvidenceResponse:
+def evidence(
+    store: database.Database, request: ledger.EvidenceRequest, at: datetime.datetime
+) -> ledger.EvidenceResponse:
     """One moment of the database: sessions, totals and the offsets they follow from. Unknown releases have no sessions.
 
-    A session is mature when its first exposure lies `maturity_s` seconds back. InvalidField for a negative window.
+    A session is mature when its first exposure lies `maturity_s` seconds before `at`. InvalidField for a window below 0.
     """
     if not request.maturity_s >= 0:
         raise errors.InvalidField("maturity_s", f"is {request.maturity_s}", "give seconds, 0 or more")
     window_us = int(min(request.maturity_s, 1e10) * 1_000_000)
-    mature_us = rows.to_us(now()) - window_us
+    mature_us = rows.to_us(at) - window_us
     with store.read() as connection:
         return ledger.EvidenceResponse(
             sessions=_sessions(connection, request, window_us, mature_us),
             totals=_totals(connection, request),
             consumed=offsets.consumed(connection, _SOURCES),
+            at=at,
         )
 
 
@@ -46,32 +53,36 @@ def _sessions(
     columns = (
         exposure.c.session,
         exposure.c.exposed_us,
-        exposure.c.completion_id,
         exposure.c.arm,
         exposure.c.propensity,
+        vote.c.outcome,
     )
     query = (
-        sa.select(*columns, sa.func.count(vote.c.example_id), sa.func.avg(vote.c.outcome))
+        sa.select(*columns)
         .select_from(exposure.outerjoin(vote, in_time))
         .where(
             exposure.c.release_id == request.release_id,
             exposure.c.tenant == request.tenant,
             exposure.c.stage == _STAGE,
         )
-        .group_by(*columns)
         .order_by(exposure.c.exposed_us, exposure.c.completion_id)
     )
-    return tuple(
-        ledger.SessionOutcome(
-            arm=completions.Arm(arm),
-            propensity=propensity,
-            exposed_at=rows.from_us(exposed_us),
-            votes=count,
-            mature=exposed_us <= mature_us,
-            outcome=mean,
+    found = []
+    for _, group in itertools.groupby(connection.execute(query), key=lambda row: row.session):
+        first, *others = group
+        votes = [row.outcome for row in (first, *others) if row.outcome is not None]
+        found.append(
+            ledger.SessionOutcome(
+                arm=completions.Arm(first.arm),
+                propensity=first.propensity,
+                exposed_at=rows.from_us(first.exposed_us),
+                votes=len(votes),
+                mature=first.exposed_us <= mature_us,
+                # rounded once, so the order in which votes came does not show in the last bit
+                outcome=math.fsum(votes) / len(votes) if votes else None,
+            )
         )
-        for _, exposed_us, _, arm, propensity, count, mean in connection.execute(query)
-    )
+    return tuple(found)
 
 
 def _totals(connection: sa.Connection, request: ledger.EvidenceRequest) -> tuple[ledger.ArmTotals, ...]:

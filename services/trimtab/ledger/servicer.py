@@ -34,7 +34,7 @@ class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
 
     async def Evidence(self, request: pb.EvidenceRequest, context: _Context) -> pb.EvidenceResponse:
         asked = codec.from_proto(request, ledger.EvidenceRequest)
-        found = await asyncio.to_thread(evidence.evidence, self._store, asked, self._now)
+        found = await asyncio.to_thread(evidence.evidence, self._store, asked, self._now())
         return codec.to_proto(found, pb.EvidenceResponse)
 
     async def Counts(self, request: pb.CountsRequest, context: _Context) -> pb.CountsResponse:

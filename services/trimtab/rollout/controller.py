@@ -126,18 +126,19 @@ class Controller:
         before = self._desk.line(tenant, name).active
         if before is None:
             return
-        seen = await self._observe(before, config)
+        terms = before.terms or config
+        seen = await self._observe(before, terms)
         async with self._desk.deciding():
             now = self._desk.line(tenant, name).active
             if now is None or dataclasses.replace(now, revision=before.revision) != before:
                 return
-            after = steps.step(now, seen, config)
+            after = steps.step(now, seen, terms)
             if after is not now:
                 await self._desk.write(after)
                 if after.state is not now.state:
                     self._desk.wake.set()
 
-    async def _observe(self, release: releases.Release, config: lines.ReleaseConfig) -> steps.Seen:
+    async def _observe(self, release: releases.Release, terms: lines.ReleaseConfig) -> steps.Seen:
         policy_id, problem, digest = steps.subject(release), "", ""
         try:
             digest = await self._shelf.loaded_digest(policy_id)
@@ -152,7 +153,7 @@ class Controller:
             expected_digest=digest,
             problem=problem,
             unhealthy_s=self._silent_for(release, described is not None),
-            evidence=await self._evidence(release, config),
+            evidence=await self._evidence(release, terms),
             led_to=await self._led_to(release),
         )
 
@@ -182,10 +183,10 @@ class Controller:
         memory.silent_since = now if memory.silent_since is None else memory.silent_since
         return now - memory.silent_since
 
-    async def _evidence(self, release: releases.Release, config: lines.ReleaseConfig) -> ledger.EvidenceResponse | None:
+    async def _evidence(self, release: releases.Release, terms: lines.ReleaseConfig) -> ledger.EvidenceResponse | None:
         if release.state not in (State.SAFETY, State.EVIDENCE):
             return None
-        request = ledger.EvidenceRequest(release.context.tenant, release.id, config.maturity_s)
+        request = ledger.EvidenceRequest(release.context.tenant, release.id, terms.maturity_s)
         try:
             return await self._ledger.evidence(request)
         except (errors.ServiceUnavailable, errors.DeadlineExceeded, errors.Overloaded) as problem:

@@ -104,6 +104,7 @@ def judge(seen: ledger.EvidenceResponse, config: lines.ReleaseConfig) -> release
         if effect.units
         else f"No mature session has voted yet: {why}.",
         consumed=dict(seen.consumed),
+        judged_at=seen.at,
     )
 
 

@@ -99,6 +99,7 @@ class Line:
             arms=self.arms,
             rule=rule or config.rule,
             margin=config.margin,
+            terms=config,
         )
 
     def beside(self, release: releases.Release) -> releases.Release:

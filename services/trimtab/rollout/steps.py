@@ -65,18 +65,18 @@ def begin(release: releases.Release, serving: line.Line, at: datetime.datetime) 
     )
 
 
-def step(release: releases.Release, seen: Seen, config: lines.ReleaseConfig) -> releases.Release:
-    """The release's next record, or the same one when nothing changes."""
+def step(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> releases.Release:
+    """The release's next record by its terms, or the same one when nothing changes."""
     problem = _technical_problem(release, seen)
     if problem:
         return _fail(release, problem, seen)
     match release.state:
         case State.VERIFYING:
-            return _verify(release, seen, config)
+            return _verify(release, seen, terms)
         case State.SAFETY:
-            return _look_for_safety(release, seen, config)
+            return _look_for_safety(release, seen, terms)
         case State.EVIDENCE:
-            return _look_for_evidence(release, seen, config)
+            return _look_for_evidence(release, seen, terms)
         case State.PROMOTING:
             return _promote(release, seen)
         case State.ROLLING_BACK:
@@ -123,7 +123,7 @@ def _stable_only(release: releases.Release) -> tuple[releases.ArmTarget, ...]:
     return line.split(line.arm(release.arms, line.STABLE), None)
 
 
-def _verify(release: releases.Release, seen: Seen, config: lines.ReleaseConfig) -> releases.Release:
+def _verify(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> releases.Release:
     if seen.described is None:
         return release
     verified = dataclasses.replace(release, arms=_with_candidate(release, seen))
@@ -133,7 +133,7 @@ def _verify(release: releases.Release, seen: Seen, config: lines.ReleaseConfig) 
         return line.moved(adopted, State.PROMOTED, "Adopted and verified: it is the anchor.", seen.now, arms=arms)
     if release.paused:
         return release
-    arms = line.split(*_targets(verified), config.safety_weight)
+    arms = line.split(*_targets(verified), terms.safety_weight)
     return line.moved(verified, State.SAFETY, "Its process loaded what its manifest says.", seen.now, arms=arms)
 
 
@@ -158,21 +158,21 @@ def _swapped(release: releases.Release) -> tuple[releases.ArmTarget, ...]:
     return line.split(candidate, None if same else stable)
 
 
-def _look_for_safety(release: releases.Release, seen: Seen, config: lines.ReleaseConfig) -> releases.Release:
+def _look_for_safety(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> releases.Release:
     if seen.evidence is None or seen.described is None or release.paused:
         return release
     answered = sum(total.completions for total in seen.evidence.totals if total.arm is line.CANDIDATE)
-    if answered < config.safety_completions:
-        return _with_evidence(release, evidence.judge(seen.evidence, config))
-    arms = line.split(*_targets(release), config.evidence_weight)
+    if answered < terms.safety_completions:
+        return _with_evidence(release, evidence.judge(seen.evidence, terms))
+    arms = line.split(*_targets(release), terms.evidence_weight)
     started = dataclasses.replace(release, evidence_started_at=seen.now)
     return line.moved(started, State.EVIDENCE, f"It stayed up over {answered} completions.", seen.now, arms=arms)
 
 
-def _look_for_evidence(release: releases.Release, seen: Seen, config: lines.ReleaseConfig) -> releases.Release:
+def _look_for_evidence(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> releases.Release:
     if seen.evidence is None:
         return release
-    found = evidence.judge(seen.evidence, config)
+    found = evidence.judge(seen.evidence, terms)
     release = _with_evidence(release, found)
     match found.verdict:
         case releases.Verdict.WORSE:
@@ -186,8 +186,9 @@ def _look_for_evidence(release: releases.Release, seen: Seen, config: lines.Rele
 
 
 def _with_evidence(release: releases.Release, found: releases.Evidence) -> releases.Release:
-    """The release with newer figures; the same record when only the log's offsets have moved."""
-    if release.evidence is not None and found == dataclasses.replace(release.evidence, consumed=found.consumed):
+    """The release with newer figures; the same record when only the log's offsets and the time have moved."""
+    before = release.evidence
+    if before and found == dataclasses.replace(before, consumed=found.consumed, judged_at=found.judged_at):
         return release
     return dataclasses.replace(release, evidence=found)
 

@@ -14,7 +14,7 @@ def ask(
     store: making.Ledger, *, now: float = 100.0, maturity_s: float = 50.0, tenant: str = making.TENANT
 ) -> core_ledger.EvidenceResponse:
     request = core_ledger.EvidenceRequest(tenant, "rel", maturity_s)
-    return evidence.evidence(store.store, request, lambda: making.at(now))
+    return evidence.evidence(store.store, request, making.at(now))
 
 
 def test_a_sessions_outcome_is_the_mean_of_its_thumbs(ledger: making.Ledger) -> None:

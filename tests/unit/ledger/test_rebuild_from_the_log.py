@@ -40,7 +40,7 @@ def catch_up(log: port.EventLog, path: pathlib.Path) -> tuple[ledger.CountsRespo
     while publisher.publish_some():
         pass
     counts = counting.counts(store, ledger.CountsRequest(making.TENANT, making.LINE))
-    shown = evidence.evidence(store, ledger.EvidenceRequest(making.TENANT, "rel", 60.0), lambda: making.at(100.0))
+    shown = evidence.evidence(store, ledger.EvidenceRequest(making.TENANT, "rel", 60.0), making.at(100.0))
     store.close()
     return counts, shown
 

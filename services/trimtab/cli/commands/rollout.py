@@ -1,5 +1,6 @@
 """`trimtab rollout`: what is live and why, and what an operator decides about it."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -35,6 +36,24 @@ def history(
     from trimtab.cli.operators import releasing
 
     options.run(releasing.history(state, line, release, json))
+
+
+@app.command("audit")
+def audit(
+    release: Annotated[
+        str,
+        typer.Argument(metavar="RELEASE", help="A release's id, or the beginning of one; default: all with evidence."),
+    ] = "",
+    state: options.State = options.STATE,
+    json: options.Json = False,
+) -> None:
+    """Compute verdicts from the log again, and compare every figure with its record.
+
+    Exit code 0 when all are equal, to the last bit. Needs no running platform.
+    """
+    from trimtab.cli.operators import auditing
+
+    sys.exit(auditing.audit(state, release, json))
 
 
 @app.command("start")

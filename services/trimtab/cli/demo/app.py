@@ -1,15 +1,18 @@
 """`trimtab demo`: a platform in a state folder, the users, the acts, the table."""
 
 import asyncio
+import contextlib
 import itertools
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Sequence
 
+from trimtab.bus import connect
 from trimtab.cli import show
 from trimtab.cli.demo import acts, operator, report, users
 from trimtab.cli.machine import platform
+from trimtab.cli.operators import auditing
 from trimtab.core import errors, releases
 
 TENANT = "demo"
@@ -62,7 +65,8 @@ def play(seed: int, state: pathlib.Path | None, as_json: bool) -> int:
     code = 1
     try:
         outcome, balance, history = _on_a_platform(folder, seed, screen)
-        code = 0 if (held := tell(screen, outcome, history, balance)) else 1
+        audits = _audited(platform.Layout(folder), history, screen)
+        code = 0 if (held := tell(screen, outcome, history, balance, audits)) else 1
         if as_json:
             screen.json({"seed": seed, "held": held, **report.document(screen, outcome.policies, history, balance)})
     finally:
@@ -82,6 +86,20 @@ def _on_a_platform(folder: pathlib.Path, seed: int, screen: show.Screen) -> _Pla
         return asyncio.run(_play(live.layout, facts, seed, screen))
 
 
+def _audited(
+    layout: platform.Layout, history: Sequence[releases.Release], screen: show.Screen
+) -> list[auditing.Audited]:
+    """Every verdict, computed from the log again once all processes are gone."""
+    judged = [release for release in history if release.evidence is not None]
+    with (
+        screen.step("computing every verdict from the log again") as step,
+        contextlib.closing(connect.open_log(layout.log_url)) as log,
+    ):
+        found = auditing.audited(log, judged, lambda read: step.say(f"{read:,} records"))
+        step.say(f"{sum(one.equal for one in found)} of {len(found)} equal, to the last bit")
+    return found
+
+
 async def _play(layout: platform.Layout, facts: platform.Facts, seed: int, screen: show.Screen) -> _Played:
     async with platform.doors(layout) as doors:
         crowd = users.Users(facts.http_url, doors.api_key, acts.LINE, seed=seed)
@@ -94,9 +112,13 @@ async def _play(layout: platform.Layout, facts: platform.Facts, seed: int, scree
 
 
 def tell(
-    screen: show.Screen, outcome: acts.Outcome, history: Sequence[releases.Release], balance: report.Balance
+    screen: show.Screen,
+    outcome: acts.Outcome,
+    history: Sequence[releases.Release],
+    balance: report.Balance,
+    audits: Sequence[auditing.Audited],
 ) -> bool:
-    """Shows the last page; whether all of it happened and the books balance."""
+    """Shows the last page; whether all of it happened, the books balance and the verdicts follow from the log."""
     report.show_policies(screen, outcome.policies)
     report.show_releases(screen, history)
     report.show_balance(screen, balance)
@@ -108,6 +130,10 @@ def tell(
         (outcome.nothing_new, "a candidate that changes nothing passed the gates and was not proven"),
         (outcome.act_two, "a fawning policy was refused at the gate, forced past it, and rolled back by votes"),
         (balance.holds, "every vote was acknowledged, joined, and trained on, held out or rejected with a reason"),
+        (
+            bool(audits) and all(one.equal for one in audits),
+            f"every verdict follows from the log again, to the last bit: {len(audits)} releases",
+        ),
     )
     screen.say("")
     for held, words in verdicts:

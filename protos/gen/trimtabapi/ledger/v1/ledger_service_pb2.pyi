@@ -378,6 +378,7 @@ class EvidenceResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     TOTALS_FIELD_NUMBER: _builtins.int
     CONSUMED_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionOutcome]:
         """In order of first exposure."""
@@ -388,16 +389,21 @@ class EvidenceResponse(_message.Message):
 
     @_builtins.property
     def consumed(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """The moment that decided which sessions are mature."""
+
     def __init__(
         self,
         *,
         sessions: _abc.Iterable[Global___SessionOutcome] | None = ...,
         totals: _abc.Iterable[Global___ArmTotals] | None = ...,
         consumed: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumed", b"consumed", "sessions", b"sessions", "totals", b"totals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "consumed", b"consumed", "sessions", b"sessions", "totals", b"totals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -152,6 +152,57 @@ class ArmEvidence(_message.Message):
 Global___ArmEvidence: _TypeAlias = ArmEvidence  # noqa: Y015
 
 @_typing.final
+class ReleaseTerms(_message.Message):
+    """How a release is judged. Fixed when it is made: a changed configuration is for the next one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    SAFETY_WEIGHT_FIELD_NUMBER: _builtins.int
+    SAFETY_COMPLETIONS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_WEIGHT_FIELD_NUMBER: _builtins.int
+    MATURITY_S_FIELD_NUMBER: _builtins.int
+    MINIMUM_SESSIONS_FIELD_NUMBER: _builtins.int
+    MAXIMUM_SESSIONS_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """"superior" or "noninferior"; what `margin` is for."""
+    margin: _builtins.float
+    alpha: _builtins.float
+    """Chance of promoting what is not better, and of rolling back what is not worse."""
+    safety_weight: _builtins.float
+    safety_completions: _builtins.int
+    """Candidate completions the safety stage waits for."""
+    evidence_weight: _builtins.float
+    maturity_s: _builtins.float
+    """Seconds after its first exposure at which a session counts, and up to which its votes do."""
+    minimum_sessions: _builtins.int
+    """Voting sessions in each arm before any verdict."""
+    maximum_sessions: _builtins.int
+    """Voting sessions in both arms after which an undecided release ends as not proven."""
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        margin: _builtins.float = ...,
+        alpha: _builtins.float = ...,
+        safety_weight: _builtins.float = ...,
+        safety_completions: _builtins.int = ...,
+        evidence_weight: _builtins.float = ...,
+        maturity_s: _builtins.float = ...,
+        minimum_sessions: _builtins.int = ...,
+        maximum_sessions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "evidence_weight", b"evidence_weight", "margin", b"margin", "maturity_s", b"maturity_s", "maximum_sessions", b"maximum_sessions", "minimum_sessions", b"minimum_sessions", "rule", b"rule", "safety_completions", b"safety_completions", "safety_weight", b"safety_weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseTerms: _TypeAlias = ReleaseTerms  # noqa: Y015
+
+@_typing.final
 class Evidence(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -183,6 +234,7 @@ class Evidence(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CONSUMED_FIELD_NUMBER: _builtins.int
+    JUDGED_AT_FIELD_NUMBER: _builtins.int
     difference: _builtins.float
     """Candidate minus stable, mean outcome per session in [-1, 1], with its confidence sequence."""
     lower: _builtins.float
@@ -197,6 +249,10 @@ class Evidence(_message.Message):
     def consumed(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """What had been consumed when it was computed: topic/partition -> next offset."""
 
+    @_builtins.property
+    def judged_at(self) -> _timestamp_pb2.Timestamp:
+        """The moment that decided which sessions were old enough. With `consumed` it gives the same figures again."""
+
     def __init__(
         self,
         *,
@@ -208,10 +264,11 @@ class Evidence(_message.Message):
         verdict: Global___Verdict.ValueType = ...,
         reason: _builtins.str = ...,
         consumed: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        judged_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["judged_at", b"judged_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "arms", b"arms", "consumed", b"consumed", "difference", b"difference", "lower", b"lower", "reason", b"reason", "upper", b"upper", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "arms", b"arms", "consumed", b"consumed", "difference", b"difference", "judged_at", b"judged_at", "lower", b"lower", "reason", b"reason", "upper", b"upper", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -364,6 +421,7 @@ class Release(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     QUARANTINE_FIELD_NUMBER: _builtins.int
     ACTS_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     revision: _builtins.int
     """Rises with every record of the line."""
@@ -402,6 +460,10 @@ class Release(_message.Message):
     def acts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Act]:
         """Oldest first."""
 
+    @_builtins.property
+    def terms(self) -> Global___ReleaseTerms:
+        """Absent in records of releases made before there were any."""
+
     def __init__(
         self,
         *,
@@ -425,10 +487,11 @@ class Release(_message.Message):
         generation: _builtins.int = ...,
         quarantine: Global___Quarantine | None = ...,
         acts: _abc.Iterable[Global___Act] | None = ...,
+        terms: Global___ReleaseTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at", "quarantine", b"quarantine"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at", "quarantine", b"quarantine", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acts", b"acts", "anchor_id", b"anchor_id", "arms", b"arms", "candidate_id", b"candidate_id", "context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at", "forced_reason", b"forced_reason", "generation", b"generation", "history", b"history", "id", b"id", "margin", b"margin", "paused", b"paused", "quarantine", b"quarantine", "revision", b"revision", "rule", b"rule", "salt", b"salt", "stable_id", b"stable_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acts", b"acts", "anchor_id", b"anchor_id", "arms", b"arms", "candidate_id", b"candidate_id", "context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at", "forced_reason", b"forced_reason", "generation", b"generation", "history", b"history", "id", b"id", "margin", b"margin", "paused", b"paused", "quarantine", b"quarantine", "revision", b"revision", "rule", b"rule", "salt", b"salt", "stable_id", b"stable_id", "state", b"state", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,134 @@
+"""`trimtab rollout audit`: computes verdicts from the log again, and says whether they are the recorded ones.
+
+Nothing of the running platform is asked: records come from topic `rollouts`, completions and feedback from theirs, up
+to the offsets that a record names. They are folded by the ledger's code in a scratch folder and judged by the release's
+own terms.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+from trimtab.bus import connect, port
+from trimtab.cli import show
+from trimtab.cli.machine import platform
+from trimtab.cli.models import inspecting
+from trimtab.core import errors, ledger, releases
+from trimtab.ledger import evidence as ledger_evidence
+from trimtab.ledger import replaying
+from trimtab.rollout import book, evidence
+
+_ARM_FIGURES = ("sessions", "mature", "voted", "approval", "completions")
+_FIGURES = ("difference", "lower", "upper", "alpha", "verdict", "reason")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Audited:
+    """A release, the evidence it was decided on, and the same computed again."""
+
+    release: releases.Release
+    recorded: releases.Evidence
+    computed: releases.Evidence
+
+    @property
+    def equal(self) -> bool:
+        return self.recorded == self.computed
+
+
+def audit(state: pathlib.Path, beginning: str, as_json: bool) -> int:
+    """One release, or all that have evidence; exit code 0 when every figure is equal, to the bit."""
+    layout = platform.Layout(state)
+    screen = show.Screen(as_json)
+    with contextlib.closing(connect.open_log(layout.log_url)) as log:
+        chosen = _chosen(log, beginning)
+        with screen.step("computing what the log gives") as step:
+            found = audited(log, chosen, lambda read: step.say(f"{read:,} records"))
+    if as_json:
+        screen.json([{**inspecting.plain(one), "equal": one.equal} for one in found])
+    else:
+        _show(screen, found)
+    return 0 if all(one.equal for one in found) else 1
+
+
+def audited(
+    log: port.EventLog, chosen: Sequence[releases.Release], tell: Callable[[int], None] = lambda read: None
+) -> list[Audited]:
+    """Oldest first. WrongState for a release without evidence, or one whose records the log has lost."""
+    judged = []
+    for release in chosen:
+        if release.evidence is None:
+            raise errors.WrongState(f"Release {release.id} is {release.state.value} and has no evidence to audit.")
+        if release.evidence.judged_at is None or release.terms is None:
+            raise errors.WrongState(f"Release {release.id} was judged by a version that did not record by which terms.")
+        judged.append((release.evidence.judged_at, release.id, release, release.terms))
+    found = []
+    with tempfile.TemporaryDirectory(prefix="trimtab-audit-") as folder:
+        store = replaying.scratch(pathlib.Path(folder))
+        try:
+            # One reading of the log serves all: each goes on where the one before it was judged.
+            for judged_at, _, release, terms in sorted(judged, key=lambda one: one[:2]):
+                recorded = release.evidence
+                assert recorded is not None
+                replaying.replay(log, store, recorded.consumed, min(one.created_at for one in chosen), tell=tell)
+                asked = ledger.EvidenceRequest(release.context.tenant, release.id, terms.maturity_s)
+                seen = ledger_evidence.evidence(store, asked, judged_at)
+                found.append(Audited(release, recorded, evidence.judge(seen, terms)))
+        finally:
+            store.close()
+    return found
+
+
+def _chosen(log: port.EventLog, beginning: str) -> list[releases.Release]:
+    """The one release whose id begins so; without a beginning all that have evidence, and the terms they had."""
+    records = book.Book(log)
+    try:
+        records.refresh()
+        known = [one for line in records.lines.values() for one in line.by_id.values()]
+    finally:
+        records.close()
+    if not beginning:
+        judged = [one for one in known if one.evidence is not None]
+        if not judged:
+            raise errors.NotFound("release with evidence", "any")
+        return judged
+    matching = [one for one in known if one.id.startswith(beginning)]
+    if not matching:
+        raise errors.NotFound("release", beginning)
+    if len(matching) > 1:
+        raise errors.InvalidField("RELEASE", f"{beginning!r} begins {len(matching)} ids", "give more of it")
+    return matching
+
+
+def _show(screen: show.Screen, found: Sequence[Audited]) -> None:
+    for one in found:
+        release = one.release
+        screen.say("")
+        screen.say(
+            show.literal(
+                f"release {release.id} on line {release.context.line}: policy {release.candidate_id[: show.SHORT]}, "
+                f"{release.state.value.replace('_', ' ')}"
+            )
+        )
+        screen.table(
+            ("figure", "recorded", "from the log", ""),
+            [(name, then, now, "" if then == now else "differs") for name, then, now in _figures(one)],
+        )
+    screen.say("")
+    equal = sum(one.equal for one in found)
+    if equal == len(found):
+        screen.say(f"[green]equal[/]  {equal} of {equal} recorded verdicts follow from the log, to the last bit")
+    else:
+        screen.say(
+            f"[red]different[/]  {len(found) - equal} of {len(found)} records hold other figures than the log gives"
+        )
+
+
+def _figures(found: Audited) -> Iterator[tuple[str, str, str]]:
+    """Name, recorded, computed. Numbers with all their digits."""
+    for then, now in zip(found.recorded.arms, found.computed.arms, strict=False):
+        for name in _ARM_FIGURES:
+            yield f"{then.arm.value} {name}", str(getattr(then, name)), str(getattr(now, name))
+    for name in _FIGURES:
+        yield name, str(getattr(found.recorded, name)), str(getattr(found.computed, name))

@@ -1,0 +1,105 @@
+"""What a ledger knew at earlier offsets comes out of the log again, or it is said that the log does not reach back."""
+
+import datetime
+import pathlib
+import threading
+from collections.abc import Iterator
+
+import pytest
+from tests.unit.ledger import making
+
+from trimtab.bus import port, publish, topics
+from trimtab.bus.sqlite import log as sqlite_log
+from trimtab.core import clock, completions, errors, feedback, ledger, text
+from trimtab.ledger import consumer, evidence, replaying
+from trimtab.ledger.store import database
+
+REQUEST = ledger.EvidenceRequest(making.TENANT, "rel", 60.0)
+LATER = datetime.timedelta(days=800)
+
+
+class AgeingLog(sqlite_log.SqliteLog):
+    """Its clock can be moved."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.passed = datetime.timedelta()
+        super().__init__(path, now=lambda: clock.utc_now() + self.passed)
+
+
+@pytest.fixture
+def log(tmp_path: pathlib.Path) -> Iterator[AgeingLog]:
+    made = AgeingLog(tmp_path / "log.db")
+    yield made
+    made.close()
+
+
+def write(log: port.EventLog, *values: completions.Completion | feedback.FeedbackEvent) -> None:
+    for value in values:
+        topic = topics.COMPLETIONS if isinstance(value, completions.Completion) else topics.FEEDBACK
+        assert value.context is not None
+        publish.publish(log, topic, value.context.session_hash, value).result()
+
+
+def known(log: port.EventLog, path: pathlib.Path) -> ledger.EvidenceResponse:
+    """What a ledger says that has read all there is."""
+    store = database.Database(f"sqlite:///{path}")
+    stop = threading.Event()
+    consumer.run(log, store, making.NoArtifacts(), on_emitted=lambda: None, on_caught_up=stop.set, stop=stop)
+    try:
+        return evidence.evidence(store, REQUEST, making.at(100.0))
+    finally:
+        store.close()
+
+
+def replayed(log: AgeingLog, folder: pathlib.Path, upto: dict[str, int], since: datetime.datetime):
+    folder.mkdir()
+    store = replaying.scratch(folder)
+    try:
+        replaying.replay(log, store, upto, since, now=lambda: clock.utc_now() + log.passed)
+        return evidence.evidence(store, REQUEST, making.at(100.0))
+    finally:
+        store.close()
+
+
+def test_votes_that_came_later_are_not_there_yet(log: AgeingLog, tmp_path: pathlib.Path) -> None:
+    answers = [making.completion(f"s{number}", exposure=making.exposed()) for number in range(12)]
+    votes = [making.thumb(answer, up=number % 3 == 0) for number, answer in enumerate(answers)]
+    write(log, *votes[:3], *answers[:9], *votes[3:8])
+    then = known(log, tmp_path / "ledger.db")
+    assert sum(one.votes for one in then.sessions) == 8
+    taken_back = making.event(feedback.Retraction("misread"), "taken back", supersedes=votes[0].id)
+    write(log, *answers[9:], *votes[8:], taken_back)
+    now = known(log, tmp_path / "ledger.db")
+    assert now.sessions != then.sessions
+    since = clock.utc_now() - datetime.timedelta(minutes=1)
+    assert replayed(log, tmp_path / "then", then.consumed, since) == then
+    assert replayed(log, tmp_path / "now", now.consumed, since) == now
+
+
+def test_a_record_that_no_ledger_could_read_is_passed_over_again(log: AgeingLog, tmp_path: pathlib.Path) -> None:
+    answer = making.completion(exposure=making.exposed())
+    key = text.Context(making.TENANT, making.LINE, session_hash=making.session("s")).session_hash
+    log.append([port.NewRecord(topics.FEEDBACK.name, key, b"\xff no protobuf", {})]).result()
+    write(log, answer, making.thumb(answer))
+    then = known(log, tmp_path / "ledger.db")
+    assert replayed(log, tmp_path / "then", then.consumed, clock.utc_now()) == then
+
+
+def test_a_log_that_was_cleaned_up_since_says_so(log: AgeingLog, tmp_path: pathlib.Path) -> None:
+    since = clock.utc_now()
+    answer = making.completion(exposure=making.exposed())
+    write(log, answer, making.thumb(answer))
+    then = known(log, tmp_path / "ledger.db")
+    log.passed = LATER
+    log.clean()
+    with pytest.raises(errors.WrongState, match="first records were cleaned up"):
+        replayed(log, tmp_path / "gone", then.consumed, since)
+    other = making.completion(number=1, exposure=making.exposed())
+    write(log, other, making.thumb(other))
+    now = {name: offset + 1 for name, offset in then.consumed.items()}
+    with pytest.raises(errors.WrongState, match="first records were cleaned up"):
+        replayed(log, tmp_path / "half", now, since)
+    # Of a release that began after that, nothing is missing.
+    found = replayed(log, tmp_path / "new", now, since + LATER)
+    assert found.consumed == now
+    assert [one.votes for one in found.sessions] == [1]
