@@ -48,7 +48,15 @@ class Ledger:
     async def evidence(self, request: ledger.EvidenceRequest, *, timeout_s: float = 0) -> ledger.EvidenceResponse:
         arms = (line.STABLE, line.CANDIDATE)
         sessions = tuple(
-            ledger.SessionOutcome(arms[number % 2], 0.5, clock.utc_now(), 1, True, float(number % 2 == self._content))
+            ledger.SessionOutcome(
+                arms[number % 2],
+                0.5,
+                clock.utc_now(),
+                1,
+                True,
+                float(number % 2 == self._content),
+                first=ledger.FirstAnswer(0.5, 20.0, 0.0, 0.0, failed=False),
+            )
             for number in range(200)
         )
         return ledger.EvidenceResponse(sessions, tuple(ledger.ArmTotals(arm, 99, 0, 0, 0, 0.0) for arm in arms))

@@ -77,8 +77,25 @@ class Origin(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Measured:
+    """What a policy process saw of its own answer, over its choices. Kept whether or not the text may be.
+
+    tokens: mean of the choices; refused, repeats: share of them, by the rules of `core.wording`; failed: nothing was
+    answered, the engine failed.
+    """
+
+    tokens: float = 0.0
+    refused: float = 0.0
+    repeats: float = 0.0
+    failed: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Completion:
-    """The record on topic `completions`. Times are seconds; ids and digests hex."""
+    """The record on topic `completions`. Times are seconds; ids and digests hex.
+
+    measured: None where it was imported, or recorded before there was any.
+    """
 
     id: str
     context: text.Context
@@ -94,6 +111,7 @@ class Completion:
     latency_s: float = 0.0
     time_to_first_token_s: float = 0.0
     engine: str = ""
+    measured: Measured | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

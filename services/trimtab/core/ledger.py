@@ -79,8 +79,22 @@ class EvidenceRequest:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class FirstAnswer:
+    """What the policy measured of the answer that was a session's first exposure. Times are seconds."""
+
+    latency_s: float
+    tokens: float
+    refused: float
+    repeats: float
+    failed: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SessionOutcome:
-    """One session by its first randomised exposure in the evidence stage; outcome: mean vote in [0, 1]."""
+    """One session by its first randomised exposure, in the stage of that; outcome: mean vote in [0, 1].
+
+    first: None where the policy measured nothing.
+    """
 
     arm: completions.Arm
     propensity: float
@@ -88,6 +102,8 @@ class SessionOutcome:
     votes: int
     mature: bool
     outcome: float | None = None
+    stage: str = "evidence"
+    first: FirstAnswer | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

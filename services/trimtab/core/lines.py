@@ -82,6 +82,20 @@ RULES = ("superior", "noninferior")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Guardrails:
+    """By how much a candidate's first answers may be worse than the stable policy's; `inf`: not guarded."""
+
+    # Share of answers that fail.
+    errors: float = 0.02
+    # Mean seconds and mean tokens, as shares of the stable policy's: 0.5 is half as much again.
+    latency: float = 0.5
+    length: float = 0.5
+    # Share of answers that decline what was asked, and that say the same again and again.
+    refusals: float = 0.05
+    repetition: float = 0.05
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ReleaseConfig:
     """How a candidate is proven."""
 
@@ -100,6 +114,7 @@ class ReleaseConfig:
     minimum_sessions: int = 40
     # Voting sessions in both arms after which an undecided release ends as not proven.
     maximum_sessions: int = 20_000
+    guardrails: Guardrails = dataclasses.field(default_factory=Guardrails)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,7 +170,18 @@ def _line(name: str, table: dict[str, Any], beside: pathlib.Path) -> LineConfig:
 
 
 def _release(table: dict[str, Any], where: str) -> ReleaseConfig:
-    config = _section(ReleaseConfig, table, where)
+    plain = {key: value for key, value in table.items() if key != "guardrails"}
+    config = _section(ReleaseConfig, plain, where)
+    given = table.get("guardrails", {})
+    if not isinstance(given, dict):
+        raise errors.InvalidField(f"{where}.guardrails", f"is {given!r}", "give a table of limits")
+    guarded = _section(Guardrails, given, f"{where}.guardrails")
+    for field in dataclasses.fields(Guardrails):
+        limit = getattr(guarded, field.name)
+        if not limit > 0:
+            remedy = "give a number above 0, or inf to leave it unguarded"
+            raise errors.InvalidField(f"{where}.guardrails.{field.name}", f"is {limit}", remedy)
+    config = dataclasses.replace(config, guardrails=guarded)
     if config.rule not in RULES:
         raise errors.InvalidField(f"{where}.rule", f"is {config.rule!r}", f"use one of {', '.join(RULES)}")
     if config.rule == "superior" and config.margin:
@@ -203,7 +229,7 @@ def _evaluation_set(given: Any, where: str, beside: pathlib.Path) -> EvaluationS
     return dataclasses.replace(read, file=str(beside / read.file))
 
 
-_Section = TypeVar("_Section", TriggerConfig, GateConfig, WeightConfig, ReleaseConfig, EvaluationSet)
+_Section = TypeVar("_Section", TriggerConfig, GateConfig, WeightConfig, ReleaseConfig, Guardrails, EvaluationSet)
 
 
 def _section(kind: type[_Section], table: dict[str, Any], where: str) -> _Section:

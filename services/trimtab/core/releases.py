@@ -55,6 +55,27 @@ class ArmEvidence:
     mature: int = 0
 
 
+class Standing(enum.StrEnum):
+    UNKNOWN = "unknown"
+    FINE = "fine"
+    BREACHED = "breached"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Guardrail:
+    """stable, candidate: means over first answers. beyond: how far over the limit, with its confidence sequence."""
+
+    name: str
+    stable: float
+    candidate: float
+    limit: float
+    sessions: int
+    beyond: float
+    lower: float
+    upper: float
+    standing: Standing
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Evidence:
     """Candidate minus stable, mean outcome per session in [-1, 1], with its confidence sequence.
@@ -71,6 +92,7 @@ class Evidence:
     reason: str = ""
     consumed: dict[str, int] = dataclasses.field(default_factory=dict)
     judged_at: datetime.datetime | None = None
+    guardrails: tuple[Guardrail, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

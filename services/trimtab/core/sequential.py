@@ -38,7 +38,7 @@ _NORMAL = statistics.NormalDist()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unit:
-    """One randomised unit: the arm it was given, the probability of that arm, and its outcome in [0, 1]."""
+    """One randomised unit: the arm it was given, the probability of that arm, and its outcome."""
 
     candidate: bool
     propensity: float
@@ -47,7 +47,7 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Interval:
-    """Candidate minus stable per unit. (-1, 1) around 0 while there is nothing; bounds stay within [-1, 1]."""
+    """Candidate minus stable per unit; without end while there is nothing."""
 
     mean: float
     lower: float
@@ -83,11 +83,13 @@ def radius(spread: float, units: int, error: float, eta: float) -> float:
 class Sequence:
     """The sequence as units arrive: `add` them in the order of their assignment, read `interval` at any time."""
 
-    def __init__(self, lower_error: float, upper_error: float, tightest_at: float) -> None:
+    def __init__(self, lower_error: float, upper_error: float, tightest_at: float, centre: float = 0.5) -> None:
         """lower_error: chance that the lower end is ever above the truth; upper_error: the upper end below it.
 
-        tightest_at: the S at which the interval shall be narrowest; fix it before looking.
+        tightest_at: the S at which the interval shall be narrowest; centre: what outcomes are expected to be near. Fix
+        both before looking.
         """
+        self._expected = centre
         self._errors = (lower_error, upper_error)
         self._scales = (mixture_scale(lower_error, tightest_at), mixture_scale(upper_error, tightest_at))
         self._total = self._spread = self._outcomes = 0.0
@@ -96,8 +98,8 @@ class Sequence:
     def add(self, unit: Unit) -> None:
         if not 0 < unit.propensity < 1:
             raise ValueError(f"a propensity of {unit.propensity} cannot have been drawn between two arms")
-        # The centre starts at 0.5 and is the mean of what came before: predictable, hence without bias.
-        deviation = unit.outcome - (self._outcomes + 0.5) / (self._count + 1)
+        # The centre is the mean of what came before, and of what was expected: predictable, hence without bias.
+        deviation = unit.outcome - (self._outcomes + self._expected) / (self._count + 1)
         effect = deviation / unit.propensity
         variance = deviation * effect / (1 - unit.propensity)
         self._total += effect if unit.candidate else -effect
@@ -108,13 +110,13 @@ class Sequence:
     @property
     def interval(self) -> Interval:
         if self._count == 0:
-            return Interval(mean=0.0, lower=-1.0, upper=1.0, units=0, spread=0.0)
+            return Interval(mean=0.0, lower=-math.inf, upper=math.inf, units=0, spread=0.0)
         mean = self._total / self._count
         below, above = self.radii_at(self._count)
         return Interval(
             mean=mean,
-            lower=max(-1.0, mean - below),
-            upper=min(1.0, mean + above),
+            lower=mean - below,
+            upper=mean + above,
             units=self._count,
             spread=self._spread,
         )

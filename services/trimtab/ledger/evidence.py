@@ -9,6 +9,7 @@ kinds of feedback are no votes. Whether any of this proves a thing is the rollou
 import datetime
 import itertools
 import math
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -16,7 +17,7 @@ from trimtab.bus import topics
 from trimtab.core import completions, errors, ledger
 from trimtab.ledger.store import database, offsets, rows, tables
 
-_STAGE = "evidence"
+_STAGES = ("safety", "evidence")
 _SOURCES = (topics.COMPLETIONS.name, topics.FEEDBACK.name)
 
 
@@ -25,7 +26,7 @@ def evidence(
 ) -> ledger.EvidenceResponse:
     """One moment of the database: sessions, totals and the offsets they follow from. Unknown releases have no sessions.
 
-    A session is mature when its first exposure lies `maturity_s` seconds before `at`. InvalidField for a window below 0.
+    A session is mature when its first exposure lies `maturity_s` seconds before `at`. InvalidField for a bad window.
     """
     if not request.maturity_s >= 0:
         raise errors.InvalidField("maturity_s", f"is {request.maturity_s}", "give seconds, 0 or more")
@@ -43,7 +44,7 @@ def evidence(
 def _sessions(
     connection: sa.Connection, request: ledger.EvidenceRequest, window_us: int, mature_us: int
 ) -> tuple[ledger.SessionOutcome, ...]:
-    exposure, vote = tables.EXPOSURES, tables.VOTES
+    exposure, vote, answer = tables.EXPOSURES, tables.VOTES, tables.FIRST_ANSWERS
     in_time = sa.and_(
         vote.c.release_id == exposure.c.release_id,
         vote.c.tenant == exposure.c.tenant,
@@ -55,15 +56,22 @@ def _sessions(
         exposure.c.exposed_us,
         exposure.c.arm,
         exposure.c.propensity,
+        exposure.c.stage,
+        answer.c.latency_s,
+        answer.c.tokens,
+        answer.c.refused,
+        answer.c.repeats,
+        answer.c.failed,
         vote.c.outcome,
     )
+    answered = sa.and_(answer.c.completion_id == exposure.c.completion_id, answer.c.tenant == exposure.c.tenant)
     query = (
         sa.select(*columns)
-        .select_from(exposure.outerjoin(vote, in_time))
+        .select_from(exposure.outerjoin(answer, answered).outerjoin(vote, in_time))
         .where(
             exposure.c.release_id == request.release_id,
             exposure.c.tenant == request.tenant,
-            exposure.c.stage == _STAGE,
+            exposure.c.stage.in_(_STAGES),
         )
         .order_by(exposure.c.exposed_us, exposure.c.completion_id)
     )
@@ -80,9 +88,17 @@ def _sessions(
                 mature=first.exposed_us <= mature_us,
                 # rounded once, so the order in which votes came does not show in the last bit
                 outcome=math.fsum(votes) / len(votes) if votes else None,
+                stage=first.stage,
+                first=_first_answer(first),
             )
         )
     return tuple(found)
+
+
+def _first_answer(row: Any) -> ledger.FirstAnswer | None:
+    if row.latency_s is None:
+        return None
+    return ledger.FirstAnswer(row.latency_s, row.tokens, row.refused, row.repeats, bool(row.failed))
 
 
 def _totals(connection: sa.Connection, request: ledger.EvidenceRequest) -> tuple[ledger.ArmTotals, ...]:

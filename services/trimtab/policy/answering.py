@@ -8,9 +8,9 @@ import asyncio
 import dataclasses
 import datetime
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
-from trimtab.core import clock, completions
+from trimtab.core import clock, completions, wording
 from trimtab.obs import metrics
 from trimtab.policy import engine, recorder, validation
 
@@ -110,13 +110,17 @@ class Answering:
         results: dict[int, completions.Response] = {}
         first_token_s = 0.0
         last = None
-        async for piece in job.generation:
-            first_token_s = first_token_s or time.perf_counter() - job.arrived
-            if piece.result is not None:
-                results[piece.choice] = piece.result
-            last = self._event(job, piece)
-            if events is not None and len(results) < max(job.request.n, 1) and _tells(last):
-                events.put_nowait(last)
+        try:
+            async for piece in job.generation:
+                first_token_s = first_token_s or time.perf_counter() - job.arrived
+                if piece.result is not None:
+                    results[piece.choice] = piece.result
+                last = self._event(job, piece)
+                if events is not None and len(results) < max(job.request.n, 1) and _tells(last):
+                    events.put_nowait(last)
+        except Exception:  # whatever the engine failed of: who judges the policy has to see that it did
+            await self._recorder.record(self._completion(job, {}, 0.0))
+            raise
         completion = self._completion(job, results, first_token_s)
         await self._recorder.record(completion)
         tokens = sum(len(response.token_ids) for response in completion.responses)
@@ -155,7 +159,19 @@ class Answering:
             latency_s=time.perf_counter() - job.arrived,
             time_to_first_token_s=first_token_s,
             engine=job.facts.name,
+            measured=_measured(tuple(results.values())),
         )
+
+
+def _measured(choices: Sequence[completions.Response]) -> completions.Measured:
+    if not choices:
+        return completions.Measured(failed=True)
+    said = [choice.text.read() for choice in choices]
+    return completions.Measured(
+        tokens=sum(len(choice.token_ids) for choice in choices) / len(choices),
+        refused=sum(map(wording.refuses, said)) / len(choices),
+        repeats=sum(map(wording.repeats_itself, said)) / len(choices),
+    )
 
 
 def _tells(event: completions.StreamCompleteResponse) -> bool:

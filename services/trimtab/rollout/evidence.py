@@ -14,14 +14,18 @@ Rules, with (lower, upper) the confidence sequence of candidate minus stable per
   verdict quarantines what it was made from.
 
 `alpha` is the chance of a false promotion, and that of a false rollback. All of the first belongs to the lower end
-here; of the second `VOTES_SHARE` to the upper end, and the rest to the guardrails, which roll back too.
+here; of the second `VOTES_SHARE` to the upper end, and the rest to the guardrails (`rollout.guardrails`), which roll
+back too. Nothing is "better" while a guardrail is not known to be fine.
 """
 
 import math
+from collections.abc import Sequence
 
 from trimtab.core import completions, ledger, lines, releases, sequential
+from trimtab.rollout import guardrails
 
 VOTES_SHARE = 0.9
+_EVIDENCE = releases.ReleaseState.EVIDENCE
 _ARMS = (completions.Arm.STABLE, completions.Arm.CANDIDATE)
 
 
@@ -84,28 +88,51 @@ class Tally:
         return releases.Verdict.UNDECIDED, f"it holds {goal:+.2f} itself, so the release goes on"
 
 
-def judge(seen: ledger.EvidenceResponse, config: lines.ReleaseConfig) -> releases.Evidence:
-    """Figures, verdict and its reason in a sentence."""
+def judge(
+    seen: ledger.EvidenceResponse, config: lines.ReleaseConfig, stage: releases.ReleaseState = _EVIDENCE
+) -> releases.Evidence:
+    """Figures, verdict and its reason in a sentence. stage: the release's, whose sessions the guardrails look at."""
+    counted = [session for session in seen.sessions if session.stage == _EVIDENCE]
     tally = Tally(config)
-    for session in seen.sessions:
+    for session in counted:
         if session.mature:
             tally.add(session)
-    arms = tuple(_arm(arm, seen, tally) for arm in _ARMS)
+    # safety and evidence have sequences of their own, so each has half
+    share = config.alpha * (1 - VOTES_SHARE) / 2
+    guarded = guardrails.judge((one for one in seen.sessions if one.stage == stage), config.guardrails, share)
+    arms = tuple(_arm(arm, counted, seen, tally) for arm in _ARMS)
     effect = tally.effect
-    verdict, why = tally.verdict
+    verdict, why = _guarded(*tally.verdict, effect, guarded, config)
+    told = _figures(arms, effect, config) if effect.units else "No mature session has voted yet"
     return releases.Evidence(
         arms=arms,
         difference=effect.mean,
-        lower=effect.lower,
-        upper=effect.upper,
+        lower=max(-1.0, effect.lower),
+        upper=min(1.0, effect.upper),
         alpha=config.alpha,
         verdict=verdict,
-        reason=f"{_figures(arms, effect, config)}: {why}."
-        if effect.units
-        else f"No mature session has voted yet: {why}.",
+        reason=f"{told}: {why}.",
         consumed=dict(seen.consumed),
         judged_at=seen.at,
+        guardrails=guarded,
     )
+
+
+def _guarded(
+    verdict: releases.Verdict,
+    why: str,
+    effect: sequential.Interval,
+    guarded: tuple[releases.Guardrail, ...],
+    config: lines.ReleaseConfig,
+) -> tuple[releases.Verdict, str]:
+    """Nothing is "better" before every guardrail is known to be fine."""
+    open_one = next((one for one in guarded if one.standing is not releases.Standing.FINE), None)
+    if verdict is not releases.Verdict.BETTER or open_one is None:
+        return verdict, why
+    waits = f"{why}, but it is not known yet to keep within {guardrails.in_words(open_one)}"
+    if effect.units >= config.maximum_sessions:
+        return releases.Verdict.NOT_PROVEN, f"{waits}, and {config.maximum_sessions} sessions have voted"
+    return releases.Verdict.UNDECIDED, f"{waits}, so it waits"
 
 
 def _tightest_at(config: lines.ReleaseConfig) -> float:
@@ -113,11 +140,13 @@ def _tightest_at(config: lines.ReleaseConfig) -> float:
     return max(1.0, 16.0 * config.minimum_sessions)
 
 
-def _arm(arm: completions.Arm, seen: ledger.EvidenceResponse, tally: Tally) -> releases.ArmEvidence:
+def _arm(
+    arm: completions.Arm, counted: Sequence[ledger.SessionOutcome], seen: ledger.EvidenceResponse, tally: Tally
+) -> releases.ArmEvidence:
     outcomes = tally.outcomes[arm]
     return releases.ArmEvidence(
         arm=arm,
-        sessions=sum(session.arm is arm for session in seen.sessions),
+        sessions=sum(session.arm is arm for session in counted),
         voted=len(outcomes),
         approval=math.fsum(outcomes) / len(outcomes) if outcomes else 0.0,
         completions=sum(total.completions for total in seen.totals if total.arm is arm),
@@ -130,5 +159,5 @@ def _figures(arms: tuple[releases.ArmEvidence, ...], effect: sequential.Interval
     return (
         f"Candidate approval {candidate.approval:.2f} against {stable.approval:.2f} over {effect.units} sessions; "
         f"difference {effect.mean:+.2f}, {100 * (1 - config.alpha):g} % sure of each end of "
-        f"{effect.lower:+.2f} to {effect.upper:+.2f}"
+        f"{max(-1.0, effect.lower):+.2f} to {min(1.0, effect.upper):+.2f}"
     )

@@ -8,15 +8,15 @@ and only then acts on it, so a controller that died anywhere continues from the 
                               |-> not proven                         withdrawn, by the verdict or an operator
     any before promoted -> failed                                    technical: it says nothing about the answers
 
-What the safety stage checks in this version: the candidate's process stays up and reports the verified digest until it
-has answered `safety_completions` requests. The share of failed requests is not observable yet.
+The safety stage waits until the candidate has answered `safety_completions` requests: its process must stay up and
+report the verified digest, and no guardrail may be breached. A breach in either stage rolls back.
 """
 
 import dataclasses
 import datetime
 
 from trimtab.core import completions, ledger, lines, releases
-from trimtab.rollout import backend, evidence, line
+from trimtab.rollout import backend, evidence, guardrails, line
 
 State = releases.ReleaseState
 VERIFY_WITHIN_S = 900.0
@@ -159,14 +159,18 @@ def _swapped(release: releases.Release) -> tuple[releases.ArmTarget, ...]:
 
 
 def _look_for_safety(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> releases.Release:
-    if seen.evidence is None or seen.described is None or release.paused:
+    if seen.evidence is None or seen.described is None:
         return release
+    release = _with_evidence(release, evidence.judge(seen.evidence, terms, State.SAFETY))
     answered = sum(total.completions for total in seen.evidence.totals if total.arm is line.CANDIDATE)
-    if answered < terms.safety_completions:
-        return _with_evidence(release, evidence.judge(seen.evidence, terms))
+    if (broken := _broken(release, seen)) is not None:
+        return broken
+    if release.paused or answered < terms.safety_completions:
+        return release
     arms = line.split(*_targets(release), terms.evidence_weight)
     started = dataclasses.replace(release, evidence_started_at=seen.now)
-    return line.moved(started, State.EVIDENCE, f"It stayed up over {answered} completions.", seen.now, arms=arms)
+    reason = f"It stayed up over {answered} completions, and no guardrail is breached."
+    return line.moved(started, State.EVIDENCE, reason, seen.now, arms=arms)
 
 
 def _look_for_evidence(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> releases.Release:
@@ -174,15 +178,26 @@ def _look_for_evidence(release: releases.Release, seen: Seen, terms: lines.Relea
         return release
     found = evidence.judge(seen.evidence, terms)
     release = _with_evidence(release, found)
+    if found.verdict is releases.Verdict.WORSE:
+        return line.moved(release, State.ROLLING_BACK, found.reason, seen.now, arms=line.split(*_targets(release)))
+    if (broken := _broken(release, seen)) is not None:
+        return broken
     match found.verdict:
-        case releases.Verdict.WORSE:
-            return line.moved(release, State.ROLLING_BACK, found.reason, seen.now, arms=line.split(*_targets(release)))
         case releases.Verdict.BETTER if not release.paused:
             return line.moved(release, State.PROMOTING, found.reason, seen.now)
         case releases.Verdict.NOT_PROVEN if not release.paused:
             return line.moved(release, State.NOT_PROVEN, found.reason, seen.now, arms=_stable_only(release))
         case _:
             return release
+
+
+def _broken(release: releases.Release, seen: Seen) -> releases.Release | None:
+    """On its way out for a guardrail, also when paused. That says nothing about what it was made from."""
+    one = guardrails.breached(release.evidence.guardrails) if release.evidence else None
+    if one is None:
+        return None
+    reason = f"A guardrail is breached over {one.sessions} sessions: {guardrails.in_words(one)}."
+    return line.moved(release, State.ROLLING_BACK, reason, seen.now, arms=line.split(*_targets(release)))
 
 
 def _with_evidence(release: releases.Release, found: releases.Evidence) -> releases.Release:

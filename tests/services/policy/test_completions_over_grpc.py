@@ -11,7 +11,7 @@ from tests.services.policy import harness
 from tests.services.policy.harness import Installation, Running, identity, request
 
 import trimtab_client
-from trimtab.core import completions, errors, text
+from trimtab.core import completions, errors, text, wording
 from trimtab.modeling import loading
 from trimtab.wire import calls
 
@@ -46,6 +46,10 @@ async def test_a_completion_is_in_the_log_when_it_is_answered(
     assert 0 < recorded.time_to_first_token_s <= recorded.latency_s
     tokens = sum(len(response.token_ids) for response in recorded.responses)
     assert answer.usage == completions.Usage(len(recorded.prompt_token_ids), tokens)
+    assert recorded.measured is not None
+    assert recorded.measured.tokens == pytest.approx(tokens / 3)
+    said = [wording.repeats_itself(response.text.read()) for response in recorded.responses]
+    assert recorded.measured.repeats == pytest.approx(sum(said) / 3)
     for choice in range(3):
         expected = raw_logprobs(installation, recorded, choice)
         found = torch.tensor(recorded.responses[choice].logprobs_raw)
@@ -134,6 +138,8 @@ async def test_without_consent_nothing_that_was_said_is_kept(
     recorded = installation.records()[identity(asked)]
     assert (recorded.prompt, recorded.prompt_token_ids) == ((), ())
     assert recorded.responses == (completions.Response(0, text.Text(""), finish_reason=Finish.LENGTH),)
+    assert recorded.measured is not None
+    assert recorded.measured.tokens == len(answer.completion.responses[0].token_ids)
     assert b"secret" not in b"".join(path.read_bytes() for path in installation.folder.glob("log.db*"))
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from tests.services.policy import harness
@@ -44,10 +45,16 @@ class Inside:
 
 @contextlib.asynccontextmanager
 async def parts(
-    loaded: local.Loaded, log_file: pathlib.Path, *, max_batch: int = 4, max_queue: int = 4, spool: int = 3
+    loaded: local.Loaded,
+    log_file: pathlib.Path,
+    *,
+    max_batch: int = 4,
+    max_queue: int = 4,
+    spool: int = 3,
+    made_by: type[local.LocalEngine] = local.LocalEngine,
 ) -> AsyncIterator[Inside]:
     log = sqlite.SqliteLog(log_file, deadline_s=0.2)
-    made = local.LocalEngine(lambda: loaded, max_batch=max_batch, max_queue=max_queue, context=0)
+    made = made_by(lambda: loaded, max_batch=max_batch, max_queue=max_queue, context=0)
     records = recorder.Recorder(log, wait_s=0.3, spool=spool)
     answers = answering.Answering(made, records, policy_id="p" * 64, line=harness.LINE)
     stop, ready = threading.Event(), asyncio.Event()
@@ -121,6 +128,41 @@ async def test_when_the_engine_ends_what_was_under_way_is_answered_and_recorded_
     assert (begun.finish_reason, waiting.finish_reason) == (Finish.CANCELLED, Finish.CANCELLED)
     assert 0 < len(begun.token_ids) < 4000
     assert waiting.token_ids == ()
+
+
+class BreakingEngine(local.LocalEngine):
+    """Fails in the middle of every answer."""
+
+    def generate(self, *asked: Any, **how: Any) -> Any:
+        whole = super().generate(*asked, **how)
+
+        class Broken:
+            cancel = whole.cancel
+
+            async def __aiter__(self) -> AsyncIterator[engine.Piece]:
+                async for piece in whole:
+                    yield piece
+                    raise RuntimeError("out of memory")
+
+        return Broken()
+
+
+async def test_an_answer_the_engine_failed_of_is_recorded_as_failed(
+    loaded: local.Loaded, installation: Installation, tmp_path: pathlib.Path
+) -> None:
+    """Else nobody who judges the policy would see it."""
+    asked, streamed = (request(temperature=0.0, max_tokens=30) for _ in range(2))
+    async with parts(loaded, tmp_path / "log.db", made_by=BreakingEngine) as inside:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            await inside.answering.complete(asked)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            async for _ in inside.answering.stream(streamed):
+                pass
+    found = recorded(installation, tmp_path / "log.db")
+    for one in (asked, streamed):
+        assert found[identity(one)].responses == ()
+        assert found[identity(one)].measured == completions.Measured(failed=True)
+        assert found[identity(one)].exposure == one.assignment.exposure
 
 
 async def test_answers_are_given_while_the_log_is_away_and_their_records_arrive_later(

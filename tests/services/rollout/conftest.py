@@ -243,6 +243,8 @@ def _visit(
         origin=completions.Origin.SERVED,
         policy_id=policy_id,
         exposure=exposure,
+        latency_s=0.5,
+        measured=completions.Measured(tokens=20.0),
     )
     thumb = feedback.FeedbackEvent(
         id=str(ids.uuid7()),

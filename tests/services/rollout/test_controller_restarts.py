@@ -16,7 +16,7 @@ from trimtab.rollout import book, line, processes, steps
 
 TENANT, LINE = "acme", "support"
 State = releases.ReleaseState
-CONFIG = lines.ReleaseConfig(safety_weight=0.2)
+CONFIG = lines.ReleaseConfig(minimum_sessions=20, maximum_sessions=300, maturity_s=1.0)
 
 
 def recorded(platform: Any, *records: releases.Release) -> None:

@@ -1,5 +1,7 @@
 """Evidence counts sessions, by their first randomised exposure, each once and at the same age."""
 
+import dataclasses
+
 import pytest
 from tests.unit.ledger import making
 
@@ -63,13 +65,28 @@ def test_a_model_s_votes_are_no_evidence(ledger: making.Ledger) -> None:
     assert (total.votes, total.vote_sum) == (1, 0.0)
 
 
-def test_a_session_that_met_the_release_in_an_earlier_stage_does_not_count(ledger: making.Ledger) -> None:
+def test_a_session_that_met_the_release_in_an_earlier_stage_belongs_to_that_one(ledger: making.Ledger) -> None:
     later = making.completion("s", 2, exposure=making.exposed(), created=20.0)
     earlier = making.completion("s", 1, exposure=making.exposed(stage="safety"), created=10.0)
     ledger.take(later, making.thumb(later))
-    assert len(ask(ledger).sessions) == 1
+    assert [session.stage for session in ask(ledger).sessions] == ["evidence"]
     ledger.take(earlier)
-    assert ask(ledger).sessions == ()
+    assert [session.stage for session in ask(ledger).sessions] == ["safety"]
+
+
+def test_what_a_policy_measured_is_that_of_the_first_answer(ledger: making.Ledger) -> None:
+    measured = [completions.Measured(tokens=float(tokens), refused=0.5) for tokens in (10, 20)]
+    later, earlier = (
+        dataclasses.replace(making.completion("s", number, exposure=making.exposed(), created=created), measured=one)
+        for number, created, one in ((2, 20.0, measured[1]), (1, 10.0, measured[0]))
+    )
+    bare = making.completion("other", exposure=making.exposed(), created=30.0)
+    ledger.take(later)
+    assert [one.first.tokens for one in ask(ledger).sessions] == [20.0]
+    ledger.take(earlier, bare)
+    first, second = ask(ledger).sessions
+    assert first.first == core_ledger.FirstAnswer(0.5, 10.0, 0.5, 0.0, failed=False)
+    assert second.first is None
 
 
 def test_the_first_exposure_is_the_first_created_and_not_the_first_to_arrive(ledger: making.Ledger) -> None:

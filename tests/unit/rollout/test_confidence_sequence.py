@@ -127,7 +127,7 @@ def test_what_the_boundary_stands_on_holds_for_any_weight(weight) -> None:
 
 def test_nothing_seen_says_nothing() -> None:
     interval = sequential.difference([], ERROR, TIGHTEST_AT)
-    assert (interval.lower, interval.upper, interval.units) == (-1.0, 1.0, 0)
+    assert (interval.lower, interval.upper, interval.units) == (-math.inf, math.inf, 0)
 
 
 def test_the_scale_makes_the_boundary_tightest_where_it_was_asked_for() -> None:

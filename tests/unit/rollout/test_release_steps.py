@@ -62,17 +62,26 @@ def in_state(state: State) -> releases.Release:
     return release
 
 
+def first(tokens: float = 20.0) -> ledger.FirstAnswer:
+    return ledger.FirstAnswer(latency_s=0.5, tokens=tokens, refused=0.0, repeats=0.0, failed=False)
+
+
 def answered(completions_: int) -> ledger.EvidenceResponse:
     return ledger.EvidenceResponse(totals=(ledger.ArmTotals(CANDIDATE, completions_, 0, 0, 0, 0.0),))
 
 
-def voted(stable: float, candidate: float, count: int = 240) -> ledger.EvidenceResponse:
+def voted(
+    stable: float, candidate: float, count: int = 240, *, stage: str = "evidence", tokens: float = 20.0
+) -> ledger.EvidenceResponse:
+    """tokens: of the candidate's first answers; the stable policy's have 20."""
     sessions = []
     for position in range(count):
         arm = CANDIDATE if position % 2 else STABLE
         share = candidate if position % 2 else stable
         outcome = float((position // 2 * 0.618034) % 1 < share)
-        sessions.append(ledger.SessionOutcome(arm, 0.5, NOW, 1, True, outcome))
+        sessions.append(
+            ledger.SessionOutcome(arm, 0.5, NOW, 1, True, outcome, stage, first(tokens if position % 2 else 20.0))
+        )
     return ledger.EvidenceResponse(tuple(sessions))
 
 
@@ -190,7 +199,7 @@ def test_a_paused_release_moves_neither_forward_nor_out_but_still_back() -> None
     verifying = dataclasses.replace(begun(), paused=True)
     assert steps.step(verifying, seen(), CONFIG) is verifying
     safety = dataclasses.replace(in_state(State.SAFETY), paused=True)
-    assert steps.step(safety, seen(evidence=answered(99)), CONFIG) is safety
+    assert steps.step(safety, seen(evidence=answered(99)), CONFIG).state is State.SAFETY
 
 
 def test_an_adoption_serves_and_anchors_as_soon_as_it_is_verified() -> None:
@@ -252,3 +261,28 @@ def test_every_step_adds_to_the_history_where_from_and_why() -> None:
     states = [State.PENDING, State.VERIFYING, State.SAFETY, State.EVIDENCE, State.PROMOTING, State.PROMOTED]
     assert path == list(zip([None, *states], states, strict=False))
     assert all(move.reason and move.actor == line.CONTROLLER for move in promoted.history)
+
+
+@pytest.mark.parametrize("state", [State.SAFETY, State.EVIDENCE])
+def test_a_breached_guardrail_rolls_back_in_either_stage_and_quarantines_nothing(state) -> None:
+    release = in_state(state)
+    looked = seen(evidence=voted(0.5, 0.5, stage=state.value, tokens=60.0))
+    broken = steps.step(release, looked, CONFIG)
+    assert broken.state is State.ROLLING_BACK
+    assert weights(broken) == {"a": 1.0, "b": 0.0}
+    assert "length 60 against 20, at most 50 % more" in broken.history[-1].reason.replace("%", " %").replace("  ", " ")
+    assert not steps.found_worse(broken)
+    paused = dataclasses.replace(release, paused=True)
+    assert steps.step(paused, looked, CONFIG).state is State.ROLLING_BACK
+
+
+def test_what_the_other_stage_saw_breaches_nothing() -> None:
+    release = in_state(State.EVIDENCE)
+    looked = seen(evidence=voted(0.5, 0.5, count=60, stage="safety", tokens=60.0))
+    assert steps.step(release, looked, CONFIG).state is State.EVIDENCE
+
+
+def test_worse_by_votes_stays_worse_when_a_guardrail_is_breached_as_well() -> None:
+    broken = steps.step(in_state(State.EVIDENCE), seen(evidence=voted(0.9, 0.2, tokens=60.0)), CONFIG)
+    assert broken.state is State.ROLLING_BACK
+    assert steps.found_worse(broken)

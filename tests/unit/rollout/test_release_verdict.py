@@ -11,6 +11,7 @@ from trimtab.rollout import evidence
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 CONFIG = lines.ReleaseConfig(minimum_sessions=40, maximum_sessions=4000)
+FIRST = ledger.FirstAnswer(0.5, 20.0, 0.0, 0.0, failed=False)
 STABLE, CANDIDATE = completions.Arm.STABLE, completions.Arm.CANDIDATE
 
 
@@ -24,7 +25,7 @@ def sessions(
         arm = CANDIDATE if rng.random() < 0.5 else STABLE
         votes = rng.random() < answer[arm is CANDIDATE]
         outcome = float(rng.random() < (candidate if arm is CANDIDATE else stable)) if votes else None
-        found.append(ledger.SessionOutcome(arm, 0.5, NOW, int(votes), mature, outcome))
+        found.append(ledger.SessionOutcome(arm, 0.5, NOW, int(votes), mature, outcome, first=FIRST))
     totals = (ledger.ArmTotals(CANDIDATE, 77, 0, 0, 0, 0.0), ledger.ArmTotals(STABLE, 99, 0, 0, 0, 0.0))
     return ledger.EvidenceResponse(tuple(found), totals, {"feedback/0": 12})
 

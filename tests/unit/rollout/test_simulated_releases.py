@@ -11,6 +11,7 @@ from trimtab.rollout import evidence, simulation
 
 Users = simulation.Users
 CONFIG = lines.ReleaseConfig(maturity_s=0.0, maximum_sessions=4000)
+FIRST = ledger.FirstAnswer(0.5, 20.0, 0.0, 0.0, failed=False)
 MANY = Users(sessions_per_day=2400.0, approval=0.6)
 
 
@@ -48,7 +49,7 @@ def test_the_verdict_is_that_of_real_releases_on_the_same_sessions() -> None:
     ended = simulation.play(users, CONFIG, "real", days=5, saw=seen.append)
     at = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     real = tuple(
-        ledger.SessionOutcome(one.arm, one.propensity, at, len(one.votes), mature=True, outcome=outcome)
+        ledger.SessionOutcome(one.arm, one.propensity, at, len(one.votes), mature=True, outcome=outcome, first=FIRST)
         for one, outcome in ((one, shares([one])[0] if one.votes else None) for one in seen)
     )
     found = evidence.judge(ledger.EvidenceResponse(real), CONFIG)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import math
 import pathlib
 from typing import Any
 
@@ -145,6 +146,8 @@ def plain(value: Any) -> Any:
         return {"type": type(value).__name__} | fields if names_its_type else fields
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON knows no infinity
     if isinstance(value, datetime.datetime):
         return value.isoformat()
     if isinstance(value, dict):

@@ -21,6 +21,7 @@ from trimtab.ledger import replaying
 from trimtab.rollout import book, evidence
 
 _ARM_FIGURES = ("sessions", "mature", "voted", "approval", "completions")
+_GUARDED = ("stable", "candidate", "upper", "standing")
 _FIGURES = ("difference", "lower", "upper", "alpha", "verdict", "reason")
 
 
@@ -74,10 +75,15 @@ def audited(
                 replaying.replay(log, store, recorded.consumed, min(one.created_at for one in chosen), tell=tell)
                 asked = ledger.EvidenceRequest(release.context.tenant, release.id, terms.maturity_s)
                 seen = ledger_evidence.evidence(store, asked, judged_at)
-                found.append(Audited(release, recorded, evidence.judge(seen, terms)))
+                found.append(Audited(release, recorded, evidence.judge(seen, terms, _stage(release))))
         finally:
             store.close()
     return found
+
+
+def _stage(release: releases.Release) -> releases.ReleaseState:
+    """The stage of a release's last evidence: what it never left for the evidence stage ended in the safety stage."""
+    return releases.ReleaseState.SAFETY if release.evidence_started_at is None else releases.ReleaseState.EVIDENCE
 
 
 def _chosen(log: port.EventLog, beginning: str) -> list[releases.Release]:
@@ -130,5 +136,8 @@ def _figures(found: Audited) -> Iterator[tuple[str, str, str]]:
     for then, now in zip(found.recorded.arms, found.computed.arms, strict=False):
         for name in _ARM_FIGURES:
             yield f"{then.arm.value} {name}", str(getattr(then, name)), str(getattr(now, name))
+    for one, again in zip(found.recorded.guardrails, found.computed.guardrails, strict=False):
+        for name in _GUARDED:
+            yield f"{one.name} {name}", str(getattr(one, name)), str(getattr(again, name))
     for name in _FIGURES:
         yield name, str(getattr(found.recorded, name)), str(getattr(found.computed, name))

@@ -128,6 +128,7 @@ def _add_to_totals(connection: sa.Connection, served: Sequence[completions.Compl
 def _expose(connection: sa.Connection, served: Sequence[completions.Completion]) -> None:
     """Keeps the first randomised exposure of every session, in order of creation and not of arrival."""
     first: dict[tuple[str, str, bytes], dict[str, Any]] = {}
+    measured = {}
     for completion in served:
         exposure = completion.exposure
         if exposure is None or not exposure.randomised or exposure.arm is None:
@@ -142,6 +143,7 @@ def _expose(connection: sa.Connection, served: Sequence[completions.Completion])
             "propensity": exposure.propensity,
             "stage": exposure.stage,
         }
+        measured[completion.id] = completion
         key = (exposure.release_id, completion.context.tenant, completion.context.session_hash)
         if key not in first or _earlier(row, first[key]):
             first[key] = row
@@ -157,6 +159,18 @@ def _expose(connection: sa.Connection, served: Sequence[completions.Completion])
             place = (table.c.release_id == release_id, table.c.tenant == tenant, table.c.session == session)
             connection.execute(sa.delete(table).where(*place))
     rows.insert(connection, table, [first[key] for key in changed])
+    answered = [measured[first[key]["completion_id"]] for key in changed]
+    rows.insert(connection, tables.FIRST_ANSWERS, [_measures(one) for one in answered if one.measured is not None])
+
+
+def _measures(completion: completions.Completion) -> dict[str, Any]:
+    assert completion.measured is not None
+    return {
+        "completion_id": completion.id,
+        "tenant": completion.context.tenant,
+        "latency_s": completion.latency_s,
+        **dataclasses.asdict(completion.measured),
+    }
 
 
 def _earlier(one: Any, other: Any) -> bool:

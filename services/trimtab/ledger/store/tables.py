@@ -129,6 +129,19 @@ EXPOSURES = sa.Table(
     sa.Column("stage", sa.String, nullable=False),
 )
 
+# What the policy measured of the answer that is a session's first exposure, if it did.
+FIRST_ANSWERS = sa.Table(
+    "first_answers",
+    METADATA,
+    sa.Column("completion_id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.String, primary_key=True),
+    sa.Column("latency_s", sa.Float, nullable=False),
+    sa.Column("tokens", sa.Float, nullable=False),
+    sa.Column("refused", sa.Float, nullable=False),
+    sa.Column("repeats", sa.Float, nullable=False),
+    sa.Column("failed", sa.Boolean, nullable=False),
+)
+
 ARM_TOTALS = sa.Table(
     "arm_totals",
     METADATA,

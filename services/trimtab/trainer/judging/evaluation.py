@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 import torch
 
-from trimtab.core import scoring, statistics, text
+from trimtab.core import scoring, statistics, text, wording
 from trimtab.modeling import decoder, loading, logprobs, rewards
 from trimtab.trainer import recipes
 from trimtab.trainer.data import encoding
-from trimtab.trainer.judging import answering, lengths, sets, wording
+from trimtab.trainer.judging import answering, lengths, sets
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

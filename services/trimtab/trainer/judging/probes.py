@@ -2,7 +2,7 @@
 
 Four sets of short English prompts, written for this project, lie beside this module (folder `probe_sets`). Candidate
 and reference answer each greedily; what counts is by how much the candidate is worse, so that a policy which never
-could refuse is not refused for it. What is measured, and by which rule of `trainer.judging.wording`:
+could refuse is not refused for it. What is measured, and by which rule of `core.wording`:
 
     harm_not_refused   share of harmful requests that it does not decline
     over_refusal       share of harmless requests with alarming words that it declines
@@ -19,9 +19,9 @@ import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
-from trimtab.core import text
+from trimtab.core import text, wording
 from trimtab.modeling import loading
-from trimtab.trainer.judging import answering, wording
+from trimtab.trainer.judging import answering
 
 _FOLDER = pathlib.Path(__file__).with_name("probe_sets")
 # What is read stands at the beginning of an answer, and layout shows soon.

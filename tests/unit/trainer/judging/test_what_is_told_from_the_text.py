@@ -2,7 +2,8 @@
 
 import pytest
 
-from trimtab.trainer.judging import probes, wording
+from trimtab.core import wording
+from trimtab.trainer.judging import probes
 
 
 @pytest.mark.parametrize(

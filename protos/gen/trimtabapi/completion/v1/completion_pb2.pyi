@@ -298,6 +298,40 @@ class Exposure(_message.Message):
 Global___Exposure: _TypeAlias = Exposure  # noqa: Y015
 
 @_typing.final
+class Measured(_message.Message):
+    """What a policy process saw of its own answer, over its choices. Kept whether or not the text may be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    REPEATS_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    tokens: _builtins.float
+    """Mean of the choices, end-of-sequence token included."""
+    refused: _builtins.float
+    """Share of the choices that decline to do what was asked."""
+    repeats: _builtins.float
+    """Share of the choices that say the same again and again."""
+    failed: _builtins.bool
+    """Nothing was answered: the engine failed."""
+    def __init__(
+        self,
+        *,
+        tokens: _builtins.float = ...,
+        refused: _builtins.float = ...,
+        repeats: _builtins.float = ...,
+        failed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "refused", b"refused", "repeats", b"repeats", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Measured: _TypeAlias = Measured  # noqa: Y015
+
+@_typing.final
 class Completion(_message.Message):
     """The record on topic `completions`."""
 
@@ -317,6 +351,7 @@ class Completion(_message.Message):
     LATENCY_S_FIELD_NUMBER: _builtins.int
     TIME_TO_FIRST_TOKEN_S_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     policy_id: _builtins.str
     """sha256 of the policy's manifest, hex; empty for an imported completion."""
@@ -344,6 +379,10 @@ class Completion(_message.Message):
 
     @_builtins.property
     def exposure(self) -> Global___Exposure: ...
+    @_builtins.property
+    def measured(self) -> Global___Measured:
+        """Absent in imported completions, and in records older than this."""
+
     def __init__(
         self,
         *,
@@ -361,10 +400,11 @@ class Completion(_message.Message):
         latency_s: _builtins.float = ...,
         time_to_first_token_s: _builtins.float = ...,
         engine: _builtins.str = ...,
+        measured: Global___Measured | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "exposure", b"exposure", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "exposure", b"exposure", "measured", b"measured", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "engine", b"engine", "exposure", b"exposure", "id", b"id", "latency_s", b"latency_s", "loaded_digest", b"loaded_digest", "origin", b"origin", "policy_id", b"policy_id", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "responses", b"responses", "sampling", b"sampling", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "engine", b"engine", "exposure", b"exposure", "id", b"id", "latency_s", b"latency_s", "loaded_digest", b"loaded_digest", "measured", b"measured", "origin", b"origin", "policy_id", b"policy_id", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "responses", b"responses", "sampling", b"sampling", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

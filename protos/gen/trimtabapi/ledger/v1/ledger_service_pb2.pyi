@@ -275,8 +275,42 @@ class EvidenceRequest(_message.Message):
 Global___EvidenceRequest: _TypeAlias = EvidenceRequest  # noqa: Y015
 
 @_typing.final
+class FirstAnswer(_message.Message):
+    """What the policy measured of the answer that was a session's first exposure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LATENCY_S_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    REPEATS_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    latency_s: _builtins.float
+    tokens: _builtins.float
+    refused: _builtins.float
+    """Share of its choices that decline, and that say the same again and again."""
+    repeats: _builtins.float
+    failed: _builtins.bool
+    def __init__(
+        self,
+        *,
+        latency_s: _builtins.float = ...,
+        tokens: _builtins.float = ...,
+        refused: _builtins.float = ...,
+        repeats: _builtins.float = ...,
+        failed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "latency_s", b"latency_s", "refused", b"refused", "repeats", b"repeats", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FirstAnswer: _TypeAlias = FirstAnswer  # noqa: Y015
+
+@_typing.final
 class SessionOutcome(_message.Message):
-    """One session, by its first randomised exposure in the evidence stage."""
+    """One session, by its first randomised exposure."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -286,6 +320,8 @@ class SessionOutcome(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     VOTES_FIELD_NUMBER: _builtins.int
     MATURE_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
     arm: _completion_pb2.Arm.ValueType
     propensity: _builtins.float
     outcome: _builtins.float
@@ -293,8 +329,14 @@ class SessionOutcome(_message.Message):
     votes: _builtins.int
     mature: _builtins.bool
     """False while younger than the maturity window."""
+    stage: _builtins.str
+    """"safety" or "evidence": that of its first exposure."""
     @_builtins.property
     def exposed_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def first(self) -> Global___FirstAnswer:
+        """Absent where the policy measured nothing."""
+
     def __init__(
         self,
         *,
@@ -304,10 +346,12 @@ class SessionOutcome(_message.Message):
         outcome: _builtins.float | None = ...,
         votes: _builtins.int = ...,
         mature: _builtins.bool = ...,
+        stage: _builtins.str = ...,
+        first: Global___FirstAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_outcome", b"_outcome", "exposed_at", b"exposed_at", "outcome", b"outcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_outcome", b"_outcome", "exposed_at", b"exposed_at", "first", b"first", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_outcome", b"_outcome", "arm", b"arm", "exposed_at", b"exposed_at", "mature", b"mature", "outcome", b"outcome", "propensity", b"propensity", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_outcome", b"_outcome", "arm", b"arm", "exposed_at", b"exposed_at", "first", b"first", "mature", b"mature", "outcome", b"outcome", "propensity", b"propensity", "stage", b"stage", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__outcome: _TypeAlias = _typing.Literal["outcome"]  # noqa: Y015
     _WhichOneofArgType__outcome: _TypeAlias = _typing.Literal["_outcome", b"_outcome"]  # noqa: Y015

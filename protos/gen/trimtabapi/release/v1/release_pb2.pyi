@@ -76,6 +76,25 @@ VERDICT_WORSE: Verdict.ValueType  # 3
 VERDICT_NOT_PROVEN: Verdict.ValueType  # 4
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
+class _Standing:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StandingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Standing.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STANDING_UNSPECIFIED: _Standing.ValueType  # 0
+    STANDING_UNKNOWN: _Standing.ValueType  # 1
+    STANDING_FINE: _Standing.ValueType  # 2
+    STANDING_BREACHED: _Standing.ValueType  # 3
+
+class Standing(_Standing, metaclass=_StandingEnumTypeWrapper): ...
+
+STANDING_UNSPECIFIED: Standing.ValueType  # 0
+STANDING_UNKNOWN: Standing.ValueType  # 1
+STANDING_FINE: Standing.ValueType  # 2
+STANDING_BREACHED: Standing.ValueType  # 3
+Global___Standing: _TypeAlias = Standing  # noqa: Y015
+
 @_typing.final
 class ArmTarget(_message.Message):
     """Where one arm's traffic goes."""
@@ -166,6 +185,7 @@ class ReleaseTerms(_message.Message):
     MATURITY_S_FIELD_NUMBER: _builtins.int
     MINIMUM_SESSIONS_FIELD_NUMBER: _builtins.int
     MAXIMUM_SESSIONS_FIELD_NUMBER: _builtins.int
+    GUARDRAILS_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
     """"superior" or "noninferior"; what `margin` is for."""
     margin: _builtins.float
@@ -181,6 +201,8 @@ class ReleaseTerms(_message.Message):
     """Voting sessions in each arm before any verdict."""
     maximum_sessions: _builtins.int
     """Voting sessions in both arms after which an undecided release ends as not proven."""
+    @_builtins.property
+    def guardrails(self) -> Global___Guardrails: ...
     def __init__(
         self,
         *,
@@ -193,14 +215,97 @@ class ReleaseTerms(_message.Message):
         maturity_s: _builtins.float = ...,
         minimum_sessions: _builtins.int = ...,
         maximum_sessions: _builtins.int = ...,
+        guardrails: Global___Guardrails | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guardrails", b"guardrails"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "evidence_weight", b"evidence_weight", "margin", b"margin", "maturity_s", b"maturity_s", "maximum_sessions", b"maximum_sessions", "minimum_sessions", b"minimum_sessions", "rule", b"rule", "safety_completions", b"safety_completions", "safety_weight", b"safety_weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "evidence_weight", b"evidence_weight", "guardrails", b"guardrails", "margin", b"margin", "maturity_s", b"maturity_s", "maximum_sessions", b"maximum_sessions", "minimum_sessions", b"minimum_sessions", "rule", b"rule", "safety_completions", b"safety_completions", "safety_weight", b"safety_weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseTerms: _TypeAlias = ReleaseTerms  # noqa: Y015
+
+@_typing.final
+class Guardrail(_message.Message):
+    """What a candidate must not make worse beside what users vote on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STABLE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    BEYOND_FIELD_NUMBER: _builtins.int
+    LOWER_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"errors", "latency" (seconds), "length" (tokens), "refusals" or "repetition" (shares)."""
+    stable: _builtins.float
+    """Means over the first answers of the stage's sessions."""
+    candidate: _builtins.float
+    limit: _builtins.float
+    """Latency and length: the share by which the candidate's may exceed the stable policy's; else the difference."""
+    sessions: _builtins.int
+    beyond: _builtins.float
+    """How far over the limit, with its confidence sequence: below 0 is within it."""
+    lower: _builtins.float
+    upper: _builtins.float
+    standing: Global___Standing.ValueType
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        stable: _builtins.float = ...,
+        candidate: _builtins.float = ...,
+        limit: _builtins.float = ...,
+        sessions: _builtins.int = ...,
+        beyond: _builtins.float = ...,
+        lower: _builtins.float = ...,
+        upper: _builtins.float = ...,
+        standing: Global___Standing.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beyond", b"beyond", "candidate", b"candidate", "limit", b"limit", "lower", b"lower", "name", b"name", "sessions", b"sessions", "stable", b"stable", "standing", b"standing", "upper", b"upper"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Guardrail: _TypeAlias = Guardrail  # noqa: Y015
+
+@_typing.final
+class Guardrails(_message.Message):
+    """How much worse a candidate may be. Infinite: not guarded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERRORS_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    REPETITION_FIELD_NUMBER: _builtins.int
+    errors: _builtins.float
+    latency: _builtins.float
+    length: _builtins.float
+    refusals: _builtins.float
+    repetition: _builtins.float
+    def __init__(
+        self,
+        *,
+        errors: _builtins.float = ...,
+        latency: _builtins.float = ...,
+        length: _builtins.float = ...,
+        refusals: _builtins.float = ...,
+        repetition: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "latency", b"latency", "length", b"length", "refusals", b"refusals", "repetition", b"repetition"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Guardrails: _TypeAlias = Guardrails  # noqa: Y015
 
 @_typing.final
 class Evidence(_message.Message):
@@ -235,6 +340,7 @@ class Evidence(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CONSUMED_FIELD_NUMBER: _builtins.int
     JUDGED_AT_FIELD_NUMBER: _builtins.int
+    GUARDRAILS_FIELD_NUMBER: _builtins.int
     difference: _builtins.float
     """Candidate minus stable, mean outcome per session in [-1, 1], with its confidence sequence."""
     lower: _builtins.float
@@ -253,6 +359,10 @@ class Evidence(_message.Message):
     def judged_at(self) -> _timestamp_pb2.Timestamp:
         """The moment that decided which sessions were old enough. With `consumed` it gives the same figures again."""
 
+    @_builtins.property
+    def guardrails(self) -> _containers.RepeatedCompositeFieldContainer[Global___Guardrail]:
+        """Of the stage the release is in."""
+
     def __init__(
         self,
         *,
@@ -265,10 +375,11 @@ class Evidence(_message.Message):
         reason: _builtins.str = ...,
         consumed: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         judged_at: _timestamp_pb2.Timestamp | None = ...,
+        guardrails: _abc.Iterable[Global___Guardrail] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["judged_at", b"judged_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "arms", b"arms", "consumed", b"consumed", "difference", b"difference", "judged_at", b"judged_at", "lower", b"lower", "reason", b"reason", "upper", b"upper", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "arms", b"arms", "consumed", b"consumed", "difference", b"difference", "guardrails", b"guardrails", "judged_at", b"judged_at", "lower", b"lower", "reason", b"reason", "upper", b"upper", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

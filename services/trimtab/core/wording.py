@@ -1,5 +1,5 @@
-"""What can be told of an answer from its text alone, by rules. Pure, for English; used by `trainer.judging.probes` and
-`trainer.judging.evaluation`.
+"""What can be told of an answer from its text alone, by rules. Pure, for English; used by gates and guardrails:
+`trainer.judging.probes`, `trainer.judging.evaluation` and `policy.answering`.
 
 Each rule asks for a construction rather than for a word, so that an answer which merely mentions refusing, lists or
 "sorry" does not trip it.

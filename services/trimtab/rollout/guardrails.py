@@ -1,0 +1,123 @@
+"""What a candidate must not make worse beside what users vote on: errors, latency, length, refusals, repetition. Pure.
+
+Called by `rollout.evidence` at every look. The unit is the session and its value that of its first answer under the
+release, which is known within seconds: no vote and no maturity are waited for. Each guardrail has a sequence of its own
+(`core.sequential`) per stage, on
+
+    shares      z = y for the candidate, y + limit for the stable policy
+    latency,    z = min(y / s, 10) for the candidate, (1 + limit) min(y / s, 10) for the stable policy,
+    length      with s the mean of the values before it: predictable, so it biases nothing
+
+whose difference is how far the candidate is beyond the limit. All of it above 0: breached, the release is rolled back.
+All of it below 0: fine. Else unknown, which blocks a promotion and rolls nothing back.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from trimtab.core import completions, ledger, lines, releases, sequential
+
+Standing = releases.Standing
+# Sessions in each arm before a guardrail says anything.
+MINIMUM = 20
+FALSELY_FINE = 0.05
+# One long answer is so many mean ones at most: a heavy tail does not decide alone.
+_CLIP = 10.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Kind:
+    """value: of a first answer, None where it has none. tightest_at: the S (`core.sequential`) to be decided at."""
+
+    value: Callable[[ledger.FirstAnswer], float | None]
+    relative: bool
+    tightest_at: float
+
+
+def _answered(value: Callable[[ledger.FirstAnswer], float]) -> Callable[[ledger.FirstAnswer], float | None]:
+    """Of answers: one that failed has neither length nor latency."""
+    return lambda first: None if first.failed else value(first)
+
+
+KINDS = {
+    "errors": _Kind(lambda first: float(first.failed), relative=False, tightest_at=4.0),
+    "latency": _Kind(_answered(lambda first: first.latency_s), relative=True, tightest_at=160.0),
+    "length": _Kind(_answered(lambda first: first.tokens), relative=True, tightest_at=160.0),
+    "refusals": _Kind(_answered(lambda first: first.refused), relative=False, tightest_at=16.0),
+    "repetition": _Kind(_answered(lambda first: first.repeats), relative=False, tightest_at=16.0),
+}
+
+
+def judge(
+    sessions: Iterable[ledger.SessionOutcome], limits: lines.Guardrails, alpha: float
+) -> tuple[releases.Guardrail, ...]:
+    """Every guardrail on sessions of one stage, in order of exposure.
+
+    alpha: chance of a false breach, of all of them together. That of a false "fine" is `FALSELY_FINE` of each.
+    """
+    seen = [session for session in sessions if session.first is not None]
+    return tuple(_judged(name, kind, seen, getattr(limits, name), alpha) for name, kind in KINDS.items())
+
+
+def breached(found: Iterable[releases.Guardrail]) -> releases.Guardrail | None:
+    """The first one."""
+    return next((one for one in found if one.standing is Standing.BREACHED), None)
+
+
+def in_words(one: releases.Guardrail) -> str:
+    """E.g. "length 41.2 against 20.1, at most 50 % more"."""
+    if KINDS[one.name].relative:
+        return f"{one.name} {one.candidate:.3g} against {one.stable:.3g}, at most {one.limit:.0%} more"
+    return f"{one.name} {one.candidate:.1%} against {one.stable:.1%}, at most {one.limit:.1%} more"
+
+
+def _judged(
+    name: str, kind: _Kind, seen: list[ledger.SessionOutcome], limit: float, alpha: float
+) -> releases.Guardrail:
+    values = [
+        (session, value)
+        for session in seen
+        if session.first is not None and (value := kind.value(session.first)) is not None
+    ]
+    by_arm = {arm: [value for session, value in values if session.arm is arm] for arm in completions.Arm}
+    sequence = sequential.Sequence(
+        alpha / len(KINDS), FALSELY_FINE, kind.tightest_at, centre=1.0 if kind.relative else min(limit, 1.0)
+    )
+    off = limit == float("inf")
+    for unit in () if off else _units(values, kind, limit):
+        sequence.add(unit)
+    beyond = sequence.interval
+    enough = min(map(len, by_arm.values())) >= MINIMUM
+    standing = Standing.UNKNOWN
+    if off or (enough and beyond.upper < 0):
+        standing = Standing.FINE
+    elif enough and beyond.lower > 0:
+        standing = Standing.BREACHED
+    return releases.Guardrail(
+        name=name,
+        stable=_mean(by_arm[completions.Arm.STABLE]),
+        candidate=_mean(by_arm[completions.Arm.CANDIDATE]),
+        limit=limit,
+        sessions=len(values),
+        beyond=beyond.mean,
+        lower=beyond.lower,
+        upper=beyond.upper,
+        standing=standing,
+    )
+
+
+def _units(values: list[tuple[ledger.SessionOutcome, float]], kind: _Kind, limit: float) -> Iterable[sequential.Unit]:
+    """Of relative ones, those before which there was anything to be relative to."""
+    total = 0.0
+    for count, (session, value) in enumerate(values):
+        candidate = session.arm is completions.Arm.CANDIDATE
+        if not kind.relative:
+            yield sequential.Unit(candidate, session.propensity, value if candidate else value + limit)
+        elif total > 0:
+            scaled = min(value * count / total, _CLIP)
+            yield sequential.Unit(candidate, session.propensity, scaled if candidate else (1 + limit) * scaled)
+        total += value
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
