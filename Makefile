@@ -29,7 +29,7 @@ test: $(READY) ## Every test, three files at once
 faults: $(READY) ## Kill processes at random during three demos; SHORT=1: in a small world, some minutes
 	@$(BIN)/python -m tests.faults.storm.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
 
-bench: $(READY) ## Measure: SUITE=training (beside TRL, two hours), methods, or preferences FILE=... POLICY=...
+bench: $(READY) ## Measure: SUITE=training (beside TRL, two hours), methods, release (half an hour), or preferences FILE=... POLICY=...
 	@$(BIN)/python -m tests.benchmarks.$(or $(SUITE),training) $(FILE) $(POLICY) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: $(READY) ## Style, types, layers, generated code

@@ -18,6 +18,7 @@ here; of the second `VOTES_SHARE` to the upper end, and the rest to the guardrai
 back too. Nothing is "better" while a guardrail is not known to be fine.
 """
 
+import datetime
 import math
 from collections.abc import Sequence
 
@@ -116,6 +117,20 @@ def judge(
         judged_at=seen.at,
         guardrails=guarded,
     )
+
+
+def course(
+    seen: ledger.EvidenceResponse, config: lines.ReleaseConfig
+) -> list[tuple[datetime.datetime, sequential.Interval]]:
+    """The interval after each mature voting session, at the moment it became mature: how the verdict came about."""
+    tally, found = Tally(config), []
+    window = datetime.timedelta(seconds=config.maturity_s)
+    for session in seen.sessions:
+        if session.mature and session.stage == _EVIDENCE:
+            tally.add(session)
+            if session.outcome is not None:
+                found.append((session.exposed_at + window, tally.effect))
+    return found
 
 
 def _guarded(

@@ -1,12 +1,14 @@
 """A verdict follows from the log again, to the last bit, whatever has happened since; a changed one is found out."""
 
 import dataclasses
+import xml.etree.ElementTree
 from typing import Any
 
 import pytest
 
-from trimtab.cli.operators import auditing
+from trimtab.cli.operators import auditing, showing
 from trimtab.core import control, errors, releases
+from trimtab.rollout import evidence
 
 State = releases.ReleaseState
 APPROVALS = {State.PROMOTED: (0.3, 0.9), State.ROLLED_BACK: (0.8, 0.1), State.NOT_PROVEN: (0.6, 0.6)}
@@ -42,6 +44,22 @@ async def test_every_verdict_follows_from_the_log_to_the_bit(platform: Any, ends
         assert found.computed == found.recorded
         assert found.equal
         assert found.computed.arms[0].voted > 20
+
+
+async def test_how_a_verdict_came_about_is_a_picture(platform: Any) -> None:
+    async with platform.rollout() as rollout:
+        old = await adopted(platform, rollout)
+        with pytest.raises(errors.WrongState, match="no evidence"):
+            showing.drawn(platform.log, platform.head())
+        release = await decided(platform, rollout, old, "new", State.PROMOTED)
+        [replayed] = auditing.replayed(platform.log, [release])
+        course = evidence.course(replayed.seen, replayed.terms)
+        assert len(course) == sum(arm.voted for arm in release.evidence.arms)
+        assert course[-1][1].lower == release.evidence.lower
+        picture = xml.etree.ElementTree.fromstring(showing.drawn(platform.log, release))
+        lines = [part for part in picture.iter() if part.tag.endswith("polyline")]
+        assert len(lines) == 3
+        assert {"candidate minus stable", "upper end", "lower end"} <= {part.text for part in picture.iter()}
 
 
 async def test_one_reading_of_the_log_serves_several_releases(platform: Any) -> None:

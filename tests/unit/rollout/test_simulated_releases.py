@@ -105,6 +105,17 @@ def test_votes_older_than_the_window_do_not_count() -> None:
     assert sum(simulation.play(users, day, "late", days=2).voted) == pytest.approx(2400, rel=0.1)
 
 
+def test_ten_points_take_at_most_half_as_many_votes_again_as_a_test_that_knows_both_rates() -> None:
+    """267 votes on the candidate is what Wald's test needs that is told .7 and .6 (the reference case)."""
+    at_once = lines.ReleaseConfig(maturity_s=0.0)
+    for approval, difference in ((0.6, 0.1), (0.7, -0.1)):
+        users = Users(sessions_per_day=2400.0, approval=approval, difference=difference)
+        ended = [simulation.play(users, at_once, str(run), days=10, look_every_h=0.05) for run in range(150)]
+        assert statistics.fmean(one.voted[1] for one in ended) <= 1.5 * 267
+        right = releases.Verdict.BETTER if difference > 0 else releases.Verdict.WORSE
+        assert sum(one.verdict is right for one in ended) >= 145
+
+
 def test_the_summary_counts_every_release_once() -> None:
     worse = simulation.Ended(releases.Verdict.WORSE, 300, (80, 70), 1.5)
     better = simulation.Ended(releases.Verdict.BETTER, 100, (20, 30), 0.5)

@@ -1,5 +1,6 @@
 """`trimtab rollout`: what is live and why, and what an operator decides about it."""
 
+import pathlib
 import sys
 from typing import Annotated
 
@@ -36,6 +37,25 @@ def history(
     from trimtab.cli.operators import releasing
 
     options.run(releasing.history(state, line, release, json))
+
+
+@app.command("show")
+def show_release(
+    release: Annotated[
+        str,
+        typer.Argument(metavar="RELEASE", help="A release's id, or the beginning of one; default: the newest."),
+    ] = "",
+    report: Annotated[
+        pathlib.Path | None,
+        typer.Option("--report", help="SVG file for the confidence sequence over time.", dir_okay=False),
+    ] = None,
+    state: options.State = options.STATE,
+    json: options.Json = False,
+) -> None:
+    """One release whole: history, votes in both arms, verdict, guardrails. Needs no running platform."""
+    from trimtab.cli.operators import showing
+
+    showing.show_release(state, release, report, json)
 
 
 @app.command("audit")

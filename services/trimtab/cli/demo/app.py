@@ -50,6 +50,8 @@ maturity_s = 2.0
 safety_weight = 0.25
 safety_completions = 20
 maximum_sessions = 2000
+# one demo in forty may promote what changes nothing, and no more
+alpha = 0.025
 
 # the planted policy is long-winded, hence slow: here its users shall find out, and nothing before them
 [lines.support.release.guardrails]

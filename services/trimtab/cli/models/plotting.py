@@ -17,6 +17,12 @@ _MOST_POINTS = 800
 # So few points are marked, and say their value when pointed at; of more, the running mean stands out.
 _MARKED = 60
 COLOURS = 4
+_STYLE = (
+    "svg { --grid: #dfe3e8; --line-1: #2563b8; --line-2: #c2571a; --line-3: #2e8b57; --line-4: #8a4fb0;"
+    " font: 11px system-ui, sans-serif; fill: #5c6675; }"
+    " @media (prefers-color-scheme: dark) { svg { --grid: #333b46; --line-1: #6aa5f0; --line-2: #f0955c;"
+    " --line-3: #6cc797; --line-4: #c594e6; fill: #9aa4b2; } }"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +65,17 @@ def line_chart(title: str, lines: Sequence[Series], unit: str = "", across: str 
         "</svg>",
     ]
     return "\n".join(parts)
+
+
+def alone(chart: str, names: Sequence[str] = ()) -> str:
+    """The chart as a file of its own: with colours, light or dark as its reader likes it, and its lines' names."""
+    legend = "".join(
+        f'<text x="{_LEFT + 10}" y="{_TOP + 14 + 15 * number}" style="fill: var(--line-{number % COLOURS + 1})">'
+        f"{html.escape(name)}</text>"
+        for number, name in enumerate(names)
+    )
+    opening, rest = chart.split(">", 1)
+    return f"{opening}>\n<style>{_STYLE}</style>{rest.removesuffix('</svg>')}{legend}\n</svg>"
 
 
 class _Frame:

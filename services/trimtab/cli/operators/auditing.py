@@ -15,7 +15,7 @@ from trimtab.bus import connect, port
 from trimtab.cli import show
 from trimtab.cli.machine import platform
 from trimtab.cli.models import inspecting
-from trimtab.core import errors, ledger, releases
+from trimtab.core import errors, ledger, lines, releases
 from trimtab.ledger import evidence as ledger_evidence
 from trimtab.ledger import replaying
 from trimtab.rollout import book, evidence
@@ -43,9 +43,9 @@ def audit(state: pathlib.Path, beginning: str, as_json: bool) -> int:
     layout = platform.Layout(state)
     screen = show.Screen(as_json)
     with contextlib.closing(connect.open_log(layout.log_url)) as log:
-        chosen = _chosen(log, beginning)
+        wanted = chosen(log, beginning)
         with screen.step("computing what the log gives") as step:
-            found = audited(log, chosen, lambda read: step.say(f"{read:,} records"))
+            found = audited(log, wanted, lambda read: step.say(f"{read:,} records"))
     if as_json:
         screen.json([{**inspecting.plain(one), "equal": one.equal} for one in found])
     else:
@@ -54,28 +54,46 @@ def audit(state: pathlib.Path, beginning: str, as_json: bool) -> int:
 
 
 def audited(
-    log: port.EventLog, chosen: Sequence[releases.Release], tell: Callable[[int], None] = lambda read: None
+    log: port.EventLog, wanted: Sequence[releases.Release], tell: Callable[[int], None] = lambda read: None
 ) -> list[Audited]:
     """Oldest first. WrongState for a release without evidence, or one whose records the log has lost."""
+    found = []
+    for one in replayed(log, wanted, tell):
+        assert one.release.evidence is not None
+        computed = evidence.judge(one.seen, one.terms, _stage(one.release))
+        found.append(Audited(one.release, one.release.evidence, computed))
+    return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Replayed:
+    """A release with the sessions its evidence was computed from."""
+
+    release: releases.Release
+    terms: lines.ReleaseConfig
+    seen: ledger.EvidenceResponse
+
+
+def replayed(
+    log: port.EventLog, wanted: Sequence[releases.Release], tell: Callable[[int], None] = lambda read: None
+) -> list[Replayed]:
+    """Oldest first. WrongState as `audited` has it."""
     judged = []
-    for release in chosen:
+    for release in wanted:
         if release.evidence is None:
-            raise errors.WrongState(f"Release {release.id} is {release.state.value} and has no evidence to audit.")
+            raise errors.WrongState(f"Release {release.id} is {release.state.value} and has no evidence.")
         if release.evidence.judged_at is None or release.terms is None:
             raise errors.WrongState(f"Release {release.id} was judged by a version that did not record by which terms.")
-        judged.append((release.evidence.judged_at, release.id, release, release.terms))
+        judged.append((release.evidence.judged_at, release, release.terms, release.evidence.consumed))
     found = []
     with tempfile.TemporaryDirectory(prefix="trimtab-audit-") as folder:
         store = replaying.scratch(pathlib.Path(folder))
         try:
             # One reading of the log serves all: each goes on where the one before it was judged.
-            for judged_at, _, release, terms in sorted(judged, key=lambda one: one[:2]):
-                recorded = release.evidence
-                assert recorded is not None
-                replaying.replay(log, store, recorded.consumed, min(one.created_at for one in chosen), tell=tell)
+            for judged_at, release, terms, consumed in sorted(judged, key=lambda one: (one[0], one[1].id)):
+                replaying.replay(log, store, consumed, min(one.created_at for one in wanted), tell=tell)
                 asked = ledger.EvidenceRequest(release.context.tenant, release.id, terms.maturity_s)
-                seen = ledger_evidence.evidence(store, asked, judged_at)
-                found.append(Audited(release, recorded, evidence.judge(seen, terms, _stage(release))))
+                found.append(Replayed(release, terms, ledger_evidence.evidence(store, asked, judged_at)))
         finally:
             store.close()
     return found
@@ -86,8 +104,8 @@ def _stage(release: releases.Release) -> releases.ReleaseState:
     return releases.ReleaseState.SAFETY if release.evidence_started_at is None else releases.ReleaseState.EVIDENCE
 
 
-def _chosen(log: port.EventLog, beginning: str) -> list[releases.Release]:
-    """The one release whose id begins so; without a beginning all that have evidence, and the terms they had."""
+def chosen(log: port.EventLog, beginning: str) -> list[releases.Release]:
+    """The one release whose id begins so; without a beginning all that have evidence, oldest first."""
     records = book.Book(log)
     try:
         records.refresh()
@@ -98,7 +116,7 @@ def _chosen(log: port.EventLog, beginning: str) -> list[releases.Release]:
         judged = [one for one in known if one.evidence is not None]
         if not judged:
             raise errors.NotFound("release with evidence", "any")
-        return judged
+        return sorted(judged, key=lambda one: (one.created_at, one.id))
     matching = [one for one in known if one.id.startswith(beginning)]
     if not matching:
         raise errors.NotFound("release", beginning)

@@ -102,14 +102,14 @@ async def history(state: pathlib.Path, line: str, beginning: str, as_json: bool)
                 f"policy {release.candidate_id[: show.SHORT]}{against}{verdict}"
             )
         )
-        screen.table(("when (UTC)", "what", "who", "why"), _events(release))
+        screen.table(("when (UTC)", "what", "who", "why"), events(release))
 
 
 def _verdict(release: releases.Release) -> str:
     return release.evidence.verdict.value.replace("_", " ") if release.evidence else ""
 
 
-def _events(release: releases.Release) -> list[tuple[str, str, str, str]]:
+def events(release: releases.Release) -> list[tuple[str, str, str, str]]:
     """Its states, and the acts that are no change of state, by time."""
     moves = [(move.at, move.to_state.value.replace("_", " "), move.actor, move.reason) for move in release.history]
     acts = [(act.at, act.act, act.actor, act.reason) for act in release.acts if act.act in _NO_MOVE]

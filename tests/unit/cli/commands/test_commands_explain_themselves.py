@@ -53,6 +53,7 @@ TAUGHT = {
     ("quarantine", "release"): ("--state", "--reason", "--json", "audit"),
     ("rollout", "status"): ("--state", "--line", "--watch", "--json", "live"),
     ("rollout", "history"): ("RELEASE", "--state", "--line", "--json", "verdict"),
+    ("rollout", "show"): ("RELEASE", "--report", "--state", "--json", "guardrails", "SVG"),
     ("rollout", "audit"): ("RELEASE", "--state", "--json", "Exit code 0", "from the log"),
     ("rollout", "start"): ("--state", "--force", "canary", "reason"),
     ("rollout", "adopt"): ("--reason", "--state", "anchor", "audit"),
