@@ -114,6 +114,8 @@ class ReleaseConfig:
     minimum_sessions: int = 40
     # Voting sessions in both arms after which an undecided release ends as not proven.
     maximum_sessions: int = 20_000
+    # Days from its first traffic after which an undecided release ends as not proven: others may wait for their turn.
+    maximum_days: float = 30.0
     guardrails: Guardrails = dataclasses.field(default_factory=Guardrails)
 
 
@@ -198,6 +200,8 @@ def _release(table: dict[str, Any], where: str) -> ReleaseConfig:
     for name in ("maturity_s", "safety_completions", "minimum_sessions"):
         if not 0 <= getattr(config, name) < float("inf"):
             raise errors.InvalidField(f"{where}.{name}", f"is {getattr(config, name)}", "give 0 or more")
+    if not config.maximum_days > 0:
+        raise errors.InvalidField(f"{where}.maximum_days", f"is {config.maximum_days}", "give more than 0, or inf")
     if config.maximum_sessions < 2 * config.minimum_sessions:
         remedy = f"give at least {2 * config.minimum_sessions}: minimum_sessions for each of two arms"
         raise errors.InvalidField(f"{where}.maximum_sessions", f"is {config.maximum_sessions}", remedy)

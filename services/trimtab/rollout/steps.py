@@ -165,8 +165,10 @@ def _look_for_safety(release: releases.Release, seen: Seen, terms: lines.Release
     answered = sum(total.completions for total in seen.evidence.totals if total.arm is line.CANDIDATE)
     if (broken := _broken(release, seen)) is not None:
         return broken
-    if release.paused or answered < terms.safety_completions:
+    if release.paused:
         return release
+    if answered < terms.safety_completions:
+        return _overdue(release, seen, terms) or release
     arms = line.split(*_targets(release), terms.evidence_weight)
     started = dataclasses.replace(release, evidence_started_at=seen.now)
     reason = f"It stayed up over {answered} completions, and no guardrail is breached."
@@ -188,7 +190,16 @@ def _look_for_evidence(release: releases.Release, seen: Seen, terms: lines.Relea
         case releases.Verdict.NOT_PROVEN if not release.paused:
             return line.moved(release, State.NOT_PROVEN, found.reason, seen.now, arms=_stable_only(release))
         case _:
-            return release
+            return (None if release.paused else _overdue(release, seen, terms)) or release
+
+
+def _overdue(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> releases.Release | None:
+    """Ended for want of traffic or of votes: others may wait for their turn."""
+    begun = next((move.at for move in release.history if move.to_state is State.SAFETY), release.created_at)
+    if (seen.now - begun).total_seconds() < terms.maximum_days * 86_400 or release.evidence is None:
+        return None
+    reason = f"{terms.maximum_days:g} days have not decided it. {release.evidence.reason}"
+    return line.moved(release, State.NOT_PROVEN, reason, seen.now, arms=_stable_only(release))
 
 
 def _broken(release: releases.Release, seen: Seen) -> releases.Release | None:

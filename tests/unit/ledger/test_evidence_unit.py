@@ -89,6 +89,15 @@ def test_what_a_policy_measured_is_that_of_the_first_answer(ledger: making.Ledge
     assert second.first is None
 
 
+def test_a_session_seen_by_both_arms_counts_once_in_the_arm_it_met_first(ledger: making.Ledger) -> None:
+    """As it was drawn, whatever it saw later: else who moves on would choose the arm."""
+    first = making.completion("s", 1, exposure=making.exposed(arm=STABLE), created=10.0)
+    second = making.completion("s", 2, exposure=making.exposed(arm=CANDIDATE), created=20.0)
+    ledger.take(first, second, making.thumb(first, up=True), making.thumb(second, up=False))
+    [session] = ask(ledger).sessions
+    assert (session.arm, session.votes, session.outcome) == (STABLE, 2, 0.5)
+
+
 def test_the_first_exposure_is_the_first_created_and_not_the_first_to_arrive(ledger: making.Ledger) -> None:
     late = making.completion("s", 1, exposure=making.exposed(arm=STABLE), created=20.0)
     early = making.completion("s", 2, exposure=making.exposed(arm=CANDIDATE, propensity=0.3), created=10.0)

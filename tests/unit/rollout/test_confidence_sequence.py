@@ -53,6 +53,22 @@ def test_on_identical_policies_either_end_errs_in_at_most_its_share_of_runs(outc
         assert found.count(end) / runs <= ERROR, f"{found.count(end)} of {runs} false decisions"
 
 
+def test_a_weight_that_is_changed_on_the_way_makes_no_verdict_wrong() -> None:
+    """Each session brings the probability it was given its arm with; pooled counts would compare day with night."""
+    rng = random.Random("changed")
+    found = []
+    for _ in range(400):
+        sequence, decided = sequential.Sequence(ERROR, ERROR, TIGHTEST_AT), 0
+        for position in range(1200):
+            weight = 0.1 if position < 500 else 0.6
+            candidate = rng.random() < weight
+            outcome = drifting(rng, candidate, position)
+            sequence.add(sequential.Unit(candidate, weight if candidate else 1 - weight, outcome))
+            decided = decided or (sign(sequence) if position >= 80 else 0)
+        found.append(decided)
+    assert max(found.count(1), found.count(-1)) / 400 <= ERROR
+
+
 def test_a_clearly_better_policy_is_proven_within_600_sessions_in_most_runs() -> None:
     rng = random.Random(11)
     decided = [

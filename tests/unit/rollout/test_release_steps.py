@@ -286,3 +286,30 @@ def test_worse_by_votes_stays_worse_when_a_guardrail_is_breached_as_well() -> No
     broken = steps.step(in_state(State.EVIDENCE), seen(evidence=voted(0.9, 0.2, tokens=60.0)), CONFIG)
     assert broken.state is State.ROLLING_BACK
     assert steps.found_worse(broken)
+
+
+@pytest.mark.parametrize("state", [State.SAFETY, State.EVIDENCE])
+def test_a_line_without_traffic_ends_a_release_after_its_days_as_not_proven(state) -> None:
+    release = in_state(state)
+    nothing = ledger.EvidenceResponse()
+    late = dataclasses.replace(seen(evidence=nothing), now=NOW + datetime.timedelta(days=29))
+    assert steps.step(release, late, CONFIG).state is state
+    later = dataclasses.replace(late, now=NOW + datetime.timedelta(days=31))
+    ended = steps.step(release, later, CONFIG)
+    assert ended.state is State.NOT_PROVEN
+    assert "30 days have not decided it. No mature session has voted yet" in ended.history[-1].reason
+    assert weights(ended) == {"a": 1.0}
+    paused = dataclasses.replace(release, paused=True)
+    assert steps.step(paused, later, CONFIG).state is state
+
+
+def test_a_clock_that_goes_back_takes_nothing_back() -> None:
+    """Sessions that were old enough are not any more: the release waits where it is."""
+    release = steps.step(in_state(State.EVIDENCE), seen(evidence=voted(0.5, 0.7, 120)), CONFIG)
+    assert release.evidence.arms[0].voted == 60
+    young = voted(0.5, 0.7, 120)
+    young = dataclasses.replace(young, sessions=tuple(dataclasses.replace(one, mature=False) for one in young.sessions))
+    before = dataclasses.replace(seen(evidence=young), now=NOW - datetime.timedelta(days=2))
+    after = steps.step(release, before, CONFIG)
+    assert after.state is State.EVIDENCE
+    assert after.evidence.arms[0].voted == 0

@@ -186,6 +186,7 @@ class ReleaseTerms(_message.Message):
     MINIMUM_SESSIONS_FIELD_NUMBER: _builtins.int
     MAXIMUM_SESSIONS_FIELD_NUMBER: _builtins.int
     GUARDRAILS_FIELD_NUMBER: _builtins.int
+    MAXIMUM_DAYS_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
     """"superior" or "noninferior"; what `margin` is for."""
     margin: _builtins.float
@@ -201,6 +202,8 @@ class ReleaseTerms(_message.Message):
     """Voting sessions in each arm before any verdict."""
     maximum_sessions: _builtins.int
     """Voting sessions in both arms after which an undecided release ends as not proven."""
+    maximum_days: _builtins.float
+    """Days with traffic after which an undecided release ends as not proven."""
     @_builtins.property
     def guardrails(self) -> Global___Guardrails: ...
     def __init__(
@@ -216,10 +219,11 @@ class ReleaseTerms(_message.Message):
         minimum_sessions: _builtins.int = ...,
         maximum_sessions: _builtins.int = ...,
         guardrails: Global___Guardrails | None = ...,
+        maximum_days: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["guardrails", b"guardrails"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "evidence_weight", b"evidence_weight", "guardrails", b"guardrails", "margin", b"margin", "maturity_s", b"maturity_s", "maximum_sessions", b"maximum_sessions", "minimum_sessions", b"minimum_sessions", "rule", b"rule", "safety_completions", b"safety_completions", "safety_weight", b"safety_weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "evidence_weight", b"evidence_weight", "guardrails", b"guardrails", "margin", b"margin", "maturity_s", b"maturity_s", "maximum_days", b"maximum_days", "maximum_sessions", b"maximum_sessions", "minimum_sessions", b"minimum_sessions", "rule", b"rule", "safety_completions", b"safety_completions", "safety_weight", b"safety_weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
