@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.benchmarks.release import naive
 
-from trimtab.cli.models import plotting
+from trimtab.cli import plotting
 from trimtab.core import lines, releases
 from trimtab.rollout import simulation
 

@@ -8,9 +8,9 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from trimtab.cli import show
+from trimtab.cli import plotting, show
 from trimtab.cli.machine import artifacts, platform
-from trimtab.cli.models import lineage, plotting, recorded, training
+from trimtab.cli.models import lineage, recorded, training
 from trimtab.core import errors, files, models, releases, runs, text
 from trimtab.trainer.data import datasets
 from trimtab.trainer.judging import symptoms

@@ -9,9 +9,9 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from trimtab.bus import connect, port
-from trimtab.cli import show
+from trimtab.cli import plotting, show
 from trimtab.cli.machine import platform
-from trimtab.cli.models import inspecting, plotting
+from trimtab.cli.models import inspecting
 from trimtab.cli.operators import auditing, releasing
 from trimtab.core import errors, files, releases, sequential
 from trimtab.rollout import evidence

@@ -1,4 +1,5 @@
-"""Line charts as SVG, written by hand: a page that holds them needs nothing else. Used by `cli.models.reporting`.
+"""Line charts as SVG, written by hand: a page that holds them needs nothing else. Used by `cli.models.reporting` and
+`cli.operators.showing`.
 
 Colours are variables of the page's style sheet (grid, line-1, line-2 and so on), so that a chart is light or dark with
 its page.

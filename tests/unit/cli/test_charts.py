@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from trimtab.cli.models import plotting
+from trimtab.cli import plotting
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -102,3 +102,14 @@ def test_one_point_is_a_chart_and_names_are_escaped() -> None:
 def test_each_line_has_its_colour() -> None:
     chart = drawn(plotting.Series("a", [(1, 1.0), (2, 2.0)]), plotting.Series("b", [(1, 2.0), (2, 1.0)]))
     assert len({polyline.attrib["stroke"] for polyline in chart.iter(f"{SVG}polyline")}) == 2
+
+
+def test_a_chart_alone_has_its_colours_and_the_names_of_its_lines() -> None:
+    lines = [plotting.Series("one & two", [(0.0, 1.0), (1.0, 2.0)]), plotting.Series("three", [(0.0, 3.0), (1.0, 1.0)])]
+    chart = plotting.alone(plotting.line_chart("both", lines), [line.name for line in lines])
+    picture = ElementTree.fromstring(chart)
+    assert {"one & two", "three"} <= {part.text for part in picture.iter()}
+    style = next(part.text for part in picture.iter() if part.tag.endswith("style"))
+    used = set(re.findall(r"var\((--[a-z0-9-]+)\)", chart))
+    assert {"--grid", "--line-1", "--line-2"} <= used
+    assert all(f"{name}:" in style for name in used)
