@@ -29,6 +29,7 @@ x = v = 0, so it changes neither sum nor S and hence not the sign of any bound, 
 """
 
 import dataclasses
+import functools
 import math
 import statistics
 from collections.abc import Iterable
@@ -57,6 +58,7 @@ class Interval:
     spread: float
 
 
+@functools.cache
 def _both_sides(error: float) -> float:
     """The alpha of the boundary on both sides that errs with this probability at most on each one."""
     if not 0 < error < 0.5:

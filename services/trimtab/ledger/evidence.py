@@ -1,9 +1,9 @@
 """What a release has shown: its sessions with their outcomes, and totals per arm. Asked by the rollout controller.
 
-The unit is the session, by its first randomised exposure to the release; one that met it in an earlier stage does not
-count. Arm and propensity are those of that exposure; the outcome is the mean of the session's votes (a thumb is 0 or
+The unit is the session, by its first randomised exposure to the release. Stage, arm, propensity and what the policy
+measured of the answer are those of that exposure; the outcome is the mean of the session's votes (a thumb is 0 or
 1, s of S stars are (s - 1) / (S - 1)) on the release's completions, given up to the maturity window after it. Other
-kinds of feedback are no votes. Whether any of this proves a thing is the rollout's.
+kinds of feedback are no votes. Which sessions count and whether they prove a thing is the rollout's.
 """
 
 import datetime

@@ -22,6 +22,7 @@ from tests.benchmarks.release import naive
 
 from trimtab.cli import plotting
 from trimtab.core import lines, releases
+from trimtab.core import statistics as intervals
 from trimtab.rollout import simulation
 
 PAGE = pathlib.Path(__file__).parents[3] / "docs" / "benchmarks" / "release.md"
@@ -216,12 +217,8 @@ def _best(gain: float, runs: int, seed: int) -> list[int]:
 
 
 def _share(count: int, runs: int) -> str:
-    """Wilson 1927."""
-    z = 1.959963984540054
-    share, scale = count / runs, 1 + z * z / runs
-    middle = (share + z * z / (2 * runs)) / scale
-    half = z * math.sqrt(share * (1 - share) / runs + z * z / (4 * runs * runs)) / scale
-    return f"{share:.1%} ({max(0.0, middle - half):.1%} to {middle + half:.1%})"
+    low, high = intervals.wilson_interval(count, runs)
+    return f"{count / runs:.1%} ({low:.1%} to {high:.1%})"
 
 
 def _draw(power: Sequence[tuple[float, list[Run]]], seed: int) -> None:

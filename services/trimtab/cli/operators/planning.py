@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from trimtab.cli import show
 from trimtab.cli.machine import platform
+from trimtab.cli.models import inspecting
 from trimtab.core import lines
 from trimtab.rollout import simulation
 
@@ -121,8 +122,8 @@ def _time(seconds: float) -> str:
 
 def _document(plan: Plan, summaries: Sequence[simulation.Summary]) -> dict[str, object]:
     return {
-        "users": dataclasses.asdict(plan.users),
-        "release": dataclasses.asdict(plan.config),
+        "users": inspecting.plain(plan.users),
+        "release": inspecting.plain(plan.config),
         "days": plan.days,
         "seed": plan.seed,
         "candidates": [

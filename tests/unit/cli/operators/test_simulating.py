@@ -41,6 +41,12 @@ def test_a_line_s_own_rule_decides(state: pathlib.Path) -> None:
     assert same["most_days"] < 0.3
 
 
+def test_a_limit_without_end_is_json_that_programs_can_read(state: pathlib.Path) -> None:
+    (state / "lines.toml").write_text(LINES + "\n[lines.support.release.guardrails]\nlength = inf\n")
+    told = json.loads(simulate("--state", str(state), "--json").stdout, parse_constant=pytest.fail)
+    assert told["release"]["guardrails"]["length"] == "inf"
+
+
 def test_the_table_and_the_same_seed_again(tmp_path: pathlib.Path) -> None:
     first, again, other = (simulate("--state", str(tmp_path), "--seed", seed).stdout for seed in ("1", "1", "2"))
     table = [told[told.index("2,000 sessions a day") :] for told in (first, again, other)]
