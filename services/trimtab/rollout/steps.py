@@ -170,7 +170,10 @@ def _look_for_safety(release: releases.Release, seen: Seen, terms: lines.Release
     if answered < terms.safety_completions:
         return _overdue(release, seen, terms) or release
     arms = line.split(*_targets(release), terms.evidence_weight)
-    started = dataclasses.replace(release, evidence_started_at=seen.now)
+    # figures of the stage that begins, so that a record that says so is judged as one of it
+    started = _with_evidence(
+        dataclasses.replace(release, evidence_started_at=seen.now), evidence.judge(seen.evidence, terms)
+    )
     reason = f"It stayed up over {answered} completions, and no guardrail is breached."
     return line.moved(started, State.EVIDENCE, reason, seen.now, arms=arms)
 

@@ -313,3 +313,14 @@ def test_a_clock_that_goes_back_takes_nothing_back() -> None:
     after = steps.step(release, before, CONFIG)
     assert after.state is State.EVIDENCE
     assert after.evidence.arms[0].voted == 0
+
+
+def test_the_record_that_begins_the_evidence_stage_has_that_stage_s_figures() -> None:
+    """Else an audit of a release that an operator ends at once would not find what it holds."""
+    looked = dataclasses.replace(
+        voted(0.5, 0.5, 60, stage="safety"), totals=(ledger.ArmTotals(CANDIDATE, 99, 0, 0, 0, 0.0),)
+    )
+    begun_stage = steps.step(in_state(State.SAFETY), seen(evidence=looked), CONFIG)
+    assert begun_stage.state is State.EVIDENCE
+    assert begun_stage.evidence_started_at is not None
+    assert {one.sessions for one in begun_stage.evidence.guardrails} == {0}
