@@ -208,6 +208,7 @@ async def test_everything_that_may_be_said_beside_it_is_said(app: conftest.App) 
         "id": "click-7",
         "rater": "ann",
         "rater_kind": "annotator",
+        "network": "192.0.2.7",
         "surface": "chat",
         "criterion": "helpful",
         "occurred_at": moment,
@@ -216,7 +217,7 @@ async def test_everything_that_may_be_said_beside_it_is_said(app: conftest.App) 
     assert _sent(app) == {
         "id": "click-7",
         "occurred_at": "2026-05-01T10:00:00Z",
-        "rater": {"kind": "RATER_KIND_ANNOTATOR", "id": "ann"},
+        "rater": {"kind": "RATER_KIND_ANNOTATOR", "id": "ann", "network": "192.0.2.7"},
         "surface": "chat",
         "criterion": "helpful",
         "thumb": {"target": {"completion_id": "chatcmpl-1"}, "up": True},

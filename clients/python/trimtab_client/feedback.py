@@ -42,6 +42,9 @@ class RetractionDetails(TypedDict, total=False):
     vote of a rater on the same answer amends the first."""
     rater_kind: Literal["user", "annotator", "model"]
     """"user" when left out."""
+    network: str
+    """The IP address it came from, or a prefix; the platform keeps a keyed hash of its /24 (IPv4) or /48 (IPv6), and
+    counts the votes from one network in so many sessions of a release only."""
     surface: str
     """Where in the app, e.g. "chat", up to 64 characters: thumbs are calibrated per surface."""
     criterion: str
@@ -164,6 +167,7 @@ class Feedback(Generic[_Sent]):
         id: str = "",
         rater: str = "",
         rater_kind: str = "user",
+        network: str = "",
         surface: str = "",
         criterion: str = "",
         occurred_at: datetime.datetime | None = None,
@@ -173,6 +177,7 @@ class Feedback(Generic[_Sent]):
     ) -> _Sent:
         fields.put(event, id=id or str(uuid.uuid4()), surface=surface, criterion=criterion)
         fields.put(event.rater, "rater", id=rater, kind=_one_of(_RATERS, rater_kind, "rater_kind"))
+        fields.put(event.rater, network=network)
         if occurred_at is not None:
             if occurred_at.tzinfo is None:
                 raise errors.invalid_field(

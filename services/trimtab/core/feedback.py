@@ -16,10 +16,15 @@ class RaterKind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rater:
-    """id: keyed hash, hex; empty means the session itself."""
+    """id: keyed hash, hex; empty means the session itself.
+
+    network: keyed hash, hex, of the /24 (IPv4) or /48 (IPv6) that the rater's address lies in; empty when nobody said.
+    Where something was said from is no part of what was said: `body_digest` does not know it.
+    """
 
     kind: RaterKind = RaterKind.USER
     id: str = ""
+    network: str = dataclasses.field(default="", repr=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -53,10 +53,10 @@ def check_event(event: feedback.FeedbackEvent, now: datetime.datetime) -> None:
 
 
 def check_rater(rater: feedback.Rater) -> None:
-    if rater.id and not (len(rater.id) == 32 and _HEX.issuperset(rater.id)):
-        raise errors.InvalidField(
-            "rater.id", "is not a keyed hash", "send feedback through the gateway, which hashes it"
-        )
+    for field, value in (("rater.id", rater.id), ("rater.network", rater.network)):
+        if value and not (len(value) == 32 and _HEX.issuperset(value)):
+            remedy = "send feedback through the gateway, which hashes it"
+            raise errors.InvalidField(field, "is not a keyed hash", remedy)
 
 
 def _check_superseded(event: feedback.FeedbackEvent) -> None:

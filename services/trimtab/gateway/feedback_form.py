@@ -181,7 +181,7 @@ def _is_up(value: Any) -> bool:
 
 
 def _rater(value: Any) -> feedback.Rater:
-    """An id, or `{"kind", "id"}`; nothing means the session itself."""
+    """An id, or `{"kind", "id", "network"}`; nothing means the session itself."""
     if value is None:
         return feedback.Rater()
     if isinstance(value, str):
@@ -190,7 +190,7 @@ def _rater(value: Any) -> feedback.Rater:
     kind = rater.text("kind") or feedback.RaterKind.USER.value
     if kind not in set(feedback.RaterKind):
         raise errors.InvalidField("rater.kind", f"is {kind[:40]!r}", f"send one of {', '.join(feedback.RaterKind)}")
-    made = feedback.Rater(feedback.RaterKind(kind), rater.text("id"))
+    made = feedback.Rater(feedback.RaterKind(kind), rater.text("id"), rater.text("network"))
     openai.refuse_left(rater)
     return made
 

@@ -1,4 +1,4 @@
-"""Passes feedback on to the feedback service, for the tenant of the API key and with raters hashed.
+"""Passes feedback on to the feedback service, for the tenant of the API key and with raters and their networks hashed.
 
 Called by both doors (`gateway.routes`, `gateway.servicer`). What is acceptable, and the
 log, are the feedback service's.
@@ -43,6 +43,9 @@ class Voting:
         self, tenant: str, request: feedback.ImportPreferencesRequest
     ) -> feedback.ImportPreferencesResponse:
         _check_tenant(tenant, request.tenant)
+        if request.rater.network:
+            remedy = "leave it out: what is imported is no vote on a release"
+            raise errors.InvalidField("rater.network", "is given with an import", remedy)
         rater = dataclasses.replace(request.rater, id=self._person(tenant, request.rater).hex())
         # an app is no operator, whatever it says
         mine = dataclasses.replace(request, tenant=tenant, actor="", rater=rater)
@@ -67,7 +70,8 @@ class Voting:
         person = self._person(tenant, event.rater)
         line = event.context.line if event.context is not None else ""
         context = text.Context(tenant=tenant, line=line, subject_hash=person, traceparent=traceparent)
-        rater = dataclasses.replace(event.rater, id=person.hex())
+        network = hashes.network_hash(self._hash_key, tenant, event.rater.network) if event.rater.network else b""
+        rater = dataclasses.replace(event.rater, id=person.hex(), network=network.hex())
         return feedback.SendRequest(tenant, dataclasses.replace(event, context=context, rater=rater))
 
     def _person(self, tenant: str, rater: feedback.Rater) -> bytes:

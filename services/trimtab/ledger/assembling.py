@@ -51,7 +51,8 @@ def assemble(head: joining.Head, known: answers.Answers, place: Place) -> exampl
         feedback_id=event.id,
         kind=None if head.withdrawn else _kind(head, known),
         withdrawn=head.withdrawn,
-        rater=event.rater,
+        # where it was said from limits what is evidence, and teaches nothing
+        rater=dataclasses.replace(event.rater, network=""),
         surface=event.surface,
         criterion=event.criterion,
         propensity=about[0].propensity if about else 1.0,

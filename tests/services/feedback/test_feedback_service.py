@@ -80,6 +80,7 @@ async def test_a_refused_event_names_its_field_and_leaves_no_trace(service: Any)
         (thumb(answered, occurred_at=NOW + datetime.timedelta(days=1)), errors.InvalidField, "occurred_at"),
         (thumb(answered, kind=feedback.Thumb(text.ResponseRef(answered, 128), up=True)), errors.InvalidField, "choice"),
         (thumb(answered, rater=feedback.Rater(id="Ann")), errors.InvalidField, "rater.id"),
+        (thumb(answered, rater=feedback.Rater(network="192.0.2.7")), errors.InvalidField, "rater.network"),
         (feedback.SendRequest("", thumb(answered).event), errors.InvalidField, "tenant"),
         (thumb(answered, supersedes=("f1",)), errors.InvalidField, "supersedes"),
         (thumb(answered, kind=feedback.Rating(text.ResponseRef(answered), 6, 5)), errors.InvalidField, "stars"),

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import ipaddress
 import pathlib
 import time
 from typing import Any
@@ -72,6 +73,31 @@ async def test_raters_are_hashed_before_they_leave_the_gateway(platform: Any) ->
     assert bytes.fromhex(event.rater.id) == event.context.subject_hash == asked.assignment.context.subject_hash
 
 
+async def test_an_address_is_nowhere_in_the_log(
+    platform: Any, settings_of: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    completion_id = await answered(platform)
+    networks = ("198.51.100.77", "198.51.100.0/24", "2001:db8:77::1")
+    for network in networks:
+        rater = {"id": network[-2:], "network": network}
+        assert (await vote(platform, completion_id=completion_id, value="up", rater=rater)).status_code == 200
+    refused = await vote(platform, completion_id=completion_id, value="up", rater={"network": "198.51.100.77:80"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "rater.network")
+    assert "198.51" not in refused.text
+    one, same, other = (event.rater.network for event in written(platform))
+    assert one == same != other
+    assert bytes.fromhex(one) == ids.keyed_hash(platform.secrets.hash_key, "network", "acme", "198.51.100.0/24")
+    path = pathlib.Path(settings_of["log_url"].removeprefix("sqlite://"))
+    kept = b"".join(file.read_bytes() for file in path.parent.iterdir() if file.is_file())
+    said = "".join(capfd.readouterr())
+    assert one.encode() in kept
+    for address in networks:
+        packed = ipaddress.ip_interface(address).network.network_address.packed
+        assert not [spelled for spelled in (address.encode(), packed) if spelled in kept]
+        assert address not in said
+    assert "198.51" not in said
+
+
 async def test_a_vote_sent_again_counts_once_and_another_body_conflicts(platform: Any) -> None:
     completion_id = await answered(platform)
     key = {"idempotency-key": "click-1"}
@@ -104,6 +130,7 @@ async def test_refused_feedback_names_its_field_and_leaves_no_trace(platform: An
         (ref | {"value": "up", "surface": "s" * 65}, 400, "invalid_field", "surface"),
         (ref | {"value": "up", "id": "i" * 129}, 400, "invalid_field", "id"),
         (ref | {"value": "up", "rater": "r" * 257}, 400, "invalid_field", "rater"),
+        (ref | {"value": "up", "rater": {"network": "here"}}, 400, "invalid_field", "rater.network"),
         (ref | {"value": "up", "occurred_at": "2999-01-01T00:00:00Z"}, 400, "invalid_field", "occurred_at"),
         (ref | {"value": "up", "mood": "good"}, 400, "unsupported_parameter", "mood"),
         (ref | {"kind": "rating", "stars": 6, "scale": 5}, 400, "invalid_field", "stars"),

@@ -40,6 +40,32 @@ async def test_a_completion_and_a_vote_on_it(platform: Any, channel: grpc.aio.Ch
     assert len(written.rater.id) == 32
 
 
+async def test_a_network_is_hashed_and_what_is_none_is_refused(platform: Any, channel: grpc.aio.Channel) -> None:
+    answer = await calls.PolicyCalls(channel).complete(completions.CompleteRequest(QUESTION, model="support"))
+
+    def vote(name: str, network: str) -> feedback.SendRequest:
+        kind = feedback.Thumb(text.ResponseRef(answer.completion.id), up=True)
+        return feedback.SendRequest(
+            "", feedback.FeedbackEvent(name, clock.utc_now(), kind, rater=feedback.Rater(id=name, network=network))
+        )
+
+    votes = calls.FeedbackCalls(channel)
+    await votes.send(vote("ann", "2001:db8:7::1"))
+    await votes.send(vote("bob", "2001:db8:7:ffff::/64"))
+    one, other = platform.records(topics.FEEDBACK, feedback.FeedbackEvent)
+    assert one.rater.id != other.rater.id
+    assert one.rater.network == other.rater.network
+    expected = ids.keyed_hash(platform.secrets.hash_key, "network", "acme", "2001:db8:7::/48")
+    assert bytes.fromhex(one.rater.network) == expected
+    with pytest.raises(errors.InvalidField, match=r"rater\.network"):
+        await votes.send(vote("eve", "2001:db8:7"))
+    rater = feedback.Rater(feedback.RaterKind.ANNOTATOR, "ann", "2001:db8:7::1")
+    item = feedback.ImportedPreference(QUESTION, text.Text("So."), text.Text("No."), "1")
+    with pytest.raises(errors.InvalidField, match=r"rater\.network.*import"):
+        await votes.import_preferences(feedback.ImportPreferencesRequest("", "support", "hh", (item,), rater=rater))
+    assert len(platform.records(topics.FEEDBACK, feedback.FeedbackEvent)) == 2
+
+
 async def test_what_a_request_may_leave_out_is_filled_in(platform: Any, channel: grpc.aio.Channel) -> None:
     request = policy_service_pb2.CompleteRequest(model="support")
     request.messages.add(role="ROLE_USER").content.plain = "How?"

@@ -47,6 +47,7 @@ def long_prompt() -> tuple[text.Message, ...]:
         (event(surface="s" * 65), "surface"),
         (event(criterion="a\x00"), "criterion"),
         (event(rater=feedback.Rater(id="ann@example.org")), "rater.id"),
+        (event(rater=feedback.Rater(network="192.0.2.7")), "rater.network"),
         (event(occurred_at=NOW + datetime.timedelta(minutes=6)), "occurred_at"),
         (event(feedback.Thumb(text.ResponseRef("c", 128), up=True)), "choice"),
         (event(feedback.Comparison(text.ResponseRef("a"), text.ResponseRef("b"), 0.0)), "strength"),

@@ -88,7 +88,7 @@ def test_everything_else_arrives_as_sent() -> None:
         choice=2,
         value="up",
         id="f1",
-        rater={"kind": "annotator", "id": "ann"},
+        rater={"kind": "annotator", "id": "ann", "network": "192.0.2.7"},
         surface="chat",
         criterion="helpful",
         occurred_at="2026-04-30T02:00:00+02:00",
@@ -97,7 +97,7 @@ def test_everything_else_arrives_as_sent() -> None:
         id="f1",
         occurred_at=datetime.datetime(2026, 4, 30, tzinfo=datetime.UTC),
         kind=feedback.Thumb(text.ResponseRef("c", 2), True),
-        rater=feedback.Rater(feedback.RaterKind.ANNOTATOR, "ann"),
+        rater=feedback.Rater(feedback.RaterKind.ANNOTATOR, "ann", "192.0.2.7"),
         surface="chat",
         criterion="helpful",
     )

@@ -27,6 +27,7 @@ _DETAILS = (
     _option("id", str, "", "Idempotency key: the same id with the same feedback counts once. A new one if left out."),
     _option("rater", str, "", "Who says it; the session itself if left out."),
     _option("rater_kind", RaterKind, "user", "What the rater is."),
+    _option("network", str, "", "The IP address it was said from; a keyed hash of its network is kept."),
     _option("surface", str, "", "Where it was said, e.g. chat."),
     _option("criterion", str, "", "What was judged, e.g. helpful."),
 )

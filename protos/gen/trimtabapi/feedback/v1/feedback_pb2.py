@@ -26,41 +26,41 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from trimtabapi.common.v1 import common_pb2 as trimtabapi_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%trimtabapi/feedback/v1/feedback.proto\x12\x16trimtabapi.feedback.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!trimtabapi/common/v1/common.proto\"D\n\x05Rater\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.trimtabapi.feedback.v1.RaterKind\x12\n\n\x02id\x18\x02 \x01(\t\"F\n\x05Thumb\x12\x31\n\x06target\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12\n\n\x02up\x18\x02 \x01(\x08\"Y\n\x06Rating\x12\x31\n\x06target\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12\r\n\x05stars\x18\x02 \x01(\r\x12\r\n\x05scale\x18\x03 \x01(\r\"\xa8\x01\n\nComparison\x12\x34\n\tpreferred\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12\x33\n\x08rejected\x18\x02 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12\x15\n\x08strength\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0b\n\x03tie\x18\x04 \x01(\x08\x42\x0b\n\t_strength\"@\n\x07Ranking\x12\x35\n\x05items\x18\x01 \x03(\x0b\x32&.trimtabapi.feedback.v1.RankedResponse\"Q\n\x0eRankedResponse\x12\x31\n\x06target\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12\x0c\n\x04rank\x18\x02 \x01(\r\"h\n\x04\x45\x64it\x12\x31\n\x06target\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12-\n\tcorrected\x18\x02 \x01(\x0b\x32\x1a.trimtabapi.common.v1.Text\"l\n\rDemonstration\x12-\n\x06prompt\x18\x01 \x03(\x0b\x32\x1d.trimtabapi.common.v1.Message\x12,\n\x08response\x18\x02 \x01(\x0b\x32\x1a.trimtabapi.common.v1.Text\"\xa4\x01\n\x08\x43ritique\x12\x31\n\x06target\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12+\n\x07\x63omment\x18\x02 \x01(\x0b\x32\x1a.trimtabapi.common.v1.Text\x12/\n\x04span\x18\x03 \x01(\x0b\x32\x1c.trimtabapi.feedback.v1.SpanH\x00\x88\x01\x01\x42\x07\n\x05_span\"\"\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"o\n\x06Signal\x12\x31\n\x06target\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12\x32\n\x06signal\x18\x02 \x01(\x0e\x32\".trimtabapi.feedback.v1.SignalKind\"b\n\nRetraction\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x15\n\rcompletion_id\x18\x02 \x01(\t\x12-\n\x06prompt\x18\x03 \x03(\x0b\x32\x1d.trimtabapi.common.v1.Message\"\xef\x05\n\rFeedbackEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1d.trimtabapi.common.v1.Context\x12/\n\x0boccurred_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x05rater\x18\x04 \x01(\x0b\x32\x1d.trimtabapi.feedback.v1.Rater\x12\x0f\n\x07surface\x18\x05 \x01(\t\x12\x11\n\tcriterion\x18\x06 \x01(\t\x12\x12\n\nsupersedes\x18\x07 \x03(\t\x12\x10\n\x08verified\x18\x08 \x01(\x08\x12\x11\n\tread_from\x18\t \x03(\t\x12.\n\x05thumb\x18\n \x01(\x0b\x32\x1d.trimtabapi.feedback.v1.ThumbH\x00\x12\x30\n\x06rating\x18\x0b \x01(\x0b\x32\x1e.trimtabapi.feedback.v1.RatingH\x00\x12\x38\n\ncomparison\x18\x0c \x01(\x0b\x32\".trimtabapi.feedback.v1.ComparisonH\x00\x12\x32\n\x07ranking\x18\r \x01(\x0b\x32\x1f.trimtabapi.feedback.v1.RankingH\x00\x12,\n\x04\x65\x64it\x18\x0e \x01(\x0b\x32\x1c.trimtabapi.feedback.v1.EditH\x00\x12>\n\rdemonstration\x18\x0f \x01(\x0b\x32%.trimtabapi.feedback.v1.DemonstrationH\x00\x12\x34\n\x08\x63ritique\x18\x10 \x01(\x0b\x32 .trimtabapi.feedback.v1.CritiqueH\x00\x12\x30\n\x06signal\x18\x11 \x01(\x0b\x32\x1e.trimtabapi.feedback.v1.SignalH\x00\x12\x38\n\nretraction\x18\x12 \x01(\x0b\x32\".trimtabapi.feedback.v1.RetractionH\x00\x42\x06\n\x04kind*l\n\tRaterKind\x12\x1a\n\x16RATER_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fRATER_KIND_USER\x10\x01\x12\x18\n\x14RATER_KIND_ANNOTATOR\x10\x02\x12\x14\n\x10RATER_KIND_MODEL\x10\x03*\x8c\x01\n\nSignalKind\x12\x1b\n\x17SIGNAL_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SIGNAL_KIND_COPY\x10\x01\x12\x1a\n\x16SIGNAL_KIND_REGENERATE\x10\x02\x12\x16\n\x12SIGNAL_KIND_ACCEPT\x10\x03\x12\x17\n\x13SIGNAL_KIND_ABANDON\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%trimtabapi/feedback/v1/feedback.proto\x12\x16trimtabapi.feedback.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!trimtabapi/common/v1/common.proto\"U\n\x05Rater\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.trimtabapi.feedback.v1.RaterKind\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07network\x18\x14 \x01(\t\"F\n\x05Thumb\x12\x31\n\x06target\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12\n\n\x02up\x18\x02 \x01(\x08\"Y\n\x06Rating\x12\x31\n\x06target\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12\r\n\x05stars\x18\x02 \x01(\r\x12\r\n\x05scale\x18\x03 \x01(\r\"\xa8\x01\n\nComparison\x12\x34\n\tpreferred\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12\x33\n\x08rejected\x18\x02 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12\x15\n\x08strength\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0b\n\x03tie\x18\x04 \x01(\x08\x42\x0b\n\t_strength\"@\n\x07Ranking\x12\x35\n\x05items\x18\x01 \x03(\x0b\x32&.trimtabapi.feedback.v1.RankedResponse\"Q\n\x0eRankedResponse\x12\x31\n\x06target\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12\x0c\n\x04rank\x18\x02 \x01(\r\"h\n\x04\x45\x64it\x12\x31\n\x06target\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12-\n\tcorrected\x18\x02 \x01(\x0b\x32\x1a.trimtabapi.common.v1.Text\"l\n\rDemonstration\x12-\n\x06prompt\x18\x01 \x03(\x0b\x32\x1d.trimtabapi.common.v1.Message\x12,\n\x08response\x18\x02 \x01(\x0b\x32\x1a.trimtabapi.common.v1.Text\"\xa4\x01\n\x08\x43ritique\x12\x31\n\x06target\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12+\n\x07\x63omment\x18\x02 \x01(\x0b\x32\x1a.trimtabapi.common.v1.Text\x12/\n\x04span\x18\x03 \x01(\x0b\x32\x1c.trimtabapi.feedback.v1.SpanH\x00\x88\x01\x01\x42\x07\n\x05_span\"\"\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"o\n\x06Signal\x12\x31\n\x06target\x18\x01 \x01(\x0b\x32!.trimtabapi.common.v1.ResponseRef\x12\x32\n\x06signal\x18\x02 \x01(\x0e\x32\".trimtabapi.feedback.v1.SignalKind\"b\n\nRetraction\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x15\n\rcompletion_id\x18\x02 \x01(\t\x12-\n\x06prompt\x18\x03 \x03(\x0b\x32\x1d.trimtabapi.common.v1.Message\"\xef\x05\n\rFeedbackEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1d.trimtabapi.common.v1.Context\x12/\n\x0boccurred_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x05rater\x18\x04 \x01(\x0b\x32\x1d.trimtabapi.feedback.v1.Rater\x12\x0f\n\x07surface\x18\x05 \x01(\t\x12\x11\n\tcriterion\x18\x06 \x01(\t\x12\x12\n\nsupersedes\x18\x07 \x03(\t\x12\x10\n\x08verified\x18\x08 \x01(\x08\x12\x11\n\tread_from\x18\t \x03(\t\x12.\n\x05thumb\x18\n \x01(\x0b\x32\x1d.trimtabapi.feedback.v1.ThumbH\x00\x12\x30\n\x06rating\x18\x0b \x01(\x0b\x32\x1e.trimtabapi.feedback.v1.RatingH\x00\x12\x38\n\ncomparison\x18\x0c \x01(\x0b\x32\".trimtabapi.feedback.v1.ComparisonH\x00\x12\x32\n\x07ranking\x18\r \x01(\x0b\x32\x1f.trimtabapi.feedback.v1.RankingH\x00\x12,\n\x04\x65\x64it\x18\x0e \x01(\x0b\x32\x1c.trimtabapi.feedback.v1.EditH\x00\x12>\n\rdemonstration\x18\x0f \x01(\x0b\x32%.trimtabapi.feedback.v1.DemonstrationH\x00\x12\x34\n\x08\x63ritique\x18\x10 \x01(\x0b\x32 .trimtabapi.feedback.v1.CritiqueH\x00\x12\x30\n\x06signal\x18\x11 \x01(\x0b\x32\x1e.trimtabapi.feedback.v1.SignalH\x00\x12\x38\n\nretraction\x18\x12 \x01(\x0b\x32\".trimtabapi.feedback.v1.RetractionH\x00\x42\x06\n\x04kind*l\n\tRaterKind\x12\x1a\n\x16RATER_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fRATER_KIND_USER\x10\x01\x12\x18\n\x14RATER_KIND_ANNOTATOR\x10\x02\x12\x14\n\x10RATER_KIND_MODEL\x10\x03*\x8c\x01\n\nSignalKind\x12\x1b\n\x17SIGNAL_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SIGNAL_KIND_COPY\x10\x01\x12\x1a\n\x16SIGNAL_KIND_REGENERATE\x10\x02\x12\x16\n\x12SIGNAL_KIND_ACCEPT\x10\x03\x12\x17\n\x13SIGNAL_KIND_ABANDON\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trimtabapi.feedback.v1.feedback_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RATERKIND']._serialized_start=2072
-  _globals['_RATERKIND']._serialized_end=2180
-  _globals['_SIGNALKIND']._serialized_start=2183
-  _globals['_SIGNALKIND']._serialized_end=2323
+  _globals['_RATERKIND']._serialized_start=2089
+  _globals['_RATERKIND']._serialized_end=2197
+  _globals['_SIGNALKIND']._serialized_start=2200
+  _globals['_SIGNALKIND']._serialized_end=2340
   _globals['_RATER']._serialized_start=133
-  _globals['_RATER']._serialized_end=201
-  _globals['_THUMB']._serialized_start=203
-  _globals['_THUMB']._serialized_end=273
-  _globals['_RATING']._serialized_start=275
-  _globals['_RATING']._serialized_end=364
-  _globals['_COMPARISON']._serialized_start=367
-  _globals['_COMPARISON']._serialized_end=535
-  _globals['_RANKING']._serialized_start=537
-  _globals['_RANKING']._serialized_end=601
-  _globals['_RANKEDRESPONSE']._serialized_start=603
-  _globals['_RANKEDRESPONSE']._serialized_end=684
-  _globals['_EDIT']._serialized_start=686
-  _globals['_EDIT']._serialized_end=790
-  _globals['_DEMONSTRATION']._serialized_start=792
-  _globals['_DEMONSTRATION']._serialized_end=900
-  _globals['_CRITIQUE']._serialized_start=903
-  _globals['_CRITIQUE']._serialized_end=1067
-  _globals['_SPAN']._serialized_start=1069
-  _globals['_SPAN']._serialized_end=1103
-  _globals['_SIGNAL']._serialized_start=1105
-  _globals['_SIGNAL']._serialized_end=1216
-  _globals['_RETRACTION']._serialized_start=1218
-  _globals['_RETRACTION']._serialized_end=1316
-  _globals['_FEEDBACKEVENT']._serialized_start=1319
-  _globals['_FEEDBACKEVENT']._serialized_end=2070
+  _globals['_RATER']._serialized_end=218
+  _globals['_THUMB']._serialized_start=220
+  _globals['_THUMB']._serialized_end=290
+  _globals['_RATING']._serialized_start=292
+  _globals['_RATING']._serialized_end=381
+  _globals['_COMPARISON']._serialized_start=384
+  _globals['_COMPARISON']._serialized_end=552
+  _globals['_RANKING']._serialized_start=554
+  _globals['_RANKING']._serialized_end=618
+  _globals['_RANKEDRESPONSE']._serialized_start=620
+  _globals['_RANKEDRESPONSE']._serialized_end=701
+  _globals['_EDIT']._serialized_start=703
+  _globals['_EDIT']._serialized_end=807
+  _globals['_DEMONSTRATION']._serialized_start=809
+  _globals['_DEMONSTRATION']._serialized_end=917
+  _globals['_CRITIQUE']._serialized_start=920
+  _globals['_CRITIQUE']._serialized_end=1084
+  _globals['_SPAN']._serialized_start=1086
+  _globals['_SPAN']._serialized_end=1120
+  _globals['_SIGNAL']._serialized_start=1122
+  _globals['_SIGNAL']._serialized_end=1233
+  _globals['_RETRACTION']._serialized_start=1235
+  _globals['_RETRACTION']._serialized_end=1333
+  _globals['_FEEDBACKEVENT']._serialized_start=1336
+  _globals['_FEEDBACKEVENT']._serialized_end=2087
 # @@protoc_insertion_point(module_scope)

@@ -67,18 +67,24 @@ class Rater(_message.Message):
 
     KIND_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
     kind: Global___RaterKind.ValueType
     id: _builtins.str
     """Keyed hash of the rater's id, hex; empty means the session itself."""
+    network: _builtins.str
+    """Keyed hash, hex, of the /24 (IPv4) or /48 (IPv6) the rater's address lies in; empty means that nobody said. At the
+    gateway's door the address itself, or a prefix: it is hashed there, and written nowhere.
+    """
     def __init__(
         self,
         *,
         kind: Global___RaterKind.ValueType = ...,
         id: _builtins.str = ...,
+        network: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind", "network", b"network"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
