@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import enum
 
-from trimtab.core import audit, completions, examples, feedback, models, releases
+from trimtab.core import audit, completions, examples, feedback, lines, models, releases
 
 # Answers have fields named like these modules, and a class body would look its annotations up among its fields.
 _Completion = completions.Completion
@@ -73,9 +73,24 @@ class LineageResponse:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvidenceRequest:
+    """rater_sessions, network_sessions: in how many sessions their votes count (`core.caps`); 0 or inf: in all."""
+
     tenant: str
     release_id: str
     maturity_s: float
+    rater_sessions: float = 0.0
+    network_sessions: float = 0.0
+
+
+def evidence_request(release: _Release, terms: lines.ReleaseConfig) -> EvidenceRequest:
+    """What a release's verdict is computed from, by the terms it is judged by."""
+    return EvidenceRequest(
+        tenant=release.context.tenant,
+        release_id=release.id,
+        maturity_s=terms.maturity_s,
+        rater_sessions=terms.rater_sessions,
+        network_sessions=terms.network_sessions,
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,7 +108,8 @@ class FirstAnswer:
 class SessionOutcome:
     """One session by its first randomised exposure, in the stage of that; outcome: mean vote in [0, 1].
 
-    first: None where the policy measured nothing.
+    first: None where the policy measured nothing. votes: those that count; capped: those that do not, because of who
+    cast them (`core.caps`).
     """
 
     arm: completions.Arm
@@ -104,6 +120,7 @@ class SessionOutcome:
     outcome: float | None = None
     stage: str = "evidence"
     first: FirstAnswer | None = None
+    capped: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

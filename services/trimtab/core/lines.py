@@ -116,6 +116,10 @@ class ReleaseConfig:
     maximum_sessions: int = 20_000
     # Days from its first traffic after which an undecided release ends as not proven: others may wait for their turn.
     maximum_days: float = 30.0
+    # Sessions in which a rater's votes count, and in which those from one network do: the first by exposure. inf: all;
+    # so is 0, in records older than the limits.
+    rater_sessions: float = 5.0
+    network_sessions: float = 50.0
     guardrails: Guardrails = dataclasses.field(default_factory=Guardrails)
 
 
@@ -202,10 +206,18 @@ def _release(table: dict[str, Any], where: str) -> ReleaseConfig:
             raise errors.InvalidField(f"{where}.{name}", f"is {getattr(config, name)}", "give 0 or more")
     if not config.maximum_days > 0:
         raise errors.InvalidField(f"{where}.maximum_days", f"is {config.maximum_days}", "give more than 0, or inf")
+    _check_caps(config, where)
     if config.maximum_sessions < 2 * config.minimum_sessions:
         remedy = f"give at least {2 * config.minimum_sessions}: minimum_sessions for each of two arms"
         raise errors.InvalidField(f"{where}.maximum_sessions", f"is {config.maximum_sessions}", remedy)
     return config
+
+
+def _check_caps(config: ReleaseConfig, where: str) -> None:
+    for name in ("rater_sessions", "network_sessions"):
+        limit = getattr(config, name)
+        if not (limit >= 1 and (limit == float("inf") or limit % 1 == 0)):
+            raise errors.InvalidField(f"{where}.{name}", f"is {limit}", "give a whole number above 0, or inf for all")
 
 
 def _weights(table: dict[str, Any], where: str) -> WeightConfig:

@@ -80,7 +80,8 @@ class Guardrail:
 class Evidence:
     """Candidate minus stable, mean outcome per session in [-1, 1], with its confidence sequence.
 
-    consumed, judged_at: the log's offsets and the moment from which the same figures follow again.
+    consumed, judged_at: the log's offsets and the moment from which the same figures follow again. capped: votes of
+    mature sessions that did not count because their raters or networks had voted in as many sessions as count.
     """
 
     arms: tuple[ArmEvidence, ...] = ()
@@ -93,6 +94,7 @@ class Evidence:
     consumed: dict[str, int] = dataclasses.field(default_factory=dict)
     judged_at: datetime.datetime | None = None
     guardrails: tuple[Guardrail, ...] = ()
+    capped: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

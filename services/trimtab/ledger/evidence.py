@@ -3,7 +3,8 @@
 The unit is the session, by its first randomised exposure to the release. Stage, arm, propensity and what the policy
 measured of the answer are those of that exposure; the outcome is the mean of the session's votes (a thumb is 0 or
 1, s of S stars are (s - 1) / (S - 1)) on the release's completions, given up to the maturity window after it. Other
-kinds of feedback are no votes. Which sessions count and whether they prove a thing is the rollout's.
+kinds of feedback are no votes, and of votes by the same people only those count that `core.caps` lets pass, over the
+sessions of every stage in order of exposure. Which sessions count and whether they prove a thing is the rollout's.
 """
 
 import datetime
@@ -14,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from trimtab.bus import topics
-from trimtab.core import completions, errors, ledger
+from trimtab.core import caps, completions, errors, ledger
 from trimtab.ledger.store import database, offsets, rows, tables
 
 _STAGES = ("safety", "evidence")
@@ -63,6 +64,8 @@ def _sessions(
         answer.c.repeats,
         answer.c.failed,
         vote.c.outcome,
+        vote.c.rater,
+        vote.c.network,
     )
     answered = sa.and_(answer.c.completion_id == exposure.c.completion_id, answer.c.tenant == exposure.c.tenant)
     query = (
@@ -75,10 +78,11 @@ def _sessions(
         )
         .order_by(exposure.c.exposed_us, exposure.c.completion_id)
     )
-    found = []
+    found, limits = [], caps.Caps(request.rater_sessions, request.network_sessions)
     for _, group in itertools.groupby(connection.execute(query), key=lambda row: row.session):
         first, *others = group
-        votes = [row.outcome for row in (first, *others) if row.outcome is not None]
+        cast = [caps.Vote(row.outcome, row.rater, row.network) for row in (first, *others) if row.outcome is not None]
+        votes = limits.counted(cast)
         found.append(
             ledger.SessionOutcome(
                 arm=completions.Arm(first.arm),
@@ -90,6 +94,7 @@ def _sessions(
                 outcome=math.fsum(votes) / len(votes) if votes else None,
                 stage=first.stage,
                 first=_first_answer(first),
+                capped=len(cast) - len(votes),
             )
         )
     return tuple(found)

@@ -162,6 +162,8 @@ def _vote(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
         "arm": arm.value,
         "outcome": outcome,
         "occurred_us": rows.to_us(head.counts.event.occurred_at),
+        "rater": head.counts.event.rater.id,
+        "network": head.counts.event.rater.network,
     }
 
 

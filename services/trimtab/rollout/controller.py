@@ -186,7 +186,7 @@ class Controller:
     async def _evidence(self, release: releases.Release, terms: lines.ReleaseConfig) -> ledger.EvidenceResponse | None:
         if release.state not in (State.SAFETY, State.EVIDENCE):
             return None
-        request = ledger.EvidenceRequest(release.context.tenant, release.id, terms.maturity_s)
+        request = ledger.evidence_request(release, terms)
         try:
             return await self._ledger.evidence(request)
         except (errors.ServiceUnavailable, errors.DeadlineExceeded, errors.Overloaded) as problem:

@@ -116,6 +116,7 @@ def judge(
         consumed=dict(seen.consumed),
         judged_at=seen.at,
         guardrails=guarded,
+        capped=sum(session.capped for session in counted if session.mature),
     )
 
 

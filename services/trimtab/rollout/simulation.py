@@ -15,7 +15,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from trimtab.core import completions, errors, ledger, lines, releases
+from trimtab.core import caps, completions, errors, ledger, lines, releases
 from trimtab.rollout import evidence
 
 _NO_TIME = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
@@ -29,7 +29,8 @@ class Users:
     daily_swing: traffic at noon and at midnight is so much above and below its mean. approval: of the stable policy's
     answers at the start; drift: what is added to both policies' in a day. likeness: correlation of votes in a session.
     response, response_unsatisfied: how often an occasion to vote is taken. delay_h: least and greatest age of a vote.
-    spite: share of sessions that vote everything down; aimed: share that votes the candidate up and the other down.
+    spite: share of sessions that vote everything down; aimed: share that votes the candidate up and the other down,
+    cast by so many `aimed_raters` by turns of chance; 0: everyone is somebody else, as all others are.
     """
 
     sessions_per_day: float = 1000.0
@@ -44,12 +45,15 @@ class Users:
     delay_h: tuple[float, float] = (0.0, 0.0)
     spite: float = 0.0
     aimed: float = 0.0
+    aimed_raters: int = 0
 
     def __post_init__(self) -> None:
         if not self.sessions_per_day > 0:
             raise errors.InvalidField("sessions_per_day", f"is {self.sessions_per_day:g}", "give more than 0")
         if self.occasions < 1:
             raise errors.InvalidField("occasions", f"is {self.occasions}", "give 1 or more votes a session")
+        if self.aimed_raters < 0:
+            raise errors.InvalidField("aimed_raters", f"is {self.aimed_raters}", "give a number of people, or 0")
         shares = ("daily_swing", "approval", "likeness", "response", "response_unsatisfied", "spite", "aimed")
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
@@ -65,12 +69,13 @@ class Users:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Session:
-    """One session as it happened. votes: (age in hours, up)."""
+    """One session as it happened. votes: (age in hours, up). rater: empty where nobody else is the same."""
 
     at_h: float
     arm: completions.Arm
     propensity: float
     votes: tuple[tuple[float, bool], ...]
+    rater: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ def play(
     """One release's evidence stage until its verdict. saw: told of every session as it begins."""
     rng = random.Random(seed)
     tally = evidence.Tally(config)
+    limits = caps.Caps(config.rater_sessions, config.network_sessions)
     window_h = config.maturity_s / 3600
     waiting: collections.deque[Session] = collections.deque()
     seen, look = 0, 0
@@ -104,7 +110,7 @@ def play(
             waiting.append(session)
             seen += 1
         while waiting and waiting[0].at_h + window_h <= now_h:
-            tally.add(_mature(waiting.popleft(), window_h))
+            tally.add(_mature(waiting.popleft(), window_h, limits))
         verdict = tally.verdict[0]
         if verdict is not releases.Verdict.UNDECIDED:
             return Ended(verdict, seen, _voted(tally), now_h / _DAY_H)
@@ -126,17 +132,21 @@ def _arriving(users: Users, weight: float, begin_h: float, end_h: float, rng: ra
     for at_h in sorted(rng.uniform(begin_h, end_h) for _ in range(_poisson(expected, rng))):
         candidate = rng.random() < weight
         approval = users.approval + users.drift * at_h / _DAY_H + (users.difference if candidate else 0.0)
+        kind = rng.random()
+        aiming = users.spite <= kind < users.spite + users.aimed
+        approval = min(1.0, max(0.0, approval))
         yield Session(
             at_h=at_h,
             arm=completions.Arm.CANDIDATE if candidate else completions.Arm.STABLE,
             propensity=weight if candidate else 1 - weight,
-            votes=tuple(_votes(users, min(1.0, max(0.0, approval)), candidate, rng)),
+            votes=tuple(_votes(users, approval, candidate, rng, spiteful=kind < users.spite, aiming=aiming)),
+            rater=str(rng.randrange(users.aimed_raters)) if aiming and users.aimed_raters else "",
         )
 
 
-def _votes(users: Users, approval: float, candidate: bool, rng: random.Random) -> Iterator[tuple[float, bool]]:
-    kind = rng.random()
-    spiteful, aiming = kind < users.spite, users.spite <= kind < users.spite + users.aimed
+def _votes(
+    users: Users, approval: float, candidate: bool, rng: random.Random, *, spiteful: bool, aiming: bool
+) -> Iterator[tuple[float, bool]]:
     mood = _mood(approval, users.likeness, rng)
     for _ in range(users.occasions):
         age_h = rng.uniform(*users.delay_h) if users.delay_h[1] else 0.0
@@ -157,10 +167,18 @@ def _mood(approval: float, likeness: float, rng: random.Random) -> float:
     return rng.betavariate(approval * scale, (1 - approval) * scale)
 
 
-def _mature(session: Session, window_h: float) -> ledger.SessionOutcome:
-    votes = [up for age_h, up in session.votes if age_h <= window_h]
-    outcome = sum(votes) / len(votes) if votes else None
-    return ledger.SessionOutcome(session.arm, session.propensity, _NO_TIME, len(votes), mature=True, outcome=outcome)
+def _mature(session: Session, window_h: float, limits: caps.Caps) -> ledger.SessionOutcome:
+    cast = [caps.Vote(float(up), session.rater) for age_h, up in session.votes if age_h <= window_h]
+    votes = limits.counted(cast)
+    return ledger.SessionOutcome(
+        arm=session.arm,
+        propensity=session.propensity,
+        exposed_at=_NO_TIME,
+        votes=len(votes),
+        mature=True,
+        outcome=sum(votes) / len(votes) if votes else None,
+        capped=len(cast) - len(votes),
+    )
 
 
 def _poisson(expected: float, rng: random.Random) -> int:

@@ -63,6 +63,8 @@ ALIKE: dict[str, tuple[Users, float]] = {
     "all of it": (_with(**_ALL_OF_IT), 0.5),
 }
 AIMED = (0.01, 0.03, 0.05)
+# People who cast them; 0: everyone is somebody else, so no limit applies.
+CAST_BY = (0, 10, 3)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,7 +112,11 @@ def main() -> None:
             return list(_counted(pool.map(play, tasks, chunksize=20), name, asked.runs))
 
         wrong = [(name, rows(name, _alike(users, weight))) for name, (users, weight) in ALIKE.items()]
-        aimed = [(share, rows(f"aimed {share}", _alike(_with(aimed=share), 0.5, peers=False))) for share in AIMED]
+        aimed = [
+            (share, raters, rows(_aimed_row(share, raters), _aiming(share, raters)))
+            for raters in CAST_BY
+            for share in AIMED
+        ]
         power = [(gain, rows(f"{gain:+}", _voting(gain))) for gain in (0.1, -0.1)]
     text = "\n\n".join([_headline(asked.runs, asked.seed), _wrong(wrong), _power(power, asked.seed), _aimed(aimed)])
     print(text)  # noqa: T201  # what was asked for
@@ -122,6 +128,14 @@ def main() -> None:
 def _alike(users: Users, weight: float, *, peers: bool = True) -> Callable[[str], Task]:
     config = dataclasses.replace(RULE, evidence_weight=weight)
     return lambda seed: Task(users, config, seed, peers=peers)
+
+
+def _aimed_row(share: float, raters: int) -> str:
+    return f"aimed {share} by {raters}" if raters else f"aimed {share}"
+
+
+def _aiming(share: float, raters: int) -> Callable[[str], Task]:
+    return _alike(_with(aimed=share, aimed_raters=raters), 0.5, peers=False)
 
 
 def _voting(gain: float) -> Callable[[str], Task]:
@@ -196,18 +210,19 @@ def _power(rows: Sequence[tuple[float, list[Run]]], seed: int) -> str:
     return "\n".join(lines_)
 
 
-def _aimed(rows: Sequence[tuple[float, list[Run]]]) -> str:
+def _aimed(rows: Sequence[tuple[float, int, list[Run]]]) -> str:
     lines_ = [
         "**Votes aimed at one arm**, policies that do not differ: the share of sessions that vote the candidate up and "
-        "the other down",
+        f"the other down, and by how many people; of one person {RULE.rater_sessions:g} sessions count",
         "",
-        "| aimed | promoted | rolled back | not proven |",
-        "|---|---:|---:|---:|",
+        "| aimed | cast by | promoted | rolled back | not proven |",
+        "|---|---|---:|---:|---:|",
     ]
-    for share, runs in rows:
+    for share, raters, runs in rows:
         of = [run.ended.verdict for run in runs]
         told = (of.count(verdict) / len(runs) for verdict in (Verdict.BETTER, Verdict.WORSE, Verdict.NOT_PROVEN))
-        lines_.append(f"| {share:.0%} | {' | '.join(f'{one:.1%}' for one in told)} |")
+        people = f"{raters} raters, capped" if raters else "one each"
+        lines_.append(f"| {share:.0%} | {people} | {' | '.join(f'{one:.1%}' for one in told)} |")
     return "\n".join(lines_)
 
 

@@ -152,12 +152,16 @@ class Platform:
             publish.publish(self.log, topics.MODELS, manifest.id.encode(), record).result()
         return manifest.id
 
-    def visit(self, release: releases.Release, approval: dict[str, float], sessions: int) -> None:
-        """Users of their own session each, a little ago, routed by the release and voting by policy approval."""
+    def visit(self, release: releases.Release, approval: dict[str, float], sessions: int, *, raters: int = 0) -> None:
+        """Users of their own session each, a little ago, routed by the release and voting by policy approval.
+
+        raters: so many people by turns, all from one network; 0: nobody says who.
+        """
         weight = next((arm.weight for arm in release.arms if arm.arm is completions.Arm.CANDIDATE), 0.0)
         by_arm = {arm.arm: arm.policy_id for arm in release.arms}
         records = []
-        for _ in range(sessions):
+        for number in range(sessions):
+            rater = feedback.Rater(id=f"{number % raters:032x}", network="f" * 32) if raters else feedback.Rater()
             session = self._random.randbytes(16)
             arm = ids.arm_of(release.salt, session, weight)
             exposure = completions.Exposure(
@@ -170,7 +174,7 @@ class Platform:
             up = self._random.random() < approval[by_arm[arm]]
             token = ids.CompletionToken(ids.uuid7(), session, ids.release_tag(release.id), arm, exposure.randomised)
             completion_id = ids.mint(token, TENANT, self._keys)
-            records += _visit(completion_id, session, exposure, by_arm[arm], up)
+            records += _visit(completion_id, session, exposure, by_arm[arm], up, rater=rater)
         self.log.append(records).result()
 
     def records(self) -> list[releases.Release]:
@@ -230,7 +234,13 @@ def _short(release: releases.Release) -> str:
 
 
 def _visit(
-    completion_id: str, session: bytes, exposure: completions.Exposure, policy_id: str, up: bool
+    completion_id: str,
+    session: bytes,
+    exposure: completions.Exposure,
+    policy_id: str,
+    up: bool,
+    *,
+    rater: feedback.Rater,
 ) -> list[port.NewRecord]:
     when = clock.utc_now() - datetime.timedelta(seconds=5)
     context = text.Context(TENANT, LINE, session_hash=session)
@@ -251,6 +261,7 @@ def _visit(
         occurred_at=when + datetime.timedelta(milliseconds=100),
         kind=feedback.Thumb(text.ResponseRef(completion.id), up),
         context=context,
+        rater=rater,
         verified=True,
     )
     return [

@@ -46,6 +46,29 @@ async def test_every_verdict_follows_from_the_log_to_the_bit(platform: Any, ends
         assert found.computed.arms[0].voted > 20
 
 
+async def test_a_capped_verdict_follows_from_the_log_to_the_bit(platform: Any) -> None:
+    async with platform.rollout() as rollout:
+        old = await adopted(platform, rollout)
+        new = platform.publish_model("new")
+        approval = {old: 0.3, new: 0.9}
+        platform.visit(await platform.reach(new, State.SAFETY), approval, 60)
+        release = await platform.reach(new, State.EVIDENCE)
+        # Four people vote in 15 sessions each, from a network of their own; the rest is as many people as sessions.
+        platform.visit(release, {old: 1.0, new: 0.0}, 60, raters=4)
+        platform.visit(release, approval, 340)
+        release = await platform.reach(new, *releases.FINAL_STATES)
+        assert (release.state, release.evidence.capped) == (State.PROMOTED, 60 - 4 * 5)
+        assert (release.terms.rater_sessions, release.terms.network_sessions) == (5, 50)
+        [found] = auditing.audited(platform.log, [release])
+        assert found.equal
+        [replayed] = auditing.replayed(platform.log, [release])
+        assert sum(one.capped for one in replayed.seen.sessions) == 40
+        # Terms of a record older than the limits have none: other figures follow.
+        uncapped = dataclasses.replace(release.terms, rater_sessions=0.0, network_sessions=0.0)
+        [without] = auditing.audited(platform.log, [dataclasses.replace(release, terms=uncapped)])
+        assert (without.computed.capped, without.equal) == (0, False)
+
+
 async def test_how_a_verdict_came_about_is_a_picture(platform: Any) -> None:
     async with platform.rollout() as rollout:
         old = await adopted(platform, rollout)

@@ -21,6 +21,8 @@ at_least = 0.6
 rule = "noninferior"
 margin = 0.02
 maturity_s = 3
+rater_sessions = 2
+network_sessions = inf
 [lines.support.training.ppo]
 steps = 20
 learning_rate = 1e-4
@@ -40,7 +42,9 @@ def test_a_line_takes_what_is_said_and_the_defaults_for_the_rest(tmp_path):
     assert line.gates == lines.GateConfig(win_rate=0.6)
     assert line.weights == lines.WeightConfig(reliability_overlap=30, gold_raters=("ab12",))
     assert line.evaluation == {"refunds": lines.EvaluationSet(str(tmp_path / "refunds.jsonl"), 0.6)}
-    assert line.release == lines.ReleaseConfig(rule="noninferior", margin=0.02, maturity_s=3)
+    assert line.release == lines.ReleaseConfig(
+        rule="noninferior", margin=0.02, maturity_s=3, rater_sessions=2, network_sessions=float("inf")
+    )
     assert line.training == {"ppo": {"steps": 20, "learning_rate": 1e-4}}
 
 
@@ -64,6 +68,9 @@ def test_a_tenant_is_all_a_line_needs(tmp_path):
         ('[lines.a]\ntenant = "t"\n[lines.a.weights]\npropensity_cap = 0.5', "lines.a.weights.propensity_cap"),
         ('[lines.a]\ntenant = "t"\n[lines.a.weights]\nreliability_overlap = -1', "lines.a.weights.reliability_overlap"),
         ('[lines.a]\ntenant = "t"\n[lines.a.weights]\nrater_share = 0.0', "lines.a.weights.rater_share"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.release]\nrater_sessions = 0', "lines.a.release.rater_sessions"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.release]\nrater_sessions = 1.5', "lines.a.release.rater_sessions"),
+        ('[lines.a]\ntenant = "t"\n[lines.a.release]\nnetwork_sessions = nan', "lines.a.release.network_sessions"),
         ("", "lines.toml"),
         ("[lines", "lines.toml"),
     ],

@@ -77,6 +77,7 @@ def event(
     supersedes: Sequence[str] = (),
     rater: str = "",
     rater_kind: feedback.RaterKind = feedback.RaterKind.USER,
+    network: str = "",
     line: str = "",
 ) -> feedback.FeedbackEvent:
     """As the feedback service writes it. `bare`: the completion was named by its UUID, so that nothing is verified."""
@@ -89,7 +90,7 @@ def event(
         occurred_at=at(occurred),
         kind=kind,
         context=text.Context(tenant, line, session_hash=known),
-        rater=feedback.Rater(rater_kind, rater),
+        rater=feedback.Rater(rater_kind, rater, network),
         surface="chat",
         supersedes=tuple(supersedes),
         verified=not bare,

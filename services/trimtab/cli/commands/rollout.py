@@ -156,6 +156,9 @@ def simulate(
         float,
         typer.Option("--aimed", min=0, max=1, help="Share of sessions that vote the candidate up and the other down."),
     ] = 0.0,
+    aimed_raters: Annotated[
+        int, typer.Option("--aimed-raters", min=0, help="People behind those; 0: everyone is somebody else.")
+    ] = 0,
     days: Annotated[float, typer.Option("--days", min=0.1, max=3650, help="After which to stop.")] = 30.0,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Releases of each candidate.")] = 100,
     seed: Annotated[int, typer.Option("--seed", help="Of chance; the same seed gives the same table.")] = 0,
@@ -187,6 +190,7 @@ def simulate(
         delay_h=(0.0, delay),
         spite=spite,
         aimed=aimed,
+        aimed_raters=aimed_raters,
     )
     plan = planning.Plan(users, planning.config_of(state, line), days, runs, seed)
     planning.simulate(plan, json)

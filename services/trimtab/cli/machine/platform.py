@@ -340,5 +340,6 @@ def describe_release(release: releases.Release) -> str:
     if release.state is releases.ReleaseState.EVIDENCE and evidence is not None:
         votes = {arm.arm.value: f"{arm.approval:.2f} of {arm.voted}" for arm in evidence.arms}
         shares = ", ".join(f"{name} {share}" for name, share in votes.items())
-        return f"{state}: approval {shares}; difference {evidence.lower:+.2f} to {evidence.upper:+.2f}"
+        capped = f"; {evidence.capped} votes over the raters' limits" if evidence.capped else ""
+        return f"{state}: approval {shares}; difference {evidence.lower:+.2f} to {evidence.upper:+.2f}{capped}"
     return f"{state}: {reason}" if reason else state

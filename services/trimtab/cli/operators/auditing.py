@@ -22,7 +22,7 @@ from trimtab.rollout import book, evidence
 
 _ARM_FIGURES = ("sessions", "mature", "voted", "approval", "completions")
 _GUARDED = ("stable", "candidate", "upper", "standing")
-_FIGURES = ("difference", "lower", "upper", "alpha", "verdict", "reason")
+_FIGURES = ("difference", "lower", "upper", "alpha", "capped", "verdict", "reason")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def replayed(
             # One reading of the log serves all: each goes on where the one before it was judged.
             for judged_at, release, terms, consumed in sorted(judged, key=lambda one: (one[0], one[1].id)):
                 replaying.replay(log, store, consumed, min(one.created_at for one in wanted), tell=tell)
-                asked = ledger.EvidenceRequest(release.context.tenant, release.id, terms.maturity_s)
+                asked = ledger.evidence_request(release, terms)
                 found.append(Replayed(release, terms, ledger_evidence.evidence(store, asked, judged_at)))
         finally:
             store.close()

@@ -91,6 +91,8 @@ def _tell(screen: show.Screen, release: releases.Release) -> None:
         [_arm(arm) for arm in found.arms],
         numbers=columns[1:],
     )
+    if found.capped:
+        screen.say(f"{found.capped} votes did not count: of their raters or networks as many sessions count already.")
     screen.say("")
     screen.say(show.literal(f"{found.verdict.value.replace('_', ' ')}: {found.reason}"))
     if found.guardrails:

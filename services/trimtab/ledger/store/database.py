@@ -14,7 +14,8 @@ dialects.registry.register("sqlite.apsw", "trimtab.ledger.store.driver", "Dialec
 
 
 class Database:
-    """Opens (and creates) the tables at a URL such as `sqlite:////var/lib/trimtab/ledger.db`."""
+    """Opens (and creates) the tables at a URL such as `sqlite:////var/lib/trimtab/ledger.db`. A database of another
+    version begins anew."""
 
     def __init__(self, url: str) -> None:
         address = engine.make_url(url)
@@ -27,6 +28,8 @@ class Database:
         event.listen(self._engine, "begin", _begin)
         self._writing = threading.Lock()
         with self.write() as connection:
+            if connection.exec_driver_sql("PRAGMA user_version").scalar() != tables.VERSION:
+                _empty(connection)
             tables.METADATA.create_all(connection)
 
     @contextlib.contextmanager
@@ -44,6 +47,13 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _empty(connection: sqlalchemy.Connection) -> None:
+    """What another version left goes, but for the leases: `ledger.restoring` rebuilds it like a lost database."""
+    rebuilt = [table for table in tables.METADATA.sorted_tables if table is not tables.LEASES]
+    tables.METADATA.drop_all(connection, tables=rebuilt)
+    connection.exec_driver_sql(f"PRAGMA user_version = {tables.VERSION}")
 
 
 def _configure(connection: driver.Connection, _record: object) -> None:

@@ -7,6 +7,9 @@ from there. Nothing here is the only copy: all but `leases` is rebuilt from the 
 import sqlalchemy as sa
 
 METADATA = sa.MetaData()
+# Rises with every change of a table that is here already: a database of another version is emptied of all that the log
+# gives again, and rebuilt. Leases stay, so their table never changes.
+VERSION = 1
 
 # Where the next record of each partition is read: saved with what the records before it did.
 OFFSETS = sa.Table(
@@ -153,7 +156,8 @@ ARM_TOTALS = sa.Table(
     sa.Column("latency_s", sa.Float, nullable=False),
 )
 
-# The votes that count, one an example, on completions of a release. outcome: in [0, 1].
+# The votes that stand, one an example, on completions of a release. outcome: in [0, 1]. rater, network: keyed hashes,
+# empty when nobody said.
 VOTES = sa.Table(
     "votes",
     METADATA,
@@ -164,7 +168,9 @@ VOTES = sa.Table(
     sa.Column("arm", sa.String, nullable=False),
     sa.Column("outcome", sa.Float, nullable=False),
     sa.Column("occurred_us", sa.BigInteger, nullable=False),
-    sa.Index("votes_by_session", "release_id", "tenant", "session", "occurred_us", "outcome"),
+    sa.Column("rater", sa.String, nullable=False),
+    sa.Column("network", sa.String, nullable=False),
+    sa.Index("votes_by_session", "release_id", "tenant", "session", "occurred_us", "outcome", "rater", "network"),
 )
 
 # The same votes, and those on answers outside any release, by the policy that answered.

@@ -55,6 +55,14 @@ def test_the_table_and_the_same_seed_again(tmp_path: pathlib.Path) -> None:
     assert "rule superior, alpha 0.05, votes count up to 24 h old" in first
 
 
+def test_aimed_votes_win_unless_few_people_cast_them(state: pathlib.Path) -> None:
+    words = ("--state", str(state), "--difference", "0", "--aimed", "0.3", "--json")
+    anyone, one = (json.loads(simulate(*words, *more).stdout) for more in ((), ("--aimed-raters", "1")))
+    assert anyone["candidates"][0]["better"] == 1.0
+    assert one["candidates"][0]["better"] < 0.5
+    assert (one["users"]["aimed_raters"], one["release"]["rater_sessions"]) == (1, 5)
+
+
 def test_a_line_that_is_not_there_is_refused(state: pathlib.Path) -> None:
     with pytest.raises(errors.InvalidField, match="use one of support"):
         simulate("--state", str(state), "--line", "sales")

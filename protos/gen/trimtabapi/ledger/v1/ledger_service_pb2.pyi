@@ -255,20 +255,29 @@ class EvidenceRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     RELEASE_ID_FIELD_NUMBER: _builtins.int
     MATURITY_S_FIELD_NUMBER: _builtins.int
+    RATER_SESSIONS_FIELD_NUMBER: _builtins.int
+    NETWORK_SESSIONS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     release_id: _builtins.str
     maturity_s: _builtins.float
     """Seconds after its first exposure at which a session counts, and up to which its votes do."""
+    rater_sessions: _builtins.float
+    """In how many sessions of the release a rater's votes count, and those from one network, the first by exposure; 0 or
+    infinite: in all.
+    """
+    network_sessions: _builtins.float
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         release_id: _builtins.str = ...,
         maturity_s: _builtins.float = ...,
+        rater_sessions: _builtins.float = ...,
+        network_sessions: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["maturity_s", b"maturity_s", "release_id", b"release_id", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["maturity_s", b"maturity_s", "network_sessions", b"network_sessions", "rater_sessions", b"rater_sessions", "release_id", b"release_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -322,15 +331,19 @@ class SessionOutcome(_message.Message):
     MATURE_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     FIRST_FIELD_NUMBER: _builtins.int
+    CAPPED_FIELD_NUMBER: _builtins.int
     arm: _completion_pb2.Arm.ValueType
     propensity: _builtins.float
     outcome: _builtins.float
     """Mean of its votes in [0, 1]: a thumb is 0 or 1, s of S stars are (s - 1) / (S - 1). Absent when it cast none."""
     votes: _builtins.int
+    """Those that count."""
     mature: _builtins.bool
     """False while younger than the maturity window."""
     stage: _builtins.str
     """"safety" or "evidence": that of its first exposure."""
+    capped: _builtins.int
+    """Votes that do not count, because their raters or networks voted in as many earlier sessions as count."""
     @_builtins.property
     def exposed_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -348,10 +361,11 @@ class SessionOutcome(_message.Message):
         mature: _builtins.bool = ...,
         stage: _builtins.str = ...,
         first: Global___FirstAnswer | None = ...,
+        capped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_outcome", b"_outcome", "exposed_at", b"exposed_at", "first", b"first", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_outcome", b"_outcome", "arm", b"arm", "exposed_at", b"exposed_at", "first", b"first", "mature", b"mature", "outcome", b"outcome", "propensity", b"propensity", "stage", b"stage", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_outcome", b"_outcome", "arm", b"arm", "capped", b"capped", "exposed_at", b"exposed_at", "first", b"first", "mature", b"mature", "outcome", b"outcome", "propensity", b"propensity", "stage", b"stage", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__outcome: _TypeAlias = _typing.Literal["outcome"]  # noqa: Y015
     _WhichOneofArgType__outcome: _TypeAlias = _typing.Literal["_outcome", b"_outcome"]  # noqa: Y015

@@ -187,6 +187,8 @@ class ReleaseTerms(_message.Message):
     MAXIMUM_SESSIONS_FIELD_NUMBER: _builtins.int
     GUARDRAILS_FIELD_NUMBER: _builtins.int
     MAXIMUM_DAYS_FIELD_NUMBER: _builtins.int
+    RATER_SESSIONS_FIELD_NUMBER: _builtins.int
+    NETWORK_SESSIONS_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
     """"superior" or "noninferior"; what `margin` is for."""
     margin: _builtins.float
@@ -204,6 +206,11 @@ class ReleaseTerms(_message.Message):
     """Voting sessions in both arms after which an undecided release ends as not proven."""
     maximum_days: _builtins.float
     """Days with traffic after which an undecided release ends as not proven."""
+    rater_sessions: _builtins.float
+    """Sessions in which a rater's votes count, and in which those from one network do, the first by exposure; 0 (in
+    records older than this) or infinite: in all.
+    """
+    network_sessions: _builtins.float
     @_builtins.property
     def guardrails(self) -> Global___Guardrails: ...
     def __init__(
@@ -220,10 +227,12 @@ class ReleaseTerms(_message.Message):
         maximum_sessions: _builtins.int = ...,
         guardrails: Global___Guardrails | None = ...,
         maximum_days: _builtins.float = ...,
+        rater_sessions: _builtins.float = ...,
+        network_sessions: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["guardrails", b"guardrails"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "evidence_weight", b"evidence_weight", "guardrails", b"guardrails", "margin", b"margin", "maturity_s", b"maturity_s", "maximum_days", b"maximum_days", "maximum_sessions", b"maximum_sessions", "minimum_sessions", b"minimum_sessions", "rule", b"rule", "safety_completions", b"safety_completions", "safety_weight", b"safety_weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "evidence_weight", b"evidence_weight", "guardrails", b"guardrails", "margin", b"margin", "maturity_s", b"maturity_s", "maximum_days", b"maximum_days", "maximum_sessions", b"maximum_sessions", "minimum_sessions", b"minimum_sessions", "network_sessions", b"network_sessions", "rater_sessions", b"rater_sessions", "rule", b"rule", "safety_completions", b"safety_completions", "safety_weight", b"safety_weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -345,6 +354,7 @@ class Evidence(_message.Message):
     CONSUMED_FIELD_NUMBER: _builtins.int
     JUDGED_AT_FIELD_NUMBER: _builtins.int
     GUARDRAILS_FIELD_NUMBER: _builtins.int
+    CAPPED_FIELD_NUMBER: _builtins.int
     difference: _builtins.float
     """Candidate minus stable, mean outcome per session in [-1, 1], with its confidence sequence."""
     lower: _builtins.float
@@ -353,6 +363,10 @@ class Evidence(_message.Message):
     verdict: Global___Verdict.ValueType
     reason: _builtins.str
     """The verdict's reason in a sentence."""
+    capped: _builtins.int
+    """Votes of mature sessions that did not count, because their raters or networks voted in as many earlier sessions as
+    count.
+    """
     @_builtins.property
     def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArmEvidence]: ...
     @_builtins.property
@@ -380,10 +394,11 @@ class Evidence(_message.Message):
         consumed: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         judged_at: _timestamp_pb2.Timestamp | None = ...,
         guardrails: _abc.Iterable[Global___Guardrail] | None = ...,
+        capped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["judged_at", b"judged_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "arms", b"arms", "consumed", b"consumed", "difference", b"difference", "guardrails", b"guardrails", "judged_at", b"judged_at", "lower", b"lower", "reason", b"reason", "upper", b"upper", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "arms", b"arms", "capped", b"capped", "consumed", b"consumed", "difference", b"difference", "guardrails", b"guardrails", "judged_at", b"judged_at", "lower", b"lower", "reason", b"reason", "upper", b"upper", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
