@@ -40,6 +40,7 @@ async def test_everything_a_question_may_say_is_said(app: conftest.App) -> None:
     options: Any = {
         "session": "u-17",
         "user": "ann",
+        "segment": "mobile-de",
         "store": False,
         "line": "support@candidate",
         "n": 2,
@@ -64,6 +65,7 @@ async def test_everything_a_question_may_say_is_said(app: conftest.App) -> None:
         n=2,
         session_id="u-17",
         user="ann",
+        segment="mobile-de",
         store=False,
     )
     assert app.policies.asked == [asked, asked]

@@ -21,6 +21,8 @@ class Options(TypedDict, total=False):
     each answer is a session of its own."""
     user: str
     """The person, up to 256 characters, so that what is theirs can be erased. The platform keeps a keyed hash."""
+    segment: str
+    """Which users this is, e.g. "mobile-de": up to 64 letters, digits and _ . : -. Releases are reported by segment."""
     store: bool
     """False: the text is kept nowhere and trains nothing."""
     line: str
@@ -81,6 +83,7 @@ def request(  # one keyword for each of Options
     *,
     session: str = "",
     user: str = "",
+    segment: str = "",
     store: bool | None = None,
     line: str = "",
     n: int | None = None,
@@ -92,7 +95,7 @@ def request(  # one keyword for each of Options
 ) -> policy_service_pb2.CompleteRequest:
     """The request; InvalidField names what cannot be sent."""
     asked = policy_service_pb2.CompleteRequest()
-    fields.put(asked, model=line or default_line, session_id=session, user=user, store=store, n=n)
+    fields.put(asked, model=line or default_line, session_id=session, user=user, segment=segment, store=store, n=n)
     fields.put_messages(asked.messages, fields.conversation(messages))
     stops = [stop] if isinstance(stop, str) else list(stop)
     fields.put(asked.sampling, temperature=temperature, top_p=top_p, max_tokens=max_tokens, stop=stops, seed=seed)

@@ -94,7 +94,8 @@ class Measured:
 class Completion:
     """The record on topic `completions`. Times are seconds; ids and digests hex.
 
-    measured: None where it was imported, or recorded before there was any.
+    measured: None where it was imported, or recorded before there was any. segment: which users it was made for, as the
+    app calls them; empty when it said nothing.
     """
 
     id: str
@@ -112,6 +113,7 @@ class Completion:
     time_to_first_token_s: float = 0.0
     engine: str = ""
     measured: Measured | None = None
+    segment: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ class CompleteRequest:
     user: str = ""
     store: bool | None = None
     assignment: Assignment | None = None
+    segment: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ class SessionOutcome:
     """One session by its first randomised exposure, in the stage of that; outcome: mean vote in [0, 1].
 
     first: None where the policy measured nothing. votes: those that count; capped: those that do not, because of who
-    cast them (`core.caps`).
+    cast them (`core.caps`). segment: that of its first exposure.
     """
 
     arm: completions.Arm
@@ -121,6 +121,7 @@ class SessionOutcome:
     stage: str = "evidence"
     first: FirstAnswer | None = None
     capped: int = 0
+    segment: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -77,6 +77,33 @@ class Guardrail:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class SegmentArm:
+    """sessions: first exposed in the evidence stage; voted: of the mature ones, those with a vote."""
+
+    sessions: int = 0
+    voted: int = 0
+    approval: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SegmentEvidence:
+    """Reported, not tested. segment: empty of sessions that named none.
+
+    others: of how many segments without a row of their own this is; 0: of one.
+    """
+
+    segment: str
+    stable: SegmentArm
+    candidate: SegmentArm
+    others: int = 0
+
+    @property
+    def label(self) -> str:
+        """What a table calls it; no segment has parentheses in its name."""
+        return f"({self.others} others)" if self.others else self.segment or "(none named)"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Evidence:
     """Candidate minus stable, mean outcome per session in [-1, 1], with its confidence sequence.
 
@@ -95,6 +122,7 @@ class Evidence:
     judged_at: datetime.datetime | None = None
     guardrails: tuple[Guardrail, ...] = ()
     capped: int = 0
+    segments: tuple[SegmentEvidence, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ generated, is the policy process's.
 """
 
 import dataclasses
+import re
 from collections.abc import AsyncGenerator
 
 from trimtab.core import completions, errors, ids, text
@@ -14,6 +15,7 @@ from trimtab.wire import calls
 
 MAX_CHOICES = 128
 MAX_SESSION = 256
+_SEGMENT = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _CUT_SHORT = "The policy stopped before its answer was complete; ask again."
 
 
@@ -102,6 +104,12 @@ class Answering:
             yield event
 
 
+def check_segment(field: str, value: str) -> None:
+    """Which users a request is for, as the app calls them: a name that any table can show."""
+    if value and not _SEGMENT.fullmatch(value):
+        raise errors.InvalidField(field, "is no usable name", "send up to 64 of A-Z, a-z, 0-9, _ . : -")
+
+
 def _check(request: completions.CompleteRequest) -> None:
     if request.assignment is not None:
         raise errors.InvalidField("assignment", "is set", "leave it out; the gateway assigns")
@@ -110,6 +118,7 @@ def _check(request: completions.CompleteRequest) -> None:
     for field, value in (("session_id", request.session_id), ("user", request.user)):
         if len(value) > MAX_SESSION:
             raise errors.InvalidField(field, f"has {len(value)} characters", f"send at most {MAX_SESSION}")
+    check_segment("segment", request.segment)
     if not request.messages:
         raise errors.InvalidField("messages", "is empty", "send the conversation so far")
     for position, message in enumerate(request.messages):

@@ -8,7 +8,7 @@ import dataclasses
 from typing import Any
 
 from trimtab.core import completions, errors, text
-from trimtab.gateway import fields
+from trimtab.gateway import answering, fields
 
 MAX_CHOICES = 128
 MAX_STOP = 4
@@ -54,7 +54,9 @@ class ChatRequest:
 def read_chat(body: fields.Fields, session_header: str) -> ChatRequest:
     """The request; InvalidField or UnsupportedParameter names the first parameter that cannot be honoured."""
     _check_response_format(body)
-    session_id = _session(body, session_header)
+    metadata = _metadata(body)
+    session_id = _session(metadata, session_header)
+    answering.check_segment("metadata.segment", metadata.get("segment", ""))
     stream = body.flag("stream") or False
     include_usage = _include_usage(body, stream)
     n = body.integer("n", 1, MAX_CHOICES)
@@ -68,6 +70,7 @@ def read_chat(body: fields.Fields, session_header: str) -> ChatRequest:
         session_id=session_id,
         user=person or user,
         store=body.flag("store"),
+        segment=metadata.get("segment", ""),
     )
     refuse_left(body)
     return ChatRequest(request, stream, include_usage)
@@ -78,15 +81,11 @@ def refuse_left(body: fields.Fields) -> None:
         raise errors.UnsupportedParameter(name, _WHY_NOT.get(name.rpartition(".")[2], "it is not known here"))
 
 
-def _session(body: fields.Fields, header: str) -> str:
-    """The header, else `metadata.session_id`; metadata itself has OpenAI's limits."""
-    if header and not (len(header) <= MAX_SESSION and header.isascii() and header.isprintable()):
-        raise errors.InvalidField(
-            "x-trimtab-session", "is no usable id", f"send up to {MAX_SESSION} printable ASCII characters"
-        )
+def _metadata(body: fields.Fields) -> dict[str, str]:
+    """With OpenAI's limits; empty when absent."""
     metadata = body.take("metadata")
     if metadata is None:
-        return header
+        return {}
     if not isinstance(metadata, dict) or len(metadata) > 16:
         raise errors.InvalidField("metadata", "is no table of up to 16 strings", "send an object of strings")
     for key, value in metadata.items():
@@ -95,7 +94,16 @@ def _session(body: fields.Fields, header: str) -> str:
             raise errors.InvalidField(
                 f"metadata.{key[:64]}", "is too long", "send keys to 64, values to 512 characters"
             )
-    session_id = str(metadata.get("session_id", ""))
+    return metadata
+
+
+def _session(metadata: dict[str, str], header: str) -> str:
+    """The header, else `metadata.session_id`."""
+    if header and not (len(header) <= MAX_SESSION and header.isascii() and header.isprintable()):
+        raise errors.InvalidField(
+            "x-trimtab-session", "is no usable id", f"send up to {MAX_SESSION} printable ASCII characters"
+        )
+    session_id = metadata.get("session_id", "")
     if len(session_id) > MAX_SESSION:
         raise errors.InvalidField("metadata.session_id", "is too long", f"send at most {MAX_SESSION} characters")
     return header or session_id

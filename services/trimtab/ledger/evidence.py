@@ -1,8 +1,8 @@
 """What a release has shown: its sessions with their outcomes, and totals per arm. Asked by the rollout controller.
 
-The unit is the session, by its first randomised exposure to the release. Stage, arm, propensity and what the policy
-measured of the answer are those of that exposure; the outcome is the mean of the session's votes (a thumb is 0 or
-1, s of S stars are (s - 1) / (S - 1)) on the release's completions, given up to the maturity window after it. Other
+The unit is the session, by its first randomised exposure to the release. Stage, arm, propensity, segment and what the
+policy measured of the answer are those of that exposure; the outcome is the mean of the session's votes (a thumb is 0
+or 1, s of S stars are (s - 1) / (S - 1)) on the release's completions, given up to the maturity window after it. Other
 kinds of feedback are no votes, and of votes by the same people only those count that `core.caps` lets pass, over the
 sessions of every stage in order of exposure. Which sessions count and whether they prove a thing is the rollout's.
 """
@@ -58,6 +58,7 @@ def _sessions(
         exposure.c.arm,
         exposure.c.propensity,
         exposure.c.stage,
+        exposure.c.segment,
         answer.c.latency_s,
         answer.c.tokens,
         answer.c.refused,
@@ -95,6 +96,7 @@ def _sessions(
                 stage=first.stage,
                 first=_first_answer(first),
                 capped=len(cast) - len(votes),
+                segment=first.segment,
             )
         )
     return tuple(found)

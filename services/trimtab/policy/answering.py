@@ -160,6 +160,7 @@ class Answering:
             time_to_first_token_s=first_token_s,
             engine=job.facts.name,
             measured=_measured(tuple(results.values())),
+            segment=job.request.segment,
         )
 
 

@@ -23,7 +23,7 @@ import math
 from collections.abc import Sequence
 
 from trimtab.core import completions, ledger, lines, releases, sequential
-from trimtab.rollout import guardrails
+from trimtab.rollout import guardrails, segments
 
 VOTES_SHARE = 0.9
 _EVIDENCE = releases.ReleaseState.EVIDENCE
@@ -117,6 +117,7 @@ def judge(
         judged_at=seen.at,
         guardrails=guarded,
         capped=sum(session.capped for session in counted if session.mature),
+        segments=segments.reported(counted),
     )
 
 

@@ -77,6 +77,18 @@ async def test_what_a_request_may_leave_out_is_filled_in(platform: Any, channel:
     assert (written.id, written.rater) == (sent.feedback_id, feedback.Rater())
 
 
+async def test_a_segment_reaches_the_policy_and_a_bad_one_is_refused(platform: Any, channel: grpc.aio.Channel) -> None:
+    policy = calls.PolicyCalls(channel)
+    await policy.complete(completions.CompleteRequest(QUESTION, model="support@stable", segment="mobile-de"))
+    body = platform.chat(metadata={"segment": "web"}) | {"model": "support@stable"}
+    assert (await platform.http.post("/v1/chat/completions", json=body)).status_code == 200
+    assert [asked.segment for asked in platform.stable.asked] == ["mobile-de", "web"]
+    with pytest.raises(errors.InvalidField, match=r"`segment` is no usable name"):
+        await policy.complete(completions.CompleteRequest(QUESTION, model="support", segment="mobile de"))
+    refused = await platform.http.post("/v1/chat/completions", json=body | {"metadata": {"segment": "a/b"}})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "metadata.segment")
+
+
 async def test_a_streamed_completion(platform: Any, channel: grpc.aio.Channel) -> None:
     request = completions.CompleteRequest(QUESTION, model="support@candidate")
     events = [event async for event in calls.PolicyCalls(channel).stream_complete(request)]

@@ -32,12 +32,13 @@ async def test_a_completion_is_in_the_log_when_it_is_answered(
     policy: calls.PolicyCalls, installation: Installation
 ) -> None:
     asked = request("Where is the tone?", n=3, seed=5, temperature=0.7, top_p=0.9)
+    asked = dataclasses.replace(asked, segment="mobile-de")
     answer = await policy.complete(asked)
     recorded = installation.records()[identity(asked)]
     assert recorded == answer.completion
     assert recorded.policy_id == installation.model_id
     assert recorded.loaded_digest == installation.registry.manifest(installation.model_id).loaded_digest
-    assert recorded.prompt == asked.messages
+    assert (recorded.prompt, recorded.segment) == (asked.messages, "mobile-de")
     assert asked.assignment is not None
     assert recorded.context == asked.assignment.context
     assert recorded.exposure == asked.assignment.exposure

@@ -255,6 +255,7 @@ def _visit(
         exposure=exposure,
         latency_s=0.5,
         measured=completions.Measured(tokens=20.0),
+        segment="mobile" if session[0] % 2 else "",
     )
     thumb = feedback.FeedbackEvent(
         id=str(ids.uuid7()),

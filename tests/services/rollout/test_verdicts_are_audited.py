@@ -44,6 +44,8 @@ async def test_every_verdict_follows_from_the_log_to_the_bit(platform: Any, ends
         assert found.computed == found.recorded
         assert found.equal
         assert found.computed.arms[0].voted > 20
+        assert {row.segment for row in found.computed.segments} == {"mobile", ""}
+        assert sum(row.stable.voted for row in found.computed.segments) == found.computed.arms[0].voted
 
 
 async def test_a_capped_verdict_follows_from_the_log_to_the_bit(platform: Any) -> None:

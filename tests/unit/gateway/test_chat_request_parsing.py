@@ -87,6 +87,10 @@ def test_message_parts_that_are_not_text_are_refused_by_name(message: dict[str, 
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"metadata": {"session_id": 7}}, "metadata.session_id"),
         ({"metadata": {"session_id": "s" * 257}}, "metadata.session_id"),
+        ({"metadata": {"segment": "mobile de"}}, "metadata.segment"),
+        ({"metadata": {"segment": "s" * 65}}, "metadata.segment"),
+        ({"metadata": {"segment": "größe"}}, "metadata.segment"),
+        ({"metadata": {"segment": 7}}, "metadata.segment"),
         ({"messages": {}}, "messages"),
         ({"messages": ["hi"]}, "messages[0]"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
@@ -147,6 +151,12 @@ def test_the_session_is_the_header_then_metadata_and_the_person_is_the_safety_id
     without = openai.read_chat(fields.Fields(dict(body)), "").complete
     assert without.session_id == "from metadata"
     assert read(user="u").complete.user == "u"
+
+
+@pytest.mark.parametrize("segment", ["", "mobile-de", "A.b_c:9", "s" * 64])
+def test_a_segment_is_named_in_the_metadata(segment: str) -> None:
+    assert read(metadata={"segment": segment, "other": "anything"}).complete.segment == segment
+    assert read().complete.segment == ""
 
 
 @pytest.mark.parametrize("header", ["s" * 257, "zo\xeb", "a\tb"])

@@ -39,6 +39,7 @@ def completion(
     created: float = 0.0,
     exposure: completions.Exposure | None = None,
     origin: completions.Origin = completions.Origin.SERVED,
+    segment: str = "",
 ) -> completions.Completion:
     """Completion `number` of session `name`: the same arguments, the same id."""
     token = ids.CompletionToken(
@@ -56,6 +57,7 @@ def completion(
         policy_id="policy",
         exposure=exposure,
         latency_s=0.5,
+        segment=segment,
     )
 
 

@@ -107,6 +107,15 @@ def test_the_first_exposure_is_the_first_created_and_not_the_first_to_arrive(led
     assert (session.arm, session.propensity, session.exposed_at) == (CANDIDATE, 0.3, making.at(10.0))
 
 
+def test_a_session_s_segment_is_that_of_its_first_exposure(ledger: making.Ledger) -> None:
+    later = making.completion("s", 1, exposure=making.exposed(), created=20.0, segment="web")
+    first = making.completion("s", 2, exposure=making.exposed(), created=10.0, segment="mobile-de")
+    ledger.take(later, making.completion("t", exposure=making.exposed(), created=30.0))
+    assert [session.segment for session in ask(ledger).sessions] == ["web", ""]
+    ledger.take(first)
+    assert [session.segment for session in ask(ledger).sessions] == ["mobile-de", ""]
+
+
 def test_pinned_and_imported_completions_are_no_exposure(ledger: making.Ledger) -> None:
     pinned = making.completion("pinned", exposure=making.exposed(randomised=False))
     imported = making.completion("imported", exposure=making.exposed(), origin=completions.Origin.IMPORTED)

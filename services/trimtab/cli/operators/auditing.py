@@ -157,5 +157,12 @@ def _figures(found: Audited) -> Iterator[tuple[str, str, str]]:
     for one, again in zip(found.recorded.guardrails, found.computed.guardrails, strict=False):
         for name in _GUARDED:
             yield f"{one.name} {name}", str(getattr(one, name)), str(getattr(again, name))
+    for row, same in zip(found.recorded.segments, found.computed.segments, strict=False):
+        yield f"segment {row.label}", _segment(row), _segment(same)
     for name in _FIGURES:
         yield name, str(getattr(found.recorded, name)), str(getattr(found.computed, name))
+
+
+def _segment(row: releases.SegmentEvidence) -> str:
+    """Sessions, voted and approval, stable and candidate."""
+    return ", ".join(f"{arm.sessions} {arm.voted} {arm.approval}" for arm in (row.stable, row.candidate))

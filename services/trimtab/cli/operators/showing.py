@@ -99,6 +99,20 @@ def _tell(screen: show.Screen, release: releases.Release) -> None:
         screen.say("")
         guarded = ("guardrail", "stable", "candidate", "limit", "beyond it", "at most", "sessions", "")
         screen.table(guarded, [_guardrail(one) for one in found.guardrails], numbers=guarded[1:7])
+    if found.segments:
+        screen.say("")
+        parted = ("segment", "stable: sessions", "voted", "approval", "candidate: sessions", "voted", "approval", "")
+        screen.table(parted, [_segment(one) for one in found.segments], numbers=parted[1:])
+        screen.say("By segment: reported, not tested. Among many segments some differ by chance.")
+
+
+def _segment(one: releases.SegmentEvidence) -> tuple[str, ...]:
+    arms = (one.stable, one.candidate)
+    cells = [
+        cell for arm in arms for cell in (str(arm.sessions), str(arm.voted), f"{arm.approval:.3f}" if arm.voted else "")
+    ]
+    difference = f"{one.candidate.approval - one.stable.approval:+.3f}" if all(arm.voted for arm in arms) else ""
+    return (one.label, *cells, difference)
 
 
 def _guardrail(one: releases.Guardrail) -> tuple[str, ...]:

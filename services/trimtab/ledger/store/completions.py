@@ -142,6 +142,7 @@ def _expose(connection: sa.Connection, served: Sequence[completions.Completion])
             "arm": exposure.arm.value,
             "propensity": exposure.propensity,
             "stage": exposure.stage,
+            "segment": completion.segment,
         }
         measured[completion.id] = completion
         key = (exposure.release_id, completion.context.tenant, completion.context.session_hash)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 METADATA = sa.MetaData()
 # Rises with every change of a table that is here already: a database of another version is emptied of all that the log
 # gives again, and rebuilt. Leases stay, so their table never changes.
-VERSION = 1
+VERSION = 2
 
 # Where the next record of each partition is read: saved with what the records before it did.
 OFFSETS = sa.Table(
@@ -130,6 +130,7 @@ EXPOSURES = sa.Table(
     sa.Column("arm", sa.String, nullable=False),
     sa.Column("propensity", sa.Float, nullable=False),
     sa.Column("stage", sa.String, nullable=False),
+    sa.Column("segment", sa.String, nullable=False),
 )
 
 # What the policy measured of the answer that is a session's first exposure, if it did.

@@ -45,6 +45,24 @@ def evidence(**more: Any) -> releases.Evidence:
     return releases.Evidence(arms=arms, reason="So it goes on.", **more)
 
 
+def test_segments_are_a_table_that_says_what_it_is_not(tmp_path: pathlib.Path) -> None:
+    assert "segment" not in show(tmp_path, evidence())
+    rows = (
+        releases.SegmentEvidence("web", releases.SegmentArm(30, 20, 0.5), releases.SegmentArm(31, 21, 0.75)),
+        releases.SegmentEvidence("", releases.SegmentArm(9), releases.SegmentArm(8, 4, 0.25)),
+        releases.SegmentEvidence("", releases.SegmentArm(7, 1, 1.0), releases.SegmentArm(6, 1, 0.0), others=3),
+    )
+    found = evidence(segments=rows)
+    told = show(tmp_path, found)
+    cells = [line.split() for line in told.splitlines()]
+    assert ["web", "30", "20", "0.500", "31", "21", "0.750", "+0.250"] in cells
+    assert ["(none", "named)", "9", "0", "8", "4", "0.250"] in cells
+    assert ["(3", "others)", "7", "1", "1.000", "6", "1", "0.000", "-1.000"] in cells
+    assert "reported, not tested" in told
+    document = json.loads(show(tmp_path, found, "--json"))
+    assert [row["segment"] for row in document["evidence"]["segments"]] == ["web", "", ""]
+
+
 def test_votes_that_did_not_count_are_told_when_there_are_any(tmp_path: pathlib.Path) -> None:
     assert "did not count" not in show(tmp_path, evidence())
     assert "7 votes did not count" in show(tmp_path, evidence(capped=7))

@@ -352,6 +352,7 @@ class Completion(_message.Message):
     TIME_TO_FIRST_TOKEN_S_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     MEASURED_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     policy_id: _builtins.str
     """sha256 of the policy's manifest, hex; empty for an imported completion."""
@@ -363,6 +364,8 @@ class Completion(_message.Message):
     time_to_first_token_s: _builtins.float
     engine: _builtins.str
     """Name of the engine that generated it."""
+    segment: _builtins.str
+    """Which users it was made for, as the app calls them, e.g. "mobile-de"; empty when it said nothing."""
     @_builtins.property
     def context(self) -> _common_pb2.Context: ...
     @_builtins.property
@@ -401,10 +404,11 @@ class Completion(_message.Message):
         time_to_first_token_s: _builtins.float = ...,
         engine: _builtins.str = ...,
         measured: Global___Measured | None = ...,
+        segment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "exposure", b"exposure", "measured", b"measured", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "engine", b"engine", "exposure", b"exposure", "id", b"id", "latency_s", b"latency_s", "loaded_digest", b"loaded_digest", "measured", b"measured", "origin", b"origin", "policy_id", b"policy_id", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "responses", b"responses", "sampling", b"sampling", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "engine", b"engine", "exposure", b"exposure", "id", b"id", "latency_s", b"latency_s", "loaded_digest", b"loaded_digest", "measured", b"measured", "origin", b"origin", "policy_id", b"policy_id", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "responses", b"responses", "sampling", b"sampling", "segment", b"segment", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -332,6 +332,7 @@ class SessionOutcome(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     FIRST_FIELD_NUMBER: _builtins.int
     CAPPED_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
     arm: _completion_pb2.Arm.ValueType
     propensity: _builtins.float
     outcome: _builtins.float
@@ -344,6 +345,8 @@ class SessionOutcome(_message.Message):
     """"safety" or "evidence": that of its first exposure."""
     capped: _builtins.int
     """Votes that do not count, because their raters or networks voted in as many earlier sessions as count."""
+    segment: _builtins.str
+    """That of its first exposure; empty when the app named none."""
     @_builtins.property
     def exposed_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -362,10 +365,11 @@ class SessionOutcome(_message.Message):
         stage: _builtins.str = ...,
         first: Global___FirstAnswer | None = ...,
         capped: _builtins.int = ...,
+        segment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_outcome", b"_outcome", "exposed_at", b"exposed_at", "first", b"first", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_outcome", b"_outcome", "arm", b"arm", "capped", b"capped", "exposed_at", b"exposed_at", "first", b"first", "mature", b"mature", "outcome", b"outcome", "propensity", b"propensity", "stage", b"stage", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_outcome", b"_outcome", "arm", b"arm", "capped", b"capped", "exposed_at", b"exposed_at", "first", b"first", "mature", b"mature", "outcome", b"outcome", "propensity", b"propensity", "segment", b"segment", "stage", b"stage", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__outcome: _TypeAlias = _typing.Literal["outcome"]  # noqa: Y015
     _WhichOneofArgType__outcome: _TypeAlias = _typing.Literal["_outcome", b"_outcome"]  # noqa: Y015

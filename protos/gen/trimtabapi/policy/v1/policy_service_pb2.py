@@ -26,7 +26,7 @@ from trimtabapi.common.v1 import common_pb2 as trimtabapi_dot_common_dot_v1_dot_
 from trimtabapi.completion.v1 import completion_pb2 as trimtabapi_dot_completion_dot_v1_dot_completion__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trimtabapi/policy/v1/policy_service.proto\x12\x14trimtabapi.policy.v1\x1a!trimtabapi/common/v1/common.proto\x1a)trimtabapi/completion/v1/completion.proto\"\x89\x01\n\nAssignment\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12.\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1d.trimtabapi.common.v1.Context\x12\x34\n\x08\x65xposure\x18\x03 \x01(\x0b\x32\".trimtabapi.completion.v1.Exposure\"\x88\x02\n\x0f\x43ompleteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\x08messages\x18\x02 \x03(\x0b\x32\x1d.trimtabapi.common.v1.Message\x12\x34\n\x08sampling\x18\x03 \x01(\x0b\x32\".trimtabapi.completion.v1.Sampling\x12\t\n\x01n\x18\x04 \x01(\r\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x12\n\x05store\x18\x07 \x01(\x08H\x00\x88\x01\x01\x12\x34\n\nassignment\x18\x08 \x01(\x0b\x32 .trimtabapi.policy.v1.AssignmentB\x08\n\x06_store\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\"x\n\x10\x43ompleteResponse\x12\x38\n\ncompletion\x18\x01 \x01(\x0b\x32$.trimtabapi.completion.v1.Completion\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.trimtabapi.policy.v1.Usage\"\xc6\x02\n\x16StreamCompleteResponse\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63hoice\x18\x02 \x01(\r\x12\r\n\x05\x64\x65lta\x18\x03 \x01(\t\x12\x0e\n\x06tokens\x18\x04 \x01(\r\x12\x42\n\rfinish_reason\x18\x05 \x01(\x0e\x32&.trimtabapi.completion.v1.FinishReasonH\x00\x88\x01\x01\x12/\n\x05usage\x18\x06 \x01(\x0b\x32\x1b.trimtabapi.policy.v1.UsageH\x01\x88\x01\x01\x12\x11\n\tpolicy_id\x18\x07 \x01(\t\x12\x37\n\x06\x64\x65tail\x18\x08 \x01(\x0b\x32\".trimtabapi.completion.v1.ResponseH\x02\x88\x01\x01\x42\x10\n\x0e_finish_reasonB\x08\n\x06_usageB\t\n\x07_detail\"\x11\n\x0f\x44\x65scribeRequest\"y\n\x10\x44\x65scribeResponse\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x15\n\rloaded_digest\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\r\x12\x13\n\x0bunsupported\x18\x05 \x03(\t2\xae\x02\n\rPolicyService\x12Y\n\x08\x43omplete\x12%.trimtabapi.policy.v1.CompleteRequest\x1a&.trimtabapi.policy.v1.CompleteResponse\x12g\n\x0eStreamComplete\x12%.trimtabapi.policy.v1.CompleteRequest\x1a,.trimtabapi.policy.v1.StreamCompleteResponse0\x01\x12Y\n\x08\x44\x65scribe\x12%.trimtabapi.policy.v1.DescribeRequest\x1a&.trimtabapi.policy.v1.DescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trimtabapi/policy/v1/policy_service.proto\x12\x14trimtabapi.policy.v1\x1a!trimtabapi/common/v1/common.proto\x1a)trimtabapi/completion/v1/completion.proto\"\x89\x01\n\nAssignment\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12.\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1d.trimtabapi.common.v1.Context\x12\x34\n\x08\x65xposure\x18\x03 \x01(\x0b\x32\".trimtabapi.completion.v1.Exposure\"\x99\x02\n\x0f\x43ompleteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\x08messages\x18\x02 \x03(\x0b\x32\x1d.trimtabapi.common.v1.Message\x12\x34\n\x08sampling\x18\x03 \x01(\x0b\x32\".trimtabapi.completion.v1.Sampling\x12\t\n\x01n\x18\x04 \x01(\r\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x12\n\x05store\x18\x07 \x01(\x08H\x00\x88\x01\x01\x12\x34\n\nassignment\x18\x08 \x01(\x0b\x32 .trimtabapi.policy.v1.Assignment\x12\x0f\n\x07segment\x18\x14 \x01(\tB\x08\n\x06_store\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\"x\n\x10\x43ompleteResponse\x12\x38\n\ncompletion\x18\x01 \x01(\x0b\x32$.trimtabapi.completion.v1.Completion\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.trimtabapi.policy.v1.Usage\"\xc6\x02\n\x16StreamCompleteResponse\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63hoice\x18\x02 \x01(\r\x12\r\n\x05\x64\x65lta\x18\x03 \x01(\t\x12\x0e\n\x06tokens\x18\x04 \x01(\r\x12\x42\n\rfinish_reason\x18\x05 \x01(\x0e\x32&.trimtabapi.completion.v1.FinishReasonH\x00\x88\x01\x01\x12/\n\x05usage\x18\x06 \x01(\x0b\x32\x1b.trimtabapi.policy.v1.UsageH\x01\x88\x01\x01\x12\x11\n\tpolicy_id\x18\x07 \x01(\t\x12\x37\n\x06\x64\x65tail\x18\x08 \x01(\x0b\x32\".trimtabapi.completion.v1.ResponseH\x02\x88\x01\x01\x42\x10\n\x0e_finish_reasonB\x08\n\x06_usageB\t\n\x07_detail\"\x11\n\x0f\x44\x65scribeRequest\"y\n\x10\x44\x65scribeResponse\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x15\n\rloaded_digest\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\r\x12\x13\n\x0bunsupported\x18\x05 \x03(\t2\xae\x02\n\rPolicyService\x12Y\n\x08\x43omplete\x12%.trimtabapi.policy.v1.CompleteRequest\x1a&.trimtabapi.policy.v1.CompleteResponse\x12g\n\x0eStreamComplete\x12%.trimtabapi.policy.v1.CompleteRequest\x1a,.trimtabapi.policy.v1.StreamCompleteResponse0\x01\x12Y\n\x08\x44\x65scribe\x12%.trimtabapi.policy.v1.DescribeRequest\x1a&.trimtabapi.policy.v1.DescribeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,17 +36,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNMENT']._serialized_start=146
   _globals['_ASSIGNMENT']._serialized_end=283
   _globals['_COMPLETEREQUEST']._serialized_start=286
-  _globals['_COMPLETEREQUEST']._serialized_end=550
-  _globals['_USAGE']._serialized_start=552
-  _globals['_USAGE']._serialized_end=609
-  _globals['_COMPLETERESPONSE']._serialized_start=611
-  _globals['_COMPLETERESPONSE']._serialized_end=731
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=734
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=1060
-  _globals['_DESCRIBEREQUEST']._serialized_start=1062
-  _globals['_DESCRIBEREQUEST']._serialized_end=1079
-  _globals['_DESCRIBERESPONSE']._serialized_start=1081
-  _globals['_DESCRIBERESPONSE']._serialized_end=1202
-  _globals['_POLICYSERVICE']._serialized_start=1205
-  _globals['_POLICYSERVICE']._serialized_end=1507
+  _globals['_COMPLETEREQUEST']._serialized_end=567
+  _globals['_USAGE']._serialized_start=569
+  _globals['_USAGE']._serialized_end=626
+  _globals['_COMPLETERESPONSE']._serialized_start=628
+  _globals['_COMPLETERESPONSE']._serialized_end=748
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=751
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=1077
+  _globals['_DESCRIBEREQUEST']._serialized_start=1079
+  _globals['_DESCRIBEREQUEST']._serialized_end=1096
+  _globals['_DESCRIBERESPONSE']._serialized_start=1098
+  _globals['_DESCRIBERESPONSE']._serialized_end=1219
+  _globals['_POLICYSERVICE']._serialized_start=1222
+  _globals['_POLICYSERVICE']._serialized_end=1524
 # @@protoc_insertion_point(module_scope)

@@ -61,6 +61,7 @@ class CompleteRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`line`, `line@candidate` or `line@<policy id>`; empty at a policy process."""
     n: _builtins.int
@@ -71,6 +72,8 @@ class CompleteRequest(_message.Message):
     """The person, for erasure; hashed before it is written."""
     store: _builtins.bool
     """Absent means true."""
+    segment: _builtins.str
+    """Which users this is, e.g. "mobile-de": 1 to 64 of A-Z a-z 0-9 _ . : -. A release is reported by segment."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Message]: ...
     @_builtins.property
@@ -88,10 +91,11 @@ class CompleteRequest(_message.Message):
         user: _builtins.str = ...,
         store: _builtins.bool | None = ...,
         assignment: Global___Assignment | None = ...,
+        segment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "assignment", b"assignment", "sampling", b"sampling", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "assignment", b"assignment", "messages", b"messages", "model", b"model", "n", b"n", "sampling", b"sampling", "session_id", b"session_id", "store", b"store", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_store", b"_store", "assignment", b"assignment", "messages", b"messages", "model", b"model", "n", b"n", "sampling", b"sampling", "segment", b"segment", "session_id", b"session_id", "store", b"store", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__store: _TypeAlias = _typing.Literal["store"]  # noqa: Y015
     _WhichOneofArgType__store: _TypeAlias = _typing.Literal["_store", b"_store"]  # noqa: Y015

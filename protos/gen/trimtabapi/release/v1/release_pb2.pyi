@@ -355,6 +355,7 @@ class Evidence(_message.Message):
     JUDGED_AT_FIELD_NUMBER: _builtins.int
     GUARDRAILS_FIELD_NUMBER: _builtins.int
     CAPPED_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
     difference: _builtins.float
     """Candidate minus stable, mean outcome per session in [-1, 1], with its confidence sequence."""
     lower: _builtins.float
@@ -381,6 +382,10 @@ class Evidence(_message.Message):
     def guardrails(self) -> _containers.RepeatedCompositeFieldContainer[Global___Guardrail]:
         """Of the stage the release is in."""
 
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentEvidence]:
+        """Reported, not tested. The largest first; none when no session named any."""
+
     def __init__(
         self,
         *,
@@ -395,14 +400,76 @@ class Evidence(_message.Message):
         judged_at: _timestamp_pb2.Timestamp | None = ...,
         guardrails: _abc.Iterable[Global___Guardrail] | None = ...,
         capped: _builtins.int = ...,
+        segments: _abc.Iterable[Global___SegmentEvidence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["judged_at", b"judged_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "arms", b"arms", "capped", b"capped", "consumed", b"consumed", "difference", b"difference", "guardrails", b"guardrails", "judged_at", b"judged_at", "lower", b"lower", "reason", b"reason", "upper", b"upper", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "arms", b"arms", "capped", b"capped", "consumed", b"consumed", "difference", b"difference", "guardrails", b"guardrails", "judged_at", b"judged_at", "lower", b"lower", "reason", b"reason", "segments", b"segments", "upper", b"upper", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
+
+@_typing.final
+class SegmentEvidence(_message.Message):
+    """Sessions of the evidence stage by the segment their app named."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    STABLE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    segment: _builtins.str
+    """Empty: of those that named none, or, with `others`, of all segments that have no row of their own."""
+    others: _builtins.int
+    """How many segments share this row; 0: it is one segment's own."""
+    @_builtins.property
+    def stable(self) -> Global___SegmentArm: ...
+    @_builtins.property
+    def candidate(self) -> Global___SegmentArm: ...
+    def __init__(
+        self,
+        *,
+        segment: _builtins.str = ...,
+        stable: Global___SegmentArm | None = ...,
+        candidate: Global___SegmentArm | None = ...,
+        others: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "stable", b"stable"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "others", b"others", "segment", b"segment", "stable", b"stable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentEvidence: _TypeAlias = SegmentEvidence  # noqa: Y015
+
+@_typing.final
+class SegmentArm(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    VOTED_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    sessions: _builtins.int
+    voted: _builtins.int
+    """Of those, mature and with at least one vote that counts."""
+    approval: _builtins.float
+    """Mean outcome of the sessions that voted, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        sessions: _builtins.int = ...,
+        voted: _builtins.int = ...,
+        approval: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "sessions", b"sessions", "voted", b"voted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentArm: _TypeAlias = SegmentArm  # noqa: Y015
 
 @_typing.final
 class Transition(_message.Message):
