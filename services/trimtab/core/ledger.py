@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import enum
 
-from trimtab.core import audit, completions, examples, feedback, models, releases
+from trimtab.core import audit, completions, examples, feedback, models, releases, text
 
 # Answers have fields named like these modules, and a class body would look its annotations up among its fields.
 _Completion = completions.Completion
@@ -80,13 +80,17 @@ class EvidenceRequest:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FirstAnswer:
-    """What the policy measured of the answer that was a session's first exposure. Times are seconds."""
+    """What the policy measured of the answer that was a session's first exposure. Times are seconds.
+
+    reward: by the release's reward model; None while, or because, it is unscored.
+    """
 
     latency_s: float
     tokens: float
     refused: float
     repeats: float
     failed: bool
+    reward: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,6 +133,32 @@ class EvidenceResponse:
     totals: tuple[ArmTotals, ...] = ()
     consumed: dict[str, int] = dataclasses.field(default_factory=dict)
     at: datetime.datetime | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UnscoredRequest:
+    """limit: at most so many, 1 or more."""
+
+    tenant: str
+    release_id: str
+    limit: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UnscoredAnswer:
+    """A session's first answer under a release: the text of its first choice, and what it answers."""
+
+    completion_id: str
+    session_hash: bytes
+    prompt: tuple[text.Message, ...]
+    response: text.Text
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UnscoredResponse:
+    """Oldest first."""
+
+    answers: tuple[UnscoredAnswer, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ class LedgerServiceStub:
     """What a model was made from, and what was made from it."""
     Evidence: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.EvidenceRequest, _ledger_service_pb2.EvidenceResponse]
     """Session outcomes of a release, with what had been consumed when they were read."""
+    Unscored: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.UnscoredRequest, _ledger_service_pb2.UnscoredResponse]
+    """First answers of a release whose text is in the clear and that no reward model has scored, oldest first."""
     Counts: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.CountsRequest, _ledger_service_pb2.CountsResponse]
     """How many of each thing the ledger has, for the books to balance."""
     AcquireLease: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.AcquireLeaseRequest, _ledger_service_pb2.AcquireLeaseResponse]
@@ -63,6 +65,8 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """What a model was made from, and what was made from it."""
     Evidence: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.EvidenceRequest, _ledger_service_pb2.EvidenceResponse]  # type: ignore[assignment]
     """Session outcomes of a release, with what had been consumed when they were read."""
+    Unscored: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.UnscoredRequest, _ledger_service_pb2.UnscoredResponse]  # type: ignore[assignment]
+    """First answers of a release whose text is in the clear and that no reward model has scored, oldest first."""
     Counts: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.CountsRequest, _ledger_service_pb2.CountsResponse]  # type: ignore[assignment]
     """How many of each thing the ledger has, for the books to balance."""
     AcquireLease: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.AcquireLeaseRequest, _ledger_service_pb2.AcquireLeaseResponse]  # type: ignore[assignment]
@@ -102,6 +106,14 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_service_pb2.EvidenceResponse, _abc.Awaitable[_ledger_service_pb2.EvidenceResponse]]:
         """Session outcomes of a release, with what had been consumed when they were read."""
+
+    @_abc_1.abstractmethod
+    def Unscored(
+        self,
+        request: _ledger_service_pb2.UnscoredRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.UnscoredResponse, _abc.Awaitable[_ledger_service_pb2.UnscoredResponse]]:
+        """First answers of a release whose text is in the clear and that no reward model has scored, oldest first."""
 
     @_abc_1.abstractmethod
     def Counts(
