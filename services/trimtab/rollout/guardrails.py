@@ -83,7 +83,7 @@ def breached(found: Iterable[releases.Guardrail]) -> releases.Guardrail | None:
 
 
 def says_worse(one: releases.Guardrail) -> bool:
-    """Whether it says that the answers are worse, and not only dearer."""
+    """Whether it is a breach that says that the answers are worse: by the reward, no other does."""
     return one.name == _REWARD and one.standing is Standing.BREACHED
 
 

@@ -132,7 +132,7 @@ def test_terms_older_than_the_guardrail_are_judged_without_it() -> None:
     seen = sessions(300)
     older = guardrails.judge(seen, dataclasses.replace(LIMITS, reward=0.0), 0.05)
     assert [one.name for one in older] == ["errors", "latency", "length", "refusals", "repetition"]
-    # and have the shares of the error that they had then
+    # with the shares of the error that they had then
     assert guardrails.judge(seen, LIMITS, 0.05 * 6 / 5)[:-1] == older
 
 
