@@ -3,6 +3,8 @@
 import dataclasses
 import datetime
 import enum
+import itertools
+from collections.abc import Iterator, Sequence
 
 from trimtab.core import audit, completions, examples, feedback, models, releases, text
 
@@ -133,6 +135,18 @@ class EvidenceResponse:
     totals: tuple[ArmTotals, ...] = ()
     consumed: dict[str, int] = dataclasses.field(default_factory=dict)
     at: datetime.datetime | None = None
+
+
+def in_parts(found: EvidenceResponse, sessions: int) -> Iterator[EvidenceResponse]:
+    """The same in messages of at most so many sessions; everything else is in the first."""
+    yield dataclasses.replace(found, sessions=found.sessions[:sessions])
+    for begin in range(sessions, len(found.sessions), sessions):
+        yield EvidenceResponse(sessions=found.sessions[begin : begin + sessions])
+
+
+def in_one(parts: Sequence[EvidenceResponse]) -> EvidenceResponse:
+    """What was sent in parts, of which there is at least one."""
+    return dataclasses.replace(parts[0], sessions=tuple(itertools.chain.from_iterable(part.sessions for part in parts)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

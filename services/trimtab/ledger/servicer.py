@@ -1,6 +1,7 @@
 """The ledger's gRPC door. Questions read a snapshot of the database, in threads: the event loop waits for no disk."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
@@ -13,6 +14,8 @@ from trimtabapi.ledger.v1 import ledger_service_pb2 as pb
 from trimtabapi.ledger.v1 import ledger_service_pb2_grpc
 
 FULL_NAME = "trimtabapi.ledger.v1.LedgerService"
+# Half a megabyte: far below what a message may hold, and read without holding up the reader's event loop.
+_SESSIONS_OF_A_PART = 5000
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -32,10 +35,11 @@ class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
         asked = codec.from_proto(request, ledger.LineageRequest)
         return codec.to_proto(await asyncio.to_thread(tracing.trace_model, self._store, asked), pb.LineageResponse)
 
-    async def Evidence(self, request: pb.EvidenceRequest, context: _Context) -> pb.EvidenceResponse:
+    async def Evidence(self, request: pb.EvidenceRequest, context: _Context) -> AsyncIterator[pb.EvidenceResponse]:
         asked = codec.from_proto(request, ledger.EvidenceRequest)
         found = await asyncio.to_thread(evidence.evidence, self._store, asked, self._now())
-        return codec.to_proto(found, pb.EvidenceResponse)
+        for part in ledger.in_parts(found, _SESSIONS_OF_A_PART):
+            yield await asyncio.to_thread(codec.to_proto, part, pb.EvidenceResponse)
 
     async def Unscored(self, request: pb.UnscoredRequest, context: _Context) -> pb.UnscoredResponse:
         asked = codec.from_proto(request, ledger.UnscoredRequest)

@@ -19,6 +19,8 @@ from trimtab.rollout import backend, desk, intake, line, scoring, steps
 
 State = releases.ReleaseState
 _AWAY = (errors.ServiceUnavailable, errors.DeadlineExceeded, errors.Overloaded, errors.LogUnavailable)
+# A verdict may take a tenth of the time, and comes this long after it could have at most.
+_SHARE_OF_TIME, _JUDGED_WITHIN_S = 10.0, 60.0
 _log = logging.get(__name__)
 # Answers what a policy process says about itself, or None when it does not answer.
 Describe = Callable[[str], Awaitable[completions.DescribeResponse | None]]
@@ -38,11 +40,15 @@ class Models(Protocol):
 
 @dataclasses.dataclass(slots=True)
 class _Memory:
-    """What may be lost: of the release under way, and of processes that nobody needs."""
+    """What may be lost: of the release under way, and of processes that nobody needs.
+
+    judge_at: on the monotonic clock, when its evidence is looked at next.
+    """
 
     release_id: str = ""
     restarts_before: int = 0
     silent_since: float | None = None
+    judge_at: float = 0.0
     unwanted_since: dict[str, float] = dataclasses.field(default_factory=dict)
     released: set[str] = dataclasses.field(default_factory=set)
 
@@ -137,12 +143,16 @@ class Controller:
         # a record without terms has no reward model either
         terms = before.terms or lines.unscored(config)
         self._have_scored(before)
+        began = time.monotonic()
         seen = await self._observe(before, terms)
         async with self._desk.deciding():
             now = self._desk.line(tenant, name).active
             if now is None or dataclasses.replace(now, revision=before.revision) != before:
                 return
-            after = steps.step(now, seen, terms)
+            # in a thread: of many sessions a verdict takes seconds, and the lease has to be kept up
+            after = await asyncio.to_thread(steps.step, now, seen, terms)
+            if seen.evidence is not None:
+                self._pace(now, time.monotonic() - began)
             if after is not now:
                 await self._desk.write(after)
                 if after.state is not now.state:
@@ -167,6 +177,10 @@ class Controller:
             led_to=await self._led_to(release),
         )
 
+    def _pace(self, release: releases.Release, took_s: float) -> None:
+        """Evidence is read whole at every look: what takes long is looked at less often, at a bounded cost."""
+        self._memory_of(release).judge_at = time.monotonic() + min(_JUDGED_WITHIN_S, _SHARE_OF_TIME * took_s)
+
     async def _led_to(self, release: releases.Release) -> releases.Quarantine | None:
         """What goes into quarantine with a release that is found worse; looked up once its traffic is gone."""
         if not steps.found_worse(release):
@@ -181,7 +195,8 @@ class Controller:
         failpoints.reach("rollout.controller.process_wanted")
         looked_at = f"{release.id}/{policy_id}"
         if memory.release_id != looked_at:
-            memory.release_id, memory.restarts_before, memory.silent_since = looked_at, status.restarts, None
+            memory.release_id, memory.restarts_before = looked_at, status.restarts
+            memory.silent_since, memory.judge_at = None, 0.0
         return dataclasses.replace(status, restarts=max(0, status.restarts - memory.restarts_before))
 
     def _silent_for(self, release: releases.Release, answers: bool) -> float:
@@ -195,6 +210,8 @@ class Controller:
 
     async def _evidence(self, release: releases.Release, terms: lines.ReleaseConfig) -> ledger.EvidenceResponse | None:
         if release.state not in (State.SAFETY, State.EVIDENCE):
+            return None
+        if time.monotonic() < self._memory_of(release).judge_at:
             return None
         request = ledger.EvidenceRequest(release.context.tenant, release.id, terms.maturity_s)
         try:

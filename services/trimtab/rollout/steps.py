@@ -24,6 +24,9 @@ UNHEALTHY_FOR_S = 30.0
 RESTARTS = 3
 # Between weight 0 and the end of the candidate's process: what is in flight ends first.
 SETTLE_S = 2.0
+# Figures of an open verdict are written anew once they are so old, as a share of the stage's age: a release of a month
+# has some thousands of records, not one for each of its sessions.
+FIGURES_AGE = 0.005
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,7 +72,27 @@ def begin(release: releases.Release, serving: line.Line, at: datetime.datetime) 
 
 
 def step(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> releases.Release:
-    """The release's next record by its terms, or the same one when nothing changes."""
+    """The release's next record by its terms, or the same one when nothing changes that is worth a record."""
+    after = _next(release, seen, terms)
+    return release if _only_newer_figures(release, after, seen.now) else after
+
+
+def _only_newer_figures(before: releases.Release, after: releases.Release, now: datetime.datetime) -> bool:
+    """Whether nothing but the figures of an open verdict has moved, and those on record are not old yet."""
+    old, new = before.evidence, after.evidence
+    if old is None or new is None or old.judged_at is None or dataclasses.replace(after, evidence=old) != before:
+        return False
+    if (old.verdict, _standings(old)) != (new.verdict, _standings(new)):
+        return False
+    # a clock that went back would keep them forever
+    return abs(now - old.judged_at) < FIGURES_AGE * (now - before.history[-1].at)
+
+
+def _standings(found: releases.Evidence) -> list[releases.Standing]:
+    return [one.standing for one in found.guardrails]
+
+
+def _next(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> releases.Release:
     problem = _technical_problem(release, seen)
     if problem:
         return _fail(release, problem, seen)

@@ -133,7 +133,8 @@ class LedgerCalls:
 
     async def evidence(self, request: ledger.EvidenceRequest, *, timeout_s: float = 30.0) -> ledger.EvidenceResponse:
         wire = codec.to_proto(request, ledger_service_pb2.EvidenceRequest)
-        return _read(await _ask(self._stub.Evidence, wire, timeout_s), ledger.EvidenceResponse)
+        async with contextlib.aclosing(_listen(self._stub.Evidence, wire, timeout_s)) as parts:
+            return ledger.in_one([_read(part, ledger.EvidenceResponse) async for part in parts])
 
     async def unscored(self, request: ledger.UnscoredRequest, *, timeout_s: float = QUICK_S) -> ledger.UnscoredResponse:
         wire = codec.to_proto(request, ledger_service_pb2.UnscoredRequest)

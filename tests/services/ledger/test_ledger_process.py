@@ -16,8 +16,8 @@ import trimtab_client
 from trimtab import registry
 from trimtab.bus import connect, publish, topics
 from trimtab.core import completions, errors, examples, ledger, models, releases, text
-from trimtab.ledger import app, settings
-from trimtab.wire import schemas
+from trimtab.ledger import app, servicer, settings
+from trimtab.wire import codec, schemas
 from trimtabapi.ledger.v1 import ledger_service_pb2 as pb
 from trimtabapi.ledger.v1 import ledger_service_pb2_grpc
 
@@ -78,6 +78,21 @@ async def test_evidence_travels_whole(service: Service) -> None:
     [session] = found.sessions
     assert (session.outcome, session.votes, session.mature, session.propensity) == (1.0, 1, True, 0.5)
     assert [(total.completions, total.vote_sum, total.mean_latency_s) for total in found.totals] == [(1, 1.0, 0.5)]
+
+
+async def test_evidence_of_many_sessions_travels_in_parts(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servicer, "_SESSIONS_OF_A_PART", 2)
+    for number in range(5):
+        answer = making.completion(f"s{number}", created=float(number), exposure=making.exposed())
+        await put(service, topics.COMPLETIONS, answer.context.session_hash, answer)
+    asked = ledger.EvidenceRequest(making.TENANT, "rel", 60.0)
+    found = await until(lambda: service.calls.evidence(asked), lambda found: len(found.sessions) == 5)
+    parts = [part async for part in service.stub.Evidence(codec.to_proto(asked, pb.EvidenceRequest))]
+    assert [(len(part.sessions), len(part.totals), bool(part.consumed)) for part in parts] == [
+        (2, 1, True), (2, 0, False), (1, 0, False),
+    ]  # fmt: skip
+    assert [session.exposed_at for session in found.sessions] == sorted(one.exposed_at for one in found.sessions)
+    assert sum(found.consumed.values()) == 5
 
 
 async def test_a_published_data_set_links_examples_with_the_models_made_from_it(

@@ -195,6 +195,39 @@ def test_undecided_only_writes_new_figures_and_offsets_alone_are_no_news() -> No
     assert steps.step(updated, seen(evidence=further), CONFIG) is updated
 
 
+def at(after_s: float, found: ledger.EvidenceResponse) -> steps.Seen:
+    return seen(after_s=after_s, evidence=dataclasses.replace(found, at=NOW + datetime.timedelta(seconds=after_s)))
+
+
+def test_figures_of_an_open_verdict_are_written_anew_once_they_are_old_for_the_age_of_their_stage() -> None:
+    release = steps.step(in_state(State.EVIDENCE), at(1000.0, voted(0.5, 0.6, 100)), CONFIG)
+    assert release.evidence.arms[0].voted == 50
+    soon, later = (at(after_s, voted(0.5, 0.6, 110)) for after_s in (1004.0, 1006.0))
+    assert steps.step(release, soon, CONFIG) is release
+    assert steps.step(release, later, CONFIG).evidence.arms[0].voted == 55
+
+
+@pytest.mark.parametrize(
+    ("found", "state"),
+    [
+        (voted(0.2, 0.9), State.PROMOTING),
+        (voted(0.9, 0.2), State.ROLLING_BACK),
+        (voted(0.5, 0.5, 400), State.NOT_PROVEN),
+        (voted(0.5, 0.5, 300, tokens=90.0), State.ROLLING_BACK),
+    ],
+)
+def test_what_decides_a_release_is_written_at_once(found: ledger.EvidenceResponse, state: State) -> None:
+    release = steps.step(in_state(State.EVIDENCE), at(1000.0, voted(0.5, 0.6, 60)), CONFIG)
+    assert steps.step(release, at(1000.1, found), CONFIG).state is state
+
+
+def test_a_guardrail_that_becomes_known_is_written_at_once() -> None:
+    release = steps.step(in_state(State.EVIDENCE), at(1000.0, voted(0.5, 0.6, 60)), CONFIG)
+    known = steps.step(release, at(1000.1, voted(0.5, 0.6, 70)), CONFIG)
+    assert known.evidence.guardrails != release.evidence.guardrails
+    assert known.evidence.verdict is release.evidence.verdict is releases.Verdict.UNDECIDED
+
+
 def test_a_paused_release_moves_neither_forward_nor_out_but_still_back() -> None:
     paused = dataclasses.replace(in_state(State.EVIDENCE), paused=True)
     assert steps.step(paused, seen(evidence=voted(0.2, 0.9)), CONFIG).state is State.EVIDENCE

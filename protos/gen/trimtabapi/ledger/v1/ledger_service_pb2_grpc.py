@@ -45,7 +45,7 @@ class LedgerServiceStub:
                 request_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.LineageRequest.SerializeToString,
                 response_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.LineageResponse.FromString,
                 _registered_method=True)
-        self.Evidence = channel.unary_unary(
+        self.Evidence = channel.unary_stream(
                 '/trimtabapi.ledger.v1.LedgerService/Evidence',
                 request_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.EvidenceRequest.SerializeToString,
                 response_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.EvidenceResponse.FromString,
@@ -111,7 +111,8 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Evidence(self, request, context):
-        """Session outcomes of a release, with what had been consumed when they were read.
+        """Session outcomes of a release, with what had been consumed when they were read: of one moment, in parts. Sessions go
+        on from part to part; everything else is in the first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -184,7 +185,7 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     request_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.LineageRequest.FromString,
                     response_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.LineageResponse.SerializeToString,
             ),
-            'Evidence': grpc.unary_unary_rpc_method_handler(
+            'Evidence': grpc.unary_stream_rpc_method_handler(
                     servicer.Evidence,
                     request_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.EvidenceRequest.FromString,
                     response_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.EvidenceResponse.SerializeToString,
@@ -306,7 +307,7 @@ class LedgerService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/trimtabapi.ledger.v1.LedgerService/Evidence',

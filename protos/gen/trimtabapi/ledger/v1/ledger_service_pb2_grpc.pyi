@@ -37,8 +37,10 @@ class LedgerServiceStub:
     """The chain an id belongs to: completion, feedback, examples, data sets, runs, models, releases."""
     Lineage: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.LineageRequest, _ledger_service_pb2.LineageResponse]
     """What a model was made from, and what was made from it."""
-    Evidence: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.EvidenceRequest, _ledger_service_pb2.EvidenceResponse]
-    """Session outcomes of a release, with what had been consumed when they were read."""
+    Evidence: _grpc.UnaryStreamMultiCallable[_ledger_service_pb2.EvidenceRequest, _ledger_service_pb2.EvidenceResponse]
+    """Session outcomes of a release, with what had been consumed when they were read: of one moment, in parts. Sessions go
+    on from part to part; everything else is in the first.
+    """
     Unscored: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.UnscoredRequest, _ledger_service_pb2.UnscoredResponse]
     """First answers of a release whose text is in the clear and that no reward model has scored, oldest first."""
     Counts: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.CountsRequest, _ledger_service_pb2.CountsResponse]
@@ -63,8 +65,10 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """The chain an id belongs to: completion, feedback, examples, data sets, runs, models, releases."""
     Lineage: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.LineageRequest, _ledger_service_pb2.LineageResponse]  # type: ignore[assignment]
     """What a model was made from, and what was made from it."""
-    Evidence: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.EvidenceRequest, _ledger_service_pb2.EvidenceResponse]  # type: ignore[assignment]
-    """Session outcomes of a release, with what had been consumed when they were read."""
+    Evidence: _aio.UnaryStreamMultiCallable[_ledger_service_pb2.EvidenceRequest, _ledger_service_pb2.EvidenceResponse]  # type: ignore[assignment]
+    """Session outcomes of a release, with what had been consumed when they were read: of one moment, in parts. Sessions go
+    on from part to part; everything else is in the first.
+    """
     Unscored: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.UnscoredRequest, _ledger_service_pb2.UnscoredResponse]  # type: ignore[assignment]
     """First answers of a release whose text is in the clear and that no reward model has scored, oldest first."""
     Counts: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.CountsRequest, _ledger_service_pb2.CountsResponse]  # type: ignore[assignment]
@@ -104,8 +108,10 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _ledger_service_pb2.EvidenceRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_ledger_service_pb2.EvidenceResponse, _abc.Awaitable[_ledger_service_pb2.EvidenceResponse]]:
-        """Session outcomes of a release, with what had been consumed when they were read."""
+    ) -> _typing.Union[_abc.Iterator[_ledger_service_pb2.EvidenceResponse], _abc.AsyncIterator[_ledger_service_pb2.EvidenceResponse]]:
+        """Session outcomes of a release, with what had been consumed when they were read: of one moment, in parts. Sessions go
+        on from part to part; everything else is in the first.
+        """
 
     @_abc_1.abstractmethod
     def Unscored(
