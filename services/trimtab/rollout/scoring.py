@@ -7,6 +7,8 @@ come later, and the guardrail that waits for them stays unknown; no look waits f
 
 import asyncio
 import math
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 from trimtab.bus import port, publish, topics
@@ -16,6 +18,8 @@ from trimtab.obs import logging
 # Answers of one round.
 MOST = 64
 _SCORE_S = 60.0
+# Of many sessions the ledger takes long to say which lack a score: it is asked less often then, at a bounded cost.
+_SHARE_OF_TIME, _ASKED_WITHIN_S = 10.0, 60.0
 _log = logging.get(__name__)
 
 
@@ -30,23 +34,34 @@ class Reward(Protocol):
 class Scorer:
     """Used inside one event loop, by the holder of the lease. A score that is written twice counts once."""
 
-    def __init__(self, log: port.EventLog, known: Ledger, reward: Reward, now: clock.Clock = clock.utc_now) -> None:
+    def __init__(
+        self,
+        log: port.EventLog,
+        known: Ledger,
+        reward: Reward,
+        now: clock.Clock = clock.utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._log = log
         self._ledger = known
         self._reward = reward
         self._now = now
+        self._monotonic = monotonic
+        self._ask_at: dict[tuple[str, str], float] = {}
         self._rounds: dict[tuple[str, str], asyncio.Task[None]] = {}
         # By line, the answers whose scores the ledger may not have read yet.
         self._written: dict[tuple[str, str], frozenset[str]] = {}
 
     def look(self, release: releases.Release) -> None:
-        """Begins a round for the release that is under way on its line, unless one goes on there."""
+        """Begins a round for the release under way on a line, unless one goes on there, or asking took long lately."""
         key = (release.context.tenant, release.context.line)
         last = self._rounds.get(key)
         if last is not None:
             if not last.done():
                 return
             last.result()  # what `_round` does not know of ends the process, as it would anywhere
+        if self._monotonic() < self._ask_at.get(key, 0.0):
+            return
         self._rounds[key] = asyncio.create_task(self._round(key, release))
 
     async def stop(self) -> None:
@@ -65,7 +80,10 @@ class Scorer:
 
     async def _score(self, key: tuple[str, str], release: releases.Release) -> None:
         asked = ledger.UnscoredRequest(release.context.tenant, release.id, MOST)
+        began = self._monotonic()
         listed = (await self._ledger.unscored(asked)).answers
+        ended = self._monotonic()
+        self._ask_at[key] = ended + min(_ASKED_WITHIN_S, _SHARE_OF_TIME * (ended - began))
         written = self._written.get(key, frozenset()) & {one.completion_id for one in listed}
         waiting = [one for one in listed if one.completion_id not in written]
         if waiting:

@@ -25,15 +25,21 @@ RELEASE = dataclasses.replace(
 
 @dataclasses.dataclass
 class Ledger:
-    """Lists what it was given, and no more of what it has `read` of the topic. away: raised instead."""
+    """Lists what it was given, and no more of what it has `read` of the topic. away: raised instead.
+
+    takes_s: by so much an answer moves the clock.
+    """
 
     answers: list[ledger.UnscoredAnswer] = dataclasses.field(default_factory=list)
     read: set[str] = dataclasses.field(default_factory=set)
     away: Exception | None = None
     asked: int = 0
+    takes_s: float = 0.0
+    clock_s: float = 0.0
 
     async def unscored(self, request: ledger.UnscoredRequest, *, timeout_s: float = 1.0) -> ledger.UnscoredResponse:
         self.asked += 1
+        self.clock_s += self.takes_s
         if self.away is not None:
             raise self.away
         assert (request.tenant, request.release_id) == ("acme", RELEASE.id)
@@ -102,7 +108,7 @@ class World:
 @pytest.fixture
 async def world(tmp_path: pathlib.Path) -> AsyncIterator[World]:
     log, known, reward = sqlite_log.SqliteLog(tmp_path / "log.db"), Ledger(), Reward()
-    scorer = rollout_scoring.Scorer(log, known, reward, lambda: NOW)
+    scorer = rollout_scoring.Scorer(log, known, reward, lambda: NOW, lambda: known.clock_s)
     yield World(log, known, reward, scorer)
     await scorer.stop()
     log.close()
@@ -178,6 +184,19 @@ async def test_a_look_waits_for_nothing_and_begins_no_second_round_beside_the_fi
     world.reward.hold.set()
     await world.rest()
     assert len(world.scores()) == 1
+
+
+async def test_a_ledger_that_takes_long_is_asked_less_often(world: World) -> None:
+    world.ledger.takes_s = 2.0
+    for _ in range(3):
+        await world.look()
+    assert world.ledger.asked == 1
+    world.ledger.clock_s += 19.0
+    await world.look()
+    assert world.ledger.asked == 1
+    world.ledger.clock_s += 1.5
+    await world.look()
+    assert world.ledger.asked == 2
 
 
 async def test_stopping_ends_what_is_under_way_and_the_next_look_begins_anew(world: World) -> None:
