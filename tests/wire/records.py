@@ -3,7 +3,7 @@
 import datetime
 
 from trimtab.bus import topics
-from trimtab.core import audit, completions, examples, feedback, models, releases, text
+from trimtab.core import audit, completions, examples, feedback, models, releases, scoring, text
 
 AT = datetime.datetime(2026, 11, 21, 12, 30, 15, 250_000, tzinfo=datetime.UTC)
 CONTEXT = text.Context(
@@ -80,6 +80,9 @@ RECORDS = {
         feedback_chain=("fb-0", "fb-1"),
         responses=(REF,),
         policy_ids=("a" * 64,),
+    ),
+    topics.SCORES.name: scoring.AnswerScore(
+        "chatcmpl-abc", CONTEXT, "rel-1", reward_id="a" * 64, loaded_digest="b" * 64, at=AT, outcome=-1.25
     ),
     topics.MODELS.name: models.PublishedModel(
         id="a" * 64,

@@ -59,6 +59,7 @@ UNWRITTEN = {
             "list_quarantines": ledger.ListQuarantinesRequest("acme", "support"),
             "list_audit": ledger.ListAuditRequest("acme", "support", 5),
             "evidence": ledger.EvidenceRequest("acme", "rel", 3.0),
+            "unscored": ledger.UnscoredRequest("acme", "rel", 64),
             "counts": ledger.CountsRequest("acme", "support"),
             "acquire_lease": ledger.AcquireLeaseRequest("n", "h", 1.0),
             "release_lease": ledger.ReleaseLeaseRequest("n", "h"),

@@ -1,13 +1,15 @@
 """What was written yesterday reads today: golden bytes of one record per topic, as hex in tests/wire/golden."""
 
+import dataclasses
 import pathlib
 
 import pytest
 from tests.wire import records
 
 from trimtab.bus import topics
-from trimtab.core import errors
+from trimtab.core import errors, lines, releases
 from trimtab.wire import schemas
+from trimtabapi.release.v1 import release_pb2
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -60,3 +62,15 @@ def test_a_header_of_another_schema_or_version_is_malformed(topic, header, compl
     changed = {} if header is None else {schemas.SCHEMA_HEADER: header.replace(b"{name}", name)}
     with pytest.raises(errors.MalformedRecord, match=complaint):
         schemas.decode(value, changed, type(records.RECORDS[topic]))
+
+
+def test_a_release_older_than_the_guardrail_on_the_reward_is_read_as_judged_without_it():
+    newer = dataclasses.replace(records.RECORDS["rollouts"], terms=lines.ReleaseConfig(), reward_id="a" * 64)
+    value, headers = schemas.encode(newer)
+    assert schemas.decode(value, headers, releases.Release) == newer
+    older = release_pb2.Release.FromString(value)
+    older.ClearField("reward_id")
+    older.terms.guardrails.ClearField("reward")
+    read = schemas.decode(older.SerializeToString(), headers, releases.Release)
+    assert (read.reward_id, read.terms.guardrails.reward) == ("", 0.0)
+    assert read.terms.guardrails.repetition == newer.terms.guardrails.repetition

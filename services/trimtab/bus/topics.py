@@ -26,10 +26,14 @@ class Topic:
 COMPLETIONS = Topic("completions", 8, Cleanup.TIME, 8 * MIB, 90)
 FEEDBACK = Topic("feedback", 8, Cleanup.TIME, 256 * KIB, 365)
 EXAMPLES = Topic("examples", 8, Cleanup.TIME, 8 * MIB, 365)
+SCORES = Topic("scores", 8, Cleanup.TIME, 64 * KIB, 90)
 MODELS = Topic("models", 1, Cleanup.COMPACT, MIB)
 ROLLOUTS = Topic("rollouts", 1, Cleanup.COMPACT, MIB)
 ERASURES = Topic("erasures", 1, Cleanup.COMPACT, 64 * KIB)
 AUDIT = Topic("audit", 1, Cleanup.KEEP, 64 * KIB)
 DEADLETTER = Topic("deadletter", 1, Cleanup.TIME, 9 * MIB, 90)
 
-ALL = {topic.name: topic for topic in (COMPLETIONS, FEEDBACK, EXAMPLES, MODELS, ROLLOUTS, ERASURES, AUDIT, DEADLETTER)}
+ALL = {
+    topic.name: topic
+    for topic in (COMPLETIONS, FEEDBACK, EXAMPLES, SCORES, MODELS, ROLLOUTS, ERASURES, AUDIT, DEADLETTER)
+}

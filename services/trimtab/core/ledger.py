@@ -6,7 +6,7 @@ import enum
 import itertools
 from collections.abc import Iterator, Sequence
 
-from trimtab.core import audit, completions, examples, feedback, lines, models, releases
+from trimtab.core import audit, completions, examples, feedback, lines, models, releases, text
 
 # Answers have fields named like these modules, and a class body would look its annotations up among its fields.
 _Completion = completions.Completion
@@ -97,13 +97,17 @@ def evidence_request(release: _Release, terms: lines.ReleaseConfig) -> EvidenceR
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FirstAnswer:
-    """What the policy measured of the answer that was a session's first exposure. Times are seconds."""
+    """What the policy measured of the answer that was a session's first exposure. Times are seconds.
+
+    reward: by the release's reward model; None while, or because, it is unscored.
+    """
 
     latency_s: float
     tokens: float
     refused: float
     repeats: float
     failed: bool
+    reward: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -161,6 +165,32 @@ def in_parts(found: EvidenceResponse, sessions: int) -> Iterator[EvidenceRespons
 def in_one(parts: Sequence[EvidenceResponse]) -> EvidenceResponse:
     """What was sent in parts, of which there is at least one."""
     return dataclasses.replace(parts[0], sessions=tuple(itertools.chain.from_iterable(part.sessions for part in parts)))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UnscoredRequest:
+    """limit: at most so many, 1 or more."""
+
+    tenant: str
+    release_id: str
+    limit: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UnscoredAnswer:
+    """A session's first answer under a release: the text of its first choice, and what it answers."""
+
+    completion_id: str
+    session_hash: bytes
+    prompt: tuple[text.Message, ...]
+    response: text.Text
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UnscoredResponse:
+    """Oldest first."""
+
+    answers: tuple[UnscoredAnswer, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

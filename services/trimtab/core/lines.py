@@ -93,6 +93,8 @@ class Guardrails:
     # Share of answers that decline what was asked, and that say the same again and again.
     refusals: float = 0.05
     repetition: float = 0.05
+    # How often the line's reward model would prefer an average earlier answer. 0 in records older than this guardrail.
+    reward: float = 0.05
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,6 +123,11 @@ class ReleaseConfig:
     rater_sessions: float = 5.0
     network_sessions: float = 50.0
     guardrails: Guardrails = dataclasses.field(default_factory=Guardrails)
+
+
+def unscored(config: ReleaseConfig) -> ReleaseConfig:
+    """The same for a release whose answers no reward model scores: that guardrail is off."""
+    return dataclasses.replace(config, guardrails=dataclasses.replace(config.guardrails, reward=float("inf")))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ class Act:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Quarantine:
-    """What led to a candidate that ended "worse", and trains nothing until an operator releases it.
+    """What led to a candidate that ended "worse", by votes or reward, and trains nothing until an operator releases it.
 
     The data window is what `dataset_id` used and `previous_dataset_id` did not; no `dataset_id`: there is none.
     summary: what is quarantined, or why nothing is, in a sentence.
@@ -170,7 +170,8 @@ class Quarantine:
 class Release:
     """The record on topic `rollouts`. The newest record of a line says how its traffic is routed.
 
-    terms: what it is judged by, fixed when it is made; None in records older than that.
+    terms: what it is judged by, fixed when it is made; None in records older than that. reward_id: the reward model
+    that scores its first answers, fixed then, too; empty: none does, and its terms guard no reward.
     """
 
     id: str
@@ -194,3 +195,4 @@ class Release:
     quarantine: Quarantine | None = None
     acts: tuple[Act, ...] = ()
     terms: lines.ReleaseConfig | None = None
+    reward_id: str = ""

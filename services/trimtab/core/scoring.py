@@ -1,6 +1,7 @@
-"""Questions to the reward service and its answers."""
+"""Questions to the reward service and its answers; and the score of an answer that users got."""
 
 import dataclasses
+import datetime
 
 from trimtab.core import text
 
@@ -51,3 +52,20 @@ class RewardModelStatus:
 @dataclasses.dataclass(frozen=True, slots=True)
 class ListRewardModelsResponse:
     models: tuple[RewardModelStatus, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AnswerScore:
+    """The record on topic `scores`: a session's first answer under a release, by that release's reward model.
+
+    loaded_digest: of the bytes that scored. outcome: the reward in the model's own units (log-odds of a pair), or the
+    reason there is none; the first record of a completion counts.
+    """
+
+    completion_id: str
+    context: text.Context
+    release_id: str
+    reward_id: str
+    loaded_digest: str
+    at: datetime.datetime
+    outcome: float | str

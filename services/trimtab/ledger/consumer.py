@@ -1,4 +1,4 @@
-"""The ledger's consumer: topics `completions`, `feedback`, `models`, `rollouts`, `audit` into the database.
+"""The ledger's consumer: topics `completions`, `feedback`, `scores`, `models`, `rollouts`, `audit` into the database.
 
 Driven by `bus.runner`; one transaction holds the effects of a batch and the positions after it. What a batch does to
 feedback and examples is in `settling`; a data set's members are read from its artifact.
@@ -16,8 +16,8 @@ from typing import Protocol
 import sqlalchemy as sa
 
 from trimtab.bus import port, runner, topics
-from trimtab.core import audit, completions, errors, failpoints, feedback, models, releases
-from trimtab.ledger import answers, auditing, events, restoring, settling
+from trimtab.core import audit, completions, errors, failpoints, feedback, models, releases, scoring
+from trimtab.ledger import answers, auditing, events, restoring, scores, settling
 from trimtab.ledger.store import completions as completion_store
 from trimtab.ledger.store import database, lineage, offsets
 from trimtab.obs import logging, metrics
@@ -25,7 +25,7 @@ from trimtab.wire import schemas
 
 _log = logging.get(__name__)
 
-TOPICS = (topics.COMPLETIONS, topics.FEEDBACK, topics.MODELS, topics.ROLLOUTS, topics.AUDIT)
+TOPICS = (topics.COMPLETIONS, topics.FEEDBACK, topics.SCORES, topics.MODELS, topics.ROLLOUTS, topics.AUDIT)
 NAME = "ledger"
 # Records of one transaction: what each costs in SQL is shared by all of its batch.
 BATCH = runner.Batch(max_records=2000)
@@ -48,6 +48,7 @@ class _Pending:
     """What a batch will do, decoded and judged; nothing of it is written yet."""
 
     judged: settling.Batch = dataclasses.field(default_factory=settling.Batch)
+    scored: list[scoring.AnswerScore] = dataclasses.field(default_factory=list)
     published: list[tuple[port.Record, models.PublishedModel]] = dataclasses.field(default_factory=list)
     members: list[tuple[models.PublishedModel, Sequence[lineage.Member]]] = dataclasses.field(default_factory=list)
     rollouts: list[tuple[port.Record, releases.Release]] = dataclasses.field(default_factory=list)
@@ -105,6 +106,7 @@ class Consumer:
     def _commit(self, connection: sa.Connection, pending: _Pending) -> int:
         touched = self._settler.store(connection, pending.judged)
         emitted = 0 if self._rebuilding else self._settler.settle(connection, touched)
+        scores.add(connection, pending.scored)
         for record, model in pending.published:
             lineage.add_model(connection, record, model)
         for dataset, members in pending.members:
@@ -161,6 +163,9 @@ class _Effect:
                 event = schemas.decode(record.value, record.headers, feedback.FeedbackEvent)
                 received = events.receive(event, partition=record.partition, offset=record.offset)
                 self._pending.judged.said.append((record, received))
+            case topics.SCORES.name:
+                score = schemas.decode(record.value, record.headers, scoring.AnswerScore)
+                self._pending.scored.append(score)
             case topics.MODELS.name:
                 model = schemas.decode(record.value, record.headers, models.PublishedModel)
                 if model.kind is models.ModelKind.DATASET:

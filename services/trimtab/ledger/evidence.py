@@ -19,7 +19,7 @@ from trimtab.core import caps, completions, errors, ledger
 from trimtab.ledger.store import database, offsets, rows, tables
 
 _STAGES = ("safety", "evidence")
-_SOURCES = (topics.COMPLETIONS.name, topics.FEEDBACK.name)
+_SOURCES = (topics.COMPLETIONS.name, topics.FEEDBACK.name, topics.SCORES.name)
 
 
 def evidence(
@@ -45,7 +45,7 @@ def evidence(
 def _sessions(
     connection: sa.Connection, request: ledger.EvidenceRequest, window_us: int, mature_us: int
 ) -> tuple[ledger.SessionOutcome, ...]:
-    exposure, vote, answer = tables.EXPOSURES, tables.VOTES, tables.FIRST_ANSWERS
+    exposure, vote, answer, score = tables.EXPOSURES, tables.VOTES, tables.FIRST_ANSWERS, tables.SCORES
     in_time = sa.and_(
         vote.c.release_id == exposure.c.release_id,
         vote.c.tenant == exposure.c.tenant,
@@ -64,14 +64,16 @@ def _sessions(
         answer.c.refused,
         answer.c.repeats,
         answer.c.failed,
+        score.c.reward,
         vote.c.outcome,
         vote.c.rater,
         vote.c.network,
     )
     answered = sa.and_(answer.c.completion_id == exposure.c.completion_id, answer.c.tenant == exposure.c.tenant)
+    scored = sa.and_(score.c.completion_id == exposure.c.completion_id, score.c.tenant == exposure.c.tenant)
     query = (
         sa.select(*columns)
-        .select_from(exposure.outerjoin(answer, answered).outerjoin(vote, in_time))
+        .select_from(exposure.outerjoin(answer, answered).outerjoin(score, scored).outerjoin(vote, in_time))
         .where(
             exposure.c.release_id == request.release_id,
             exposure.c.tenant == request.tenant,
@@ -105,7 +107,7 @@ def _sessions(
 def _first_answer(row: Any) -> ledger.FirstAnswer | None:
     if row.latency_s is None:
         return None
-    return ledger.FirstAnswer(row.latency_s, row.tokens, row.refused, row.repeats, bool(row.failed))
+    return ledger.FirstAnswer(row.latency_s, row.tokens, row.refused, row.repeats, bool(row.failed), row.reward)
 
 
 def _totals(connection: sa.Connection, request: ledger.EvidenceRequest) -> tuple[ledger.ArmTotals, ...]:

@@ -1,4 +1,4 @@
-"""A ledger as it once was: the log's completions and feedback up to earlier offsets, folded into a database of its own.
+"""A ledger as it once was: completions, feedback and scores up to earlier offsets of the log, in a database of its own.
 
 Used by `trimtab rollout audit`. The records go through the consumer that folded them the first time, so what comes out
 is what the ledger knew when it had read exactly so far.

@@ -7,7 +7,7 @@ from typing import Any
 import grpc.aio
 
 from trimtab.core import clock, errors, ledger
-from trimtab.ledger import auditing, counting, evidence, leases, quarantine, tracing
+from trimtab.ledger import auditing, counting, evidence, leases, quarantine, scores, tracing
 from trimtab.ledger.store import database
 from trimtab.wire import codec
 from trimtabapi.ledger.v1 import ledger_service_pb2 as pb
@@ -40,6 +40,10 @@ class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
         found = await asyncio.to_thread(evidence.evidence, self._store, asked, self._now())
         for part in ledger.in_parts(found, _SESSIONS_OF_A_PART):
             yield await asyncio.to_thread(codec.to_proto, part, pb.EvidenceResponse)
+
+    async def Unscored(self, request: pb.UnscoredRequest, context: _Context) -> pb.UnscoredResponse:
+        asked = codec.from_proto(request, ledger.UnscoredRequest)
+        return codec.to_proto(await asyncio.to_thread(scores.unscored, self._store, asked), pb.UnscoredResponse)
 
     async def Counts(self, request: pb.CountsRequest, context: _Context) -> pb.CountsResponse:
         asked = codec.from_proto(request, ledger.CountsRequest)

@@ -1,8 +1,8 @@
 """The rollout process: builds its parts and hands them down. `main` is the console command `trimtab rollout`.
 
 The loop is `controller`: it observes, asks `intake`, `steps` and `evidence` what follows, and writes that through
-`desk` and `book` to topic `rollouts`. Operators ask through `servicer` -> `operations`. Policies run where `local` puts
-them.
+`desk` and `book` to topic `rollouts`; `scoring` works beside it. Operators ask through `servicer` -> `operations`.
+Policies run where `local` puts them.
 docs/concepts/release.md follows one release.
 """
 
@@ -16,7 +16,20 @@ import threading
 from trimtab import registry
 from trimtab.bus import connect, fold, topics
 from trimtab.core import clock, ids, lines
-from trimtab.rollout import controller, desk, local, operations, processes, remote, servicer, settings, shelf
+from trimtab.rollout import (
+    controller,
+    desk,
+    intake,
+    line,
+    local,
+    operations,
+    processes,
+    remote,
+    scoring,
+    servicer,
+    settings,
+    shelf,
+)
 from trimtab.rpc import process
 
 
@@ -28,11 +41,15 @@ def build(config: settings.RolloutSettings) -> process.Process:
     made.on_close(log.close)
     machine = local.LocalBackend(config.state, _policy_command(config), _environment(config))
     made.on_close(machine.close)
-    others = remote.Remote(config.ledger_address, made.secrets.internal_token)
+    others = remote.Remote(config.ledger_address, config.reward_address, made.secrets.internal_token)
     made.on_close(others.close)
     known = shelf.Shelf(registry.Registry(config.registry_url, config.cache))
     holder = f"{socket.gethostname()}/{os.getpid()}/{ids.uuid7().hex[-8:]}"
     office = desk.Desk(log, desk.Lease(others, holder, config.lease_s), clock.utc_now, config.digest())
+
+    def reward_of(serving: line.Line) -> str:
+        return intake.reward_for(serving, known.of_line(serving.tenant, serving.name)) if config.reward_address else ""
+
     loop = controller.Controller(
         office=office,
         configured=configured,
@@ -41,8 +58,10 @@ def build(config: settings.RolloutSettings) -> process.Process:
         evidence=others,
         describe=others.describe,
         look_every_s=config.look_every_s,
+        scorer=scoring.Scorer(log, others, others) if config.reward_address else None,
+        reward_of=reward_of,
     )
-    acts = operations.Operations(office, configured, known.find)
+    acts = operations.Operations(office, configured, known.find, reward_of)
     models_read = made.add_readiness("models")
     first_look = made.add_readiness("first look")
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from trimtab.core import completions, errors, failpoints, ledger, lines, models, releases
 from trimtab.obs import logging
-from trimtab.rollout import backend, desk, intake, line, steps
+from trimtab.rollout import backend, desk, intake, line, scoring, steps
 
 State = releases.ReleaseState
 _AWAY = (errors.ServiceUnavailable, errors.DeadlineExceeded, errors.Overloaded, errors.LogUnavailable)
@@ -64,7 +64,10 @@ class Controller:
         evidence: Ledger,
         describe: Describe,
         look_every_s: float,
+        scorer: scoring.Scorer | None = None,
+        reward_of: intake.RewardOf = intake.no_reward,
     ) -> None:
+        """scorer: None where no reward service is known; reward_of then has nothing to choose either."""
         self._desk = office
         self._configured = configured
         self._shelf = shelf
@@ -72,6 +75,8 @@ class Controller:
         self._ledger = evidence
         self._describe = describe
         self._look_every_s = look_every_s
+        self._scorer = scorer
+        self._reward_of = reward_of
         self._memory: dict[tuple[str, str], _Memory] = {}
 
     async def run(self, stop: asyncio.Event, on_first_look: Callable[[], None]) -> None:
@@ -91,11 +96,13 @@ class Controller:
                     on_first_look()
                     first = False
             await _first_of(stop, self._desk.wake, self._look_every_s)
+        await self._score_nothing()
         await self._desk.close()
 
     async def look(self) -> None:
         """One look at every line. Without the lease it only reads."""
         if not await self._desk.lease.renew():
+            await self._score_nothing()
             await self._desk.look()
             return
         known = {(config.tenant, config.name) for config in self._configured.values()}
@@ -116,7 +123,8 @@ class Controller:
     async def _take_in(self, tenant: str, name: str, config: lines.ReleaseConfig) -> None:
         """New models, the queue, and whose turn it is."""
         published = self._shelf.of_line(tenant, name)
-        new = intake.asked_for(self._desk.line(tenant, name), published, config, self._desk.now())
+        serving = self._desk.line(tenant, name)
+        new = intake.asked_for(serving, published, config, self._desk.now(), self._reward_of(serving))
         if new:
             await self._desk.write(*new)
         ended = intake.superseded(self._desk.line(tenant, name), self._desk.now())
@@ -132,7 +140,9 @@ class Controller:
         before = self._desk.line(tenant, name).active
         if before is None:
             return
-        terms = before.terms or config
+        # a record without terms has no reward model either
+        terms = before.terms or lines.unscored(config)
+        self._have_scored(before)
         began = time.monotonic()
         seen = await self._observe(before, terms)
         async with self._desk.deciding():
@@ -209,6 +219,15 @@ class Controller:
         except (errors.ServiceUnavailable, errors.DeadlineExceeded, errors.Overloaded) as problem:
             _log.warning("the ledger gave no evidence", release=release.id, reason=str(problem))
             return None
+
+    def _have_scored(self, release: releases.Release) -> None:
+        """Begins to, where its answers are guarded by a reward model: this look does not wait for it."""
+        if self._scorer is not None and release.reward_id and release.state in (State.SAFETY, State.EVIDENCE):
+            self._scorer.look(release)
+
+    async def _score_nothing(self) -> None:
+        if self._scorer is not None:
+            await self._scorer.stop()
 
     async def _keep_serving(self, tenant: str, name: str) -> None:
         """Both slots are kept up, addresses that changed are written down, and policies of neither slot are stopped."""

@@ -1,24 +1,31 @@
-"""Which releases the published models ask for. Pure.
+"""Which releases the published models ask for, and by which of them their answers are scored. Pure.
 
 Called by `rollout.controller` at every look with the models it knows; reading the same model again asks for nothing.
 A model that its gates refused is recorded, with the figures, and gets no traffic.
 """
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from trimtab.core import lines, models, releases
 from trimtab.rollout import line
 
 State = releases.ReleaseState
+# The reward model that scores a release of a line made now; "" for none.
+RewardOf = Callable[[line.Line], str]
 
 
 def asked_for(
-    serving: line.Line, published: Iterable[models.PublishedModel], config: lines.ReleaseConfig, at: datetime.datetime
+    serving: line.Line,
+    published: Iterable[models.PublishedModel],
+    config: lines.ReleaseConfig,
+    at: datetime.datetime,
+    reward_id: str = "",
 ) -> list[releases.Release]:
     """New records: one per policy published since the line's first was adopted and not seen yet, oldest first.
 
-    Before that there is nothing to compare with: a model waits for an operator to adopt it.
+    Before that there is nothing to compare with: a model waits for an operator to adopt it. reward_id: the reward
+    model that shall score their answers.
     """
     since = serving.adopted_at
     if since is None:
@@ -33,18 +40,38 @@ def asked_for(
     ]
     # One microsecond apart, so that the order in which they began is the order of publication.
     return [
-        _recorded(serving, model, config, at + datetime.timedelta(microseconds=position))
+        _recorded(serving, model, config, at + datetime.timedelta(microseconds=position), reward_id)
         for position, model in enumerate(sorted(new, key=lambda model: model.published_at))
     ]
 
 
 def _recorded(
-    serving: line.Line, model: models.PublishedModel, config: lines.ReleaseConfig, at: datetime.datetime
+    serving: line.Line, model: models.PublishedModel, config: lines.ReleaseConfig, at: datetime.datetime, reward_id: str
 ) -> releases.Release:
-    release = serving.new(model.id, config, at)
+    release = serving.new(model.id, config, at, reward_id=reward_id)
     if model.passed:
         return line.moved(release, State.PENDING, "Published with every gate passed.", at)
     return line.moved(release, State.FAILED, f"Refused at the gate: {refusal(model)}.", at)
+
+
+def reward_for(serving: line.Line, published: Iterable[models.PublishedModel]) -> str:
+    """The reward model that scores a release made now: the newest that passed and is not in quarantine; "" for none."""
+    held = {
+        reward_id
+        for release in serving.by_id.values()
+        if release.quarantine is not None and release.quarantine.in_force
+        for reward_id in release.quarantine.reward_ids
+    }
+    usable = [
+        model for model in published if model.kind is models.ModelKind.REWARD and model.passed and model.id not in held
+    ]
+    newest = max(usable, key=lambda model: (model.published_at, model.id), default=None)
+    return newest.id if newest else ""
+
+
+def no_reward(serving: line.Line) -> str:
+    """Where there is nothing that scores."""
+    return ""
 
 
 def refusal(model: models.PublishedModel) -> str:

@@ -83,9 +83,20 @@ class Line:
         return dataclasses.replace(self, by_id=self.by_id | {release.id: release})
 
     def new(
-        self, candidate_id: str, config: lines.ReleaseConfig, at: datetime.datetime, *, rule: str = ""
+        self,
+        candidate_id: str,
+        config: lines.ReleaseConfig,
+        at: datetime.datetime,
+        *,
+        rule: str = "",
+        reward_id: str = "",
     ) -> releases.Release:
-        """A release that waits for its turn. Its first transition is the caller's to add (`moved`)."""
+        """A release that waits for its turn. Its first transition is the caller's to add (`moved`).
+
+        reward_id: the reward model that shall score its answers. Without one, or a limit, its terms guard no reward.
+        """
+        if config.guardrails.reward == float("inf"):
+            reward_id = ""
         return releases.Release(
             id=str(ids.uuid7()),
             context=text.Context(tenant=self.tenant, line=self.name),
@@ -99,7 +110,8 @@ class Line:
             arms=self.arms,
             rule=rule or config.rule,
             margin=config.margin,
-            terms=config,
+            terms=config if reward_id else lines.unscored(config),
+            reward_id=reward_id,
         )
 
     def beside(self, release: releases.Release) -> releases.Release:

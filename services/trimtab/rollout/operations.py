@@ -19,11 +19,18 @@ Models = Callable[[str], Awaitable[models.PublishedModel]]
 
 
 class Operations:
-    def __init__(self, office: desk.Desk, configured: Mapping[str, lines.LineConfig], model: Models) -> None:
+    def __init__(
+        self,
+        office: desk.Desk,
+        configured: Mapping[str, lines.LineConfig],
+        model: Models,
+        reward_of: intake.RewardOf = intake.no_reward,
+    ) -> None:
         """model: the published model with an id, asked from any source; raises NotFound."""
         self._desk = office
         self._configured = configured
         self._model = model
+        self._reward_of = reward_of
 
     async def adopt(self, request: control.AdoptRequest) -> releases.Release:
         """Makes a policy the line's stable one and its anchor; done by the loop once it is loaded and verified."""
@@ -62,7 +69,8 @@ class Operations:
                     f"is empty and the gates refused {model.id} ({intake.refusal(model)})",
                     "say why it shall be released all the same",
                 )
-            release = serving.new(model.id, config.release, self._desk.now())
+            now, reward_id = self._desk.now(), self._reward_of(serving)
+            release = serving.new(model.id, config.release, now, reward_id=reward_id)
             why = f"Forced past the gates: {request.force_reason}" if not model.passed else "Asked for by an operator."
             release = line.moved(release, State.PENDING, why, release.created_at, actor=actor)
             if not model.passed:

@@ -11,6 +11,10 @@ class RolloutSettings(settings.ProcessSettings):
     """Decides which policy is live: verifies, canaries, judges by users' feedback, promotes and rolls back."""
 
     ledger_address: str = pydantic.Field(description="Address of the ledger, host:port: evidence and the lease.")
+    reward_address: str = pydantic.Field(
+        "",
+        description="Address of the reward service, host:port; without one releases have no guardrail on the reward.",
+    )
     state: pathlib.Path = pydantic.Field(
         description="State folder of the supervisor on this machine; policies are started through its table."
     )

@@ -4,7 +4,7 @@ Called by `rollout.controller` at every look, for the line's active release. The
 and only then acts on it, so a controller that died anywhere continues from the record.
 
     verifying -> safety -> evidence -> promoting -> promoted         (an adoption: verifying -> promoted)
-                              |-> rolling back -> rolled back        "worse", or an operator's undo of a promotion
+                              |-> rolling back -> rolled back        "worse", a guardrail, an operator's undo
                               |-> not proven                         withdrawn, by the verdict or an operator
     any before promoted -> failed                                    technical: it says nothing about the answers
 
@@ -54,8 +54,11 @@ def subject(release: releases.Release) -> str:
 
 
 def found_worse(release: releases.Release) -> bool:
-    """Whether it is on its way out because of what users said of it; an operator's undo says nothing about that."""
-    worse = release.evidence is not None and release.evidence.verdict is releases.Verdict.WORSE
+    """Whether it is on its way out because of votes or reward; an operator's undo says nothing about those."""
+    found = release.evidence
+    worse = found is not None and (
+        found.verdict is releases.Verdict.WORSE or any(map(guardrails.says_worse, found.guardrails))
+    )
     return worse and release.state is State.ROLLING_BACK and not line.is_undo(release)
 
 
@@ -229,11 +232,12 @@ def _overdue(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) 
 
 
 def _broken(release: releases.Release, seen: Seen) -> releases.Release | None:
-    """On its way out for a guardrail, also when paused. That says nothing about what it was made from."""
+    """On its way out for a guardrail, also when paused. Only the reward says anything about what it was made from."""
     one = guardrails.breached(release.evidence.guardrails) if release.evidence else None
     if one is None:
         return None
-    reason = f"A guardrail is breached over {one.sessions} sessions: {guardrails.in_words(one)}."
+    so = ", so the candidate is worse" if guardrails.says_worse(one) else ""
+    reason = f"A guardrail is breached over {one.sessions} sessions: {guardrails.in_words(one)}{so}."
     return line.moved(release, State.ROLLING_BACK, reason, seen.now, arms=line.split(*_targets(release)))
 
 

@@ -136,6 +136,10 @@ class LedgerCalls:
         async with contextlib.aclosing(_listen(self._stub.Evidence, wire, timeout_s)) as parts:
             return ledger.in_one([_read(part, ledger.EvidenceResponse) async for part in parts])
 
+    async def unscored(self, request: ledger.UnscoredRequest, *, timeout_s: float = QUICK_S) -> ledger.UnscoredResponse:
+        wire = codec.to_proto(request, ledger_service_pb2.UnscoredRequest)
+        return _read(await _ask(self._stub.Unscored, wire, timeout_s), ledger.UnscoredResponse)
+
     async def counts(self, request: ledger.CountsRequest, *, timeout_s: float = QUICK_S) -> ledger.CountsResponse:
         wire = codec.to_proto(request, ledger_service_pb2.CountsRequest)
         return _read(await _ask(self._stub.Counts, wire, timeout_s), ledger.CountsResponse)

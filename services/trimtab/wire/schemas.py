@@ -5,7 +5,7 @@ from typing import Any, TypeVar, cast
 
 from google.protobuf import message
 
-from trimtab.core import audit, completions, errors, examples, feedback, models, releases
+from trimtab.core import audit, completions, errors, examples, feedback, models, releases, scoring
 from trimtab.wire import codec
 from trimtabapi.audit.v1 import audit_pb2
 from trimtabapi.completion.v1 import completion_pb2
@@ -13,6 +13,7 @@ from trimtabapi.example.v1 import example_pb2
 from trimtabapi.feedback.v1 import feedback_pb2
 from trimtabapi.model.v1 import model_pb2
 from trimtabapi.release.v1 import release_pb2
+from trimtabapi.reward.v1 import score_pb2
 
 _Core = TypeVar("_Core")
 
@@ -28,6 +29,7 @@ _SCHEMAS: dict[type, _Schema] = {
     completions.Completion: _Schema("completion", 1, completion_pb2.Completion),
     feedback.FeedbackEvent: _Schema("feedback", 1, feedback_pb2.FeedbackEvent),
     examples.Example: _Schema("example", 1, example_pb2.Example),
+    scoring.AnswerScore: _Schema("score", 1, score_pb2.AnswerScore),
     models.PublishedModel: _Schema("model", 1, model_pb2.PublishedModel),
     releases.Release: _Schema("release", 1, release_pb2.Release),
     audit.AuditRecord: _Schema("audit", 1, audit_pb2.AuditRecord),

@@ -43,6 +43,8 @@ safety_weight = 0.5
 safety_completions = 10
 minimum_sessions = 20
 maximum_sessions = {maximum_sessions}
+[lines.{LINE}.release.guardrails]
+reward = inf
 [lines.{LINE}.training.sft]
 optimizer = "muon"
 lr = 6e-3

@@ -9,9 +9,11 @@ import json
 import pathlib
 import random
 import shlex
+import shutil
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+import types
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import grpc.aio
@@ -66,6 +68,7 @@ class Platform:
         self.artifacts = registry.Registry(self.registry_url, self.cache)
         self.table = processes.Table(self.state)
         self.ledger_address = ""
+        self.reward_address = ""
         self._folder = folder
         self._random = random.Random(7)
         self._claims = folder / "claims"
@@ -89,6 +92,7 @@ class Platform:
         return rollout_settings.RolloutSettings(
             **self.shared,
             ledger_address=self.ledger_address,
+            reward_address=self.reward_address,
             state=self.state,
             policy_command=shlex.join(command),
             look_every_s=0.1,
@@ -124,15 +128,20 @@ class Platform:
         announce: bool = True,
         lies: bool = False,
         crashes: bool = False,
+        weights: pathlib.Path | None = None,
         **origin: Any,
     ) -> str:
         """A published model; its process may claim to have loaded other bytes, or crash.
 
-        origin: its parents, datasets and method; files: what stands in its folder.
+        origin: its parents, datasets and method; files: what stands in its folder; weights: a folder to begin with.
         """
         folder = self._folder / name
-        folder.mkdir()
-        for path, content in ({"config.json": f'"{name}"'} | origin.pop("files", {})).items():
+        if weights is None:
+            folder.mkdir()
+        else:
+            shutil.copytree(weights, folder)
+        named = {} if weights else {"config.json": f'"{name}"'}
+        for path, content in (named | origin.pop("files", {})).items():
             (folder / path).write_text(content)
         passed = all(gate.passed for gate in gates)
         draft = registry.ManifestDraft(kind=kind, tenant=TENANT, line=LINE, gates=gates, passed=passed, **origin)
@@ -152,9 +161,18 @@ class Platform:
             publish.publish(self.log, topics.MODELS, manifest.id.encode(), record).result()
         return manifest.id
 
-    def visit(self, release: releases.Release, approval: dict[str, float], sessions: int, *, raters: int = 0) -> None:
+    def visit(
+        self,
+        release: releases.Release,
+        approval: dict[str, float],
+        sessions: int,
+        says: Mapping[str, str] = types.MappingProxyType({}),
+        *,
+        raters: int = 0,
+    ) -> None:
         """Users of their own session each, a little ago, routed by the release and voting by policy approval.
 
+        says: what a policy answers; "there" when it is not named.
         raters: so many people by turns, all from one network; 0: nobody says who.
         """
         weight = next((arm.weight for arm in release.arms if arm.arm is completions.Arm.CANDIDATE), 0.0)
@@ -174,7 +192,8 @@ class Platform:
             up = self._random.random() < approval[by_arm[arm]]
             token = ids.CompletionToken(ids.uuid7(), session, ids.release_tag(release.id), arm, exposure.randomised)
             completion_id = ids.mint(token, TENANT, self._keys)
-            records += _visit(completion_id, session, exposure, by_arm[arm], up, rater=rater)
+            said = says.get(by_arm[arm], "there")
+            records += _visit(completion_id, session, exposure, by_arm[arm], said=said, up=up, rater=rater)
         self.log.append(records).result()
 
     def records(self) -> list[releases.Release]:
@@ -238,8 +257,9 @@ def _visit(
     session: bytes,
     exposure: completions.Exposure,
     policy_id: str,
-    up: bool,
     *,
+    said: str,
+    up: bool,
     rater: feedback.Rater,
 ) -> list[port.NewRecord]:
     when = clock.utc_now() - datetime.timedelta(seconds=5)
@@ -249,7 +269,7 @@ def _visit(
         context=context,
         created_at=when,
         prompt=(text.Message(text.Role.USER, text.Text("where is it?")),),
-        responses=(completions.Response(0, text.Text("there")),),
+        responses=(completions.Response(0, text.Text(said)),),
         origin=completions.Origin.SERVED,
         policy_id=policy_id,
         exposure=exposure,

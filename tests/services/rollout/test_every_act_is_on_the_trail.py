@@ -41,7 +41,7 @@ SAID = {"Send", "SendBatch"}
 # Held by tests/services/feedback/test_feedback_service.py.
 ACTS_ELSEWHERE = {"ImportPreferences"}
 # Processes ask these of each other.
-BETWEEN_PROCESSES = {"AcquireLease", "ReleaseLease"}
+BETWEEN_PROCESSES = {"AcquireLease", "ReleaseLease", "Unscored"}
 NOT_BUILT = {"ListTasks", "Erase"}
 ACTS = {
     "Adopt": "line.adopt",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from trimtab.bus import port, topics
-from trimtab.core import completions, examples, feedback, ids, text
+from trimtab.core import completions, examples, feedback, ids, scoring, text
 from trimtab.ledger import consumer
 from trimtab.ledger.store import database, tables
 from trimtab.wire import schemas
@@ -126,6 +126,7 @@ class Sources:
         topic = topic or {
             completions.Completion: topics.COMPLETIONS,
             feedback.FeedbackEvent: topics.FEEDBACK,
+            scoring.AnswerScore: topics.SCORES,
         }.get(type(value), topics.MODELS if hasattr(value, "parents") else topics.ROLLOUTS)
         source = port.TopicPartition(topic.name, ids.partition_of(value.context.session_hash, topic.partitions))
         offset = self._next.get(source, 0)

@@ -1,5 +1,6 @@
 """What a ledger knew at earlier offsets comes out of the log again, or it is said that the log does not reach back."""
 
+import dataclasses
 import datetime
 import pathlib
 import threading
@@ -10,7 +11,7 @@ from tests.unit.ledger import making
 
 from trimtab.bus import port, publish, topics
 from trimtab.bus.sqlite import log as sqlite_log
-from trimtab.core import clock, completions, errors, feedback, ledger, text
+from trimtab.core import clock, completions, errors, feedback, ledger, scoring, text
 from trimtab.ledger import consumer, evidence, replaying
 from trimtab.ledger.store import database
 
@@ -33,9 +34,16 @@ def log(tmp_path: pathlib.Path) -> Iterator[AgeingLog]:
     made.close()
 
 
-def write(log: port.EventLog, *values: completions.Completion | feedback.FeedbackEvent) -> None:
+TOPICS = {
+    completions.Completion: topics.COMPLETIONS,
+    feedback.FeedbackEvent: topics.FEEDBACK,
+    scoring.AnswerScore: topics.SCORES,
+}
+
+
+def write(log: port.EventLog, *values: completions.Completion | feedback.FeedbackEvent | scoring.AnswerScore) -> None:
     for value in values:
-        topic = topics.COMPLETIONS if isinstance(value, completions.Completion) else topics.FEEDBACK
+        topic = TOPICS[type(value)]
         assert value.context is not None
         publish.publish(log, topic, value.context.session_hash, value).result()
 
@@ -74,6 +82,35 @@ def test_votes_that_came_later_are_not_there_yet(log: AgeingLog, tmp_path: pathl
     since = clock.utc_now() - datetime.timedelta(minutes=1)
     assert replayed(log, tmp_path / "then", then.consumed, since) == then
     assert replayed(log, tmp_path / "now", now.consumed, since) == now
+
+
+def test_scores_that_came_later_are_not_there_yet(log: AgeingLog, tmp_path: pathlib.Path) -> None:
+    measured = completions.Measured(tokens=3.0)
+    answers = [
+        dataclasses.replace(making.completion(f"s{number}", exposure=making.exposed()), measured=measured)
+        for number in range(6)
+    ]
+    given = [
+        scoring.AnswerScore(one.id, one.context, "rel", "reward", "digest", making.at(2.0), float(number))
+        for number, one in enumerate(answers)
+    ]
+
+    def rewards(found: ledger.EvidenceResponse) -> set[float | None]:
+        return {one.first.reward for one in found.sessions if one.first is not None}
+
+    write(log, *answers)
+    before = known(log, tmp_path / "ledger.db")
+    assert not any(name.startswith("scores") for name in before.consumed)
+    write(log, *given[:3])
+    then = known(log, tmp_path / "ledger.db")
+    write(log, *given[3:])
+    now = known(log, tmp_path / "ledger.db")
+    assert [rewards(one) for one in (before, then, now)] == [{None}, {None, 0, 1, 2}, {0, 1, 2, 3, 4, 5}]
+    since = clock.utc_now() - datetime.timedelta(minutes=1)
+    for name, at_the_time in (("before", before), ("then", then), ("now", now)):
+        assert replayed(log, tmp_path / name, at_the_time.consumed, since) == at_the_time
+    # a database that was lost and folds everything again
+    assert known(log, tmp_path / "again.db") == now
 
 
 def test_a_record_that_no_ledger_could_read_is_passed_over_again(log: AgeingLog, tmp_path: pathlib.Path) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import math
 import random
+import statistics
 
 import pytest
 
@@ -14,15 +15,16 @@ NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 STABLE, CANDIDATE = completions.Arm.STABLE, completions.Arm.CANDIDATE
 Standing = releases.Standing
 LIMITS = lines.Guardrails()
-USUAL = {"latency_s": 0.8, "tokens": 40.0, "refused": 0.02, "repeats": 0.02, "failed": 0.002}
+USUAL = {"latency_s": 0.8, "tokens": 40.0, "refused": 0.02, "repeats": 0.02, "failed": 0.002, "reward": 3.0}
+SPREAD = 0.5
 
 
 def sessions(
     count: int, *, weight: float = 0.5, seed: str = "1", stage: str = "evidence", **candidate: float
 ) -> list[ledger.SessionOutcome]:
-    """First answers around USUAL: latency and length spread as in life (lognormal), shares by chance. candidate: what
-    is otherwise in its arm."""
-    rng = random.Random(seed)
+    """First answers around USUAL: latency and length spread as in life (lognormal), shares by chance, rewards normal.
+    candidate: what is otherwise in its arm."""
+    rng, judge = random.Random(seed), random.Random(f"reward {seed}")
     found = []
     for _ in range(count):
         arm = CANDIDATE if rng.random() < weight else STABLE
@@ -33,6 +35,7 @@ def sessions(
             refused=float(rng.random() < mean["refused"]),
             repeats=float(rng.random() < mean["repeats"]),
             failed=rng.random() < mean["failed"],
+            reward=judge.gauss(mean["reward"], SPREAD),
         )
         propensity = weight if arm is CANDIDATE else 1 - weight
         found.append(ledger.SessionOutcome(arm, propensity, NOW, 0, False, None, stage, first))
@@ -56,12 +59,91 @@ def test_equal_policies_are_fine_once_enough_has_been_seen_and_unknown_before() 
         ("length", {"tokens": 120.0}),
         ("refusals", {"refused": 0.3}),
         ("repetition", {"repeats": 0.3}),
+        ("reward", {"reward": 1.0}),
     ],
 )
 def test_what_became_much_worse_is_breached_and_the_rest_is_not(name, worse) -> None:
     found = standings(sessions(1500, **worse))
     assert found.pop(name) is Standing.BREACHED
     assert Standing.BREACHED not in found.values()
+
+
+def loss_of(reward: float, weight: float) -> float:
+    """How much more often an average earlier answer is preferred when the candidate's rewards are around this."""
+    steps = [statistics.NormalDist(0, SPREAD).inv_cdf((step + 0.5) / 2000) for step in range(2000)]
+    earlier = weight * reward + (1 - weight) * USUAL["reward"]
+    lost = [
+        statistics.fmean(1 / (1 + math.exp(mean + step - earlier)) for step in steps)
+        for mean in (USUAL["reward"], reward)
+    ]
+    return lost[1] - lost[0]
+
+
+@pytest.mark.parametrize("weight", [0.5, 0.1])
+def test_a_reward_exactly_at_its_limit_is_hardly_ever_called_breached_or_fine(weight) -> None:
+    limits = dataclasses.replace(LIMITS, reward=loss_of(2.5, weight))
+    assert 0.08 < limits.reward < 0.13
+    found = [
+        guardrails.judge(sessions(600, weight=weight, seed=str(run), reward=2.5), limits, 0.05)[-1]
+        for run in range(100)
+    ]
+    assert sum(one.standing is Standing.BREACHED for one in found) <= 5
+    assert sum(one.standing is Standing.FINE for one in found) <= 8
+    within = dataclasses.replace(limits, reward=2 * limits.reward)
+    assert guardrails.judge(sessions(3000, weight=weight, reward=2.5), within, 0.05)[-1].standing is Standing.FINE
+
+
+def scored(*rewards: float | None) -> releases.Guardrail:
+    """The guardrail on answers with these rewards, the arms in turn, the stable policy first."""
+    usual = ledger.FirstAnswer(0.8, 40.0, 0.0, 0.0, failed=False)
+    seen = [
+        ledger.SessionOutcome(
+            (STABLE, CANDIDATE)[number % 2], 0.5, NOW, 0, False, first=dataclasses.replace(usual, reward=reward)
+        )
+        for number, reward in enumerate(rewards)
+    ]
+    [found] = [one for one in guardrails.judge(seen, LIMITS, 0.05) if one.name == "reward"]
+    return found
+
+
+def test_a_reward_counts_as_the_chance_that_the_mean_of_those_before_it_is_preferred() -> None:
+    found = scored(2.0, 1.0, 4.0, 0.5)
+    stable = 1 / (1 + math.exp(4.0 - 1.5))
+    candidate = [1 / (1 + math.exp(1.0 - 2.0)), 1 / (1 + math.exp(0.5 - 7 / 3))]
+    assert found.sessions == 3
+    assert (found.stable, found.candidate) == pytest.approx((stable, statistics.fmean(candidate)))
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan, math.inf, -math.inf])
+def test_an_unscored_answer_is_left_out_and_no_zero(nothing) -> None:
+    with_it = scored(2.0, 1.0, nothing, nothing, 4.0, 0.5)
+    assert with_it == scored(2.0, 1.0, 4.0, 0.5)
+    assert scored(*[nothing] * 90).standing is Standing.UNKNOWN
+    assert scored(*[nothing] * 90).sessions == 0
+
+
+def test_rewards_of_any_size_are_a_chance() -> None:
+    found = scored(*[1e308, -1e308] * 60)
+    assert (found.stable, found.candidate) == (0.0, 1.0)
+    assert found.standing is Standing.BREACHED
+
+
+def test_terms_older_than_the_guardrail_are_judged_without_it() -> None:
+    seen = sessions(300)
+    older = guardrails.judge(seen, dataclasses.replace(LIMITS, reward=0.0), 0.05)
+    assert [one.name for one in older] == ["errors", "latency", "length", "refusals", "repetition"]
+    # with the shares of the error that they had then
+    assert guardrails.judge(seen, LIMITS, 0.05 * 6 / 5)[:-1] == older
+
+
+def test_the_reward_is_told_before_what_else_is_breached_and_alone_says_worse() -> None:
+    found = guardrails.judge(sessions(900, tokens=120.0, reward=0.0), LIMITS, 0.0025)
+    assert [one.name for one in found if one.standing is Standing.BREACHED] == ["length", "reward"]
+    told = guardrails.breached(found)
+    assert told is not None and told.name == "reward"
+    assert [one.name for one in found if guardrails.says_worse(one)] == ["reward"]
+    said = f"preferred to {told.candidate:.1%} of its answers against {told.stable:.1%}"
+    assert guardrails.in_words(told) == f"reward (an average earlier answer {said}), at most 5.0% more"
 
 
 @pytest.mark.parametrize("worse", [{"tokens": 60.0}, {"refused": 0.07}, {"failed": 0.022}])
@@ -131,6 +213,7 @@ def test_better_waits_for_every_guardrail_and_ends_as_not_proven_when_none_comes
     [
         ("length = 0.0", r"guardrails\.length"),
         ("length = nan", r"guardrails\.length"),
+        ("reward = 0", r"guardrails\.reward"),
         ('errors = "few"', r"guardrails\.errors"),
         ("speed = 1.0", r"guardrails\.speed"),
     ],

@@ -1,6 +1,8 @@
 """Which models become releases: once each, passed ones queued, refused ones recorded, the newest wins."""
 
+import dataclasses
 import datetime
+import math
 
 from trimtab.core import lines, models, releases, text
 from trimtab.rollout import intake, line
@@ -96,3 +98,44 @@ def test_a_waiting_release_of_what_serves_by_now_is_ended() -> None:
     own = line.moved(one.new(OLD, CONFIG, at(50)), State.PENDING, "Published.", at(50))
     (ended,) = intake.superseded(one.with_record(own), at(60))
     assert "serves by now" in ended.history[-1].reason
+
+
+REWARD = models.ModelKind.REWARD
+
+
+def test_a_release_is_scored_by_the_line_s_newest_reward_model_that_passed() -> None:
+    published = [
+        model("d", 1, kind=REWARD),
+        model("e", 3, kind=REWARD),
+        model("f", 4, kind=REWARD, passed=False),
+        model("0", 5, kind=models.ModelKind.EVALUATION_REWARD),
+        model("c", 2, kind=REWARD),
+    ]
+    assert intake.reward_for(serving(), published) == "e" * 64
+    assert intake.reward_for(serving(), [published[2], published[3]]) == ""
+    assert intake.no_reward(serving()) == ""
+
+
+def test_a_reward_model_in_quarantine_scores_nothing_until_it_is_released() -> None:
+    published = [model("d", 1, kind=REWARD), model("e", 3, kind=REWARD)]
+    held = releases.Quarantine(NOW, reward_ids=("e" * 64,))
+    worse = dataclasses.replace(serving().new("b" * 64, CONFIG, NOW), quarantine=held)
+    assert intake.reward_for(serving().with_record(worse), published) == "d" * 64
+    freed = dataclasses.replace(worse, quarantine=dataclasses.replace(held, released_at=NOW))
+    assert intake.reward_for(serving().with_record(freed), published) == "e" * 64
+
+
+def test_the_reward_model_is_fixed_when_the_release_is_made() -> None:
+    one = serving()
+    (release,) = intake.asked_for(one, [model("b")], CONFIG, at(100), "e" * 64)
+    assert (release.reward_id, release.terms) == ("e" * 64, CONFIG)
+    assert intake.asked_for(one.with_record(release), [model("b")], CONFIG, at(200), "f" * 64) == []
+
+
+def test_a_release_that_nothing_scores_says_that_its_reward_is_not_guarded() -> None:
+    (release,) = intake.asked_for(serving(), [model("b")], CONFIG, at(100))
+    assert release.reward_id == ""
+    assert release.terms.guardrails == dataclasses.replace(CONFIG.guardrails, reward=math.inf)
+    off = lines.unscored(CONFIG)
+    (unguarded,) = intake.asked_for(serving(), [model("b")], off, at(100), "e" * 64)
+    assert (unguarded.reward_id, unguarded.terms) == ("", off)

@@ -62,8 +62,8 @@ def in_state(state: State) -> releases.Release:
     return release
 
 
-def first(tokens: float = 20.0) -> ledger.FirstAnswer:
-    return ledger.FirstAnswer(latency_s=0.5, tokens=tokens, refused=0.0, repeats=0.0, failed=False)
+def first(tokens: float = 20.0, reward: float = 0.0) -> ledger.FirstAnswer:
+    return ledger.FirstAnswer(latency_s=0.5, tokens=tokens, refused=0.0, repeats=0.0, failed=False, reward=reward)
 
 
 def answered(completions_: int) -> ledger.EvidenceResponse:
@@ -71,17 +71,22 @@ def answered(completions_: int) -> ledger.EvidenceResponse:
 
 
 def voted(
-    stable: float, candidate: float, count: int = 240, *, stage: str = "evidence", tokens: float = 20.0
+    stable: float,
+    candidate: float,
+    count: int = 240,
+    *,
+    stage: str = "evidence",
+    tokens: float = 20.0,
+    reward: float = 0.0,
 ) -> ledger.EvidenceResponse:
-    """tokens: of the candidate's first answers; the stable policy's have 20."""
+    """tokens, reward: of the candidate's first answers; the stable policy's have 20, and 0."""
     sessions = []
     for position in range(count):
         arm = CANDIDATE if position % 2 else STABLE
         share = candidate if position % 2 else stable
         outcome = float((position // 2 * 0.618034) % 1 < share)
-        sessions.append(
-            ledger.SessionOutcome(arm, 0.5, NOW, 1, True, outcome, stage, first(tokens if position % 2 else 20.0))
-        )
+        answer = first(tokens, reward) if position % 2 else first()
+        sessions.append(ledger.SessionOutcome(arm, 0.5, NOW, 1, True, outcome, stage, answer))
     return ledger.EvidenceResponse(tuple(sessions))
 
 
@@ -307,6 +312,35 @@ def test_a_breached_guardrail_rolls_back_in_either_stage_and_quarantines_nothing
     assert not steps.found_worse(broken)
     paused = dataclasses.replace(release, paused=True)
     assert steps.step(paused, looked, CONFIG).state is State.ROLLING_BACK
+
+
+@pytest.mark.parametrize("state", [State.SAFETY, State.EVIDENCE])
+def test_a_breach_of_the_reward_rolls_back_and_says_that_the_candidate_is_worse(state) -> None:
+    looked = seen(evidence=voted(0.5, 0.5, stage=state.value, reward=-2.0))
+    broken = steps.step(in_state(state), looked, CONFIG)
+    assert broken.state is State.ROLLING_BACK
+    assert weights(broken) == {"a": 1.0, "b": 0.0}
+    assert broken.history[-1].reason.endswith("at most 5.0% more, so the candidate is worse.")
+    assert steps.found_worse(broken)
+    led_to = releases.Quarantine(NOW, reward_ids=("r" * 64,), summary="Quarantined: reward model r.")
+    ended = steps.step(broken, seen(after_s=9.0, led_to=led_to), CONFIG)
+    assert (ended.state, ended.quarantine) == (State.ROLLED_BACK, led_to)
+    assert ended.history[-1].reason.endswith("so the candidate is worse. Quarantined: reward model r.")
+
+
+def test_unscored_answers_hold_a_better_candidate_back_and_roll_nothing_back() -> None:
+    found = voted(0.2, 0.9)
+    unscored = dataclasses.replace(
+        found,
+        sessions=tuple(
+            dataclasses.replace(one, first=dataclasses.replace(one.first, reward=None)) for one in found.sessions
+        ),
+    )
+    waits = steps.step(in_state(State.EVIDENCE), seen(evidence=unscored), CONFIG)
+    assert waits.state is State.EVIDENCE
+    assert "not known yet to keep within reward" in waits.evidence.reason
+    unguarded = lines.unscored(CONFIG)
+    assert steps.step(in_state(State.EVIDENCE), seen(evidence=unscored), unguarded).state is State.PROMOTING
 
 
 def test_what_the_other_stage_saw_breaches_nothing() -> None:

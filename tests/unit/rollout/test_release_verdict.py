@@ -11,7 +11,7 @@ from trimtab.rollout import evidence
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 CONFIG = lines.ReleaseConfig(minimum_sessions=40, maximum_sessions=4000)
-FIRST = ledger.FirstAnswer(0.5, 20.0, 0.0, 0.0, failed=False)
+FIRST = ledger.FirstAnswer(0.5, 20.0, 0.0, 0.0, failed=False, reward=0.0)
 STABLE, CANDIDATE = completions.Arm.STABLE, completions.Arm.CANDIDATE
 
 

@@ -11,7 +11,7 @@ from trimtab.rollout import evidence, simulation
 
 Users = simulation.Users
 CONFIG = lines.ReleaseConfig(maturity_s=0.0, maximum_sessions=4000)
-FIRST = ledger.FirstAnswer(0.5, 20.0, 0.0, 0.0, failed=False)
+FIRST = ledger.FirstAnswer(0.5, 20.0, 0.0, 0.0, failed=False, reward=0.0)
 MANY = Users(sessions_per_day=2400.0, approval=0.6)
 
 

@@ -53,10 +53,12 @@ maximum_sessions = 2000
 # one demo in forty may promote what changes nothing, and no more
 alpha = 0.025
 
-# the planted policy is long-winded, hence slow: here its users shall find out, and nothing before them
+# the planted policy is long-winded, hence slow, and no reward model would like it: here its users shall find out, and
+# nothing before them
 [lines.support.release.guardrails]
 length = inf
 latency = inf
+reward = inf
 """
 
 

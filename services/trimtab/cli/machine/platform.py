@@ -165,7 +165,8 @@ class Platform:
                 case "trainer":
                     extra = ("--ledger-address", addresses["ledger"], "--state", str(self.layout.state / "trainer"))
                 case "rollout":
-                    extra = ("--ledger-address", addresses["ledger"], "--state", str(self.layout.state))
+                    extra = ("--ledger-address", addresses["ledger"], "--reward-address", addresses["reward"])
+                    extra += ("--state", str(self.layout.state))
                 case _:
                     extra = ()
             addresses[name] = self._ensure(keeper, name, extra)

@@ -1,8 +1,8 @@
 """`trimtab rollout audit`: computes verdicts from the log again, and says whether they are the recorded ones.
 
-Nothing of the running platform is asked: records come from topic `rollouts`, completions and feedback from theirs, up
-to the offsets that a record names. They are folded by the ledger's code in a scratch folder and judged by the release's
-own terms.
+Nothing of the running platform is asked: records come from topic `rollouts`, completions, feedback and scores from
+theirs, up to the offsets that a record names. They are folded by the ledger's code in a scratch folder and judged by
+the release's own terms.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Completions: kept as they stood in the log, read back as answers; and what a release's arms have shown.
 
-Called by `settling`, `tracing` and `evidence` (which reads the tables filled here).
+Called by `settling`, `tracing` and `scores`; `evidence` and `scores` read the tables filled here.
 """
 
 import collections
@@ -161,6 +161,8 @@ def _expose(connection: sa.Connection, served: Sequence[completions.Completion])
             connection.execute(sa.delete(table).where(*place))
     rows.insert(connection, table, [first[key] for key in changed])
     answered = [measured[first[key]["completion_id"]] for key in changed]
+    scorable = [{"completion_id": one.id, "tenant": one.context.tenant} for one in answered if is_scorable(one)]
+    rows.insert(connection, tables.SCORABLE, scorable)
     rows.insert(connection, tables.FIRST_ANSWERS, [_measures(one) for one in answered if one.measured is not None])
 
 
@@ -172,6 +174,14 @@ def _measures(completion: completions.Completion) -> dict[str, Any]:
         "latency_s": completion.latency_s,
         **dataclasses.asdict(completion.measured),
     }
+
+
+def is_scorable(completion: completions.Completion) -> bool:
+    """Whether its text may be read, and is in the clear; else nothing can score it."""
+    if not completion.context.store or not completion.prompt or not completion.responses:
+        return False
+    read = [*(message.content for message in completion.prompt), completion.responses[0].text]
+    return all(isinstance(one.body, str) for one in read)
 
 
 def _earlier(one: Any, other: Any) -> bool:

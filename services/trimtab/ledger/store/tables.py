@@ -146,6 +146,24 @@ FIRST_ANSWERS = sa.Table(
     sa.Column("failed", sa.Boolean, nullable=False),
 )
 
+# First answers whose text may be read and is in the clear: what a reward model can score.
+SCORABLE = sa.Table(
+    "scorable",
+    METADATA,
+    sa.Column("completion_id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.String, primary_key=True),
+)
+
+# Rewards of first answers, in the reward model's own units; absent with the reason where there is none.
+SCORES = sa.Table(
+    "scores",
+    METADATA,
+    sa.Column("completion_id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.String, primary_key=True),
+    sa.Column("reward", sa.Float, nullable=True),
+    sa.Column("reason", sa.String, nullable=False),
+)
+
 ARM_TOTALS = sa.Table(
     "arm_totals",
     METADATA,

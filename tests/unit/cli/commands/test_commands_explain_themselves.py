@@ -80,7 +80,7 @@ PROCESS_FLAGS = {
     "feedback": (),
     "ledger": ("--database",),
     "trainer": ("--ledger-address", "--state"),
-    "rollout": ("--ledger-address", "--state", "--policy-command"),
+    "rollout": ("--ledger-address", "--reward-address", "--state", "--policy-command"),
 }
 SHARED_FLAGS = ("--listen", "--log-url", "--secrets-file", "--metrics-port", "--drain-s", "--log-level")
 # Asked in processes of their own.

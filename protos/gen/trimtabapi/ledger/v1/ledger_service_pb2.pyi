@@ -294,12 +294,15 @@ class FirstAnswer(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     REPEATS_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    REWARD_FIELD_NUMBER: _builtins.int
     latency_s: _builtins.float
     tokens: _builtins.float
     refused: _builtins.float
     """Share of its choices that decline, and that say the same again and again."""
     repeats: _builtins.float
     failed: _builtins.bool
+    reward: _builtins.float
+    """By the release's reward model, in its own units. Absent while unscored, which is never zero."""
     def __init__(
         self,
         *,
@@ -308,12 +311,15 @@ class FirstAnswer(_message.Message):
         refused: _builtins.float = ...,
         repeats: _builtins.float = ...,
         failed: _builtins.bool = ...,
+        reward: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reward", b"_reward", "reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "latency_s", b"latency_s", "refused", b"refused", "repeats", b"repeats", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reward", b"_reward", "failed", b"failed", "latency_s", b"latency_s", "refused", b"refused", "repeats", b"repeats", "reward", b"reward", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__reward: _TypeAlias = _typing.Literal["reward"]  # noqa: Y015
+    _WhichOneofArgType__reward: _TypeAlias = _typing.Literal["_reward", b"_reward"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reward) -> _WhichOneofReturnType__reward | None: ...
 
 Global___FirstAnswer: _TypeAlias = FirstAnswer  # noqa: Y015
 
@@ -470,6 +476,86 @@ class EvidenceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvidenceResponse: _TypeAlias = EvidenceResponse  # noqa: Y015
+
+@_typing.final
+class UnscoredRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    RELEASE_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    release_id: _builtins.str
+    limit: _builtins.int
+    """At most so many, 1 or more; fewer when they are large."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        release_id: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "release_id", b"release_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnscoredRequest: _TypeAlias = UnscoredRequest  # noqa: Y015
+
+@_typing.final
+class UnscoredAnswer(_message.Message):
+    """A session's first answer under a release, in the stage safety or evidence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLETION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_HASH_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    completion_id: _builtins.str
+    session_hash: _builtins.bytes
+    @_builtins.property
+    def prompt(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Message]: ...
+    @_builtins.property
+    def response(self) -> _common_pb2.Text:
+        """Of its first choice."""
+
+    def __init__(
+        self,
+        *,
+        completion_id: _builtins.str = ...,
+        session_hash: _builtins.bytes = ...,
+        prompt: _abc.Iterable[_common_pb2.Message] | None = ...,
+        response: _common_pb2.Text | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_id", b"completion_id", "prompt", b"prompt", "response", b"response", "session_hash", b"session_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnscoredAnswer: _TypeAlias = UnscoredAnswer  # noqa: Y015
+
+@_typing.final
+class UnscoredResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnscoredAnswer]: ...
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___UnscoredAnswer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnscoredResponse: _TypeAlias = UnscoredResponse  # noqa: Y015
 
 @_typing.final
 class CountsRequest(_message.Message):

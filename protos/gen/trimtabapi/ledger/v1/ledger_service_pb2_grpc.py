@@ -50,6 +50,11 @@ class LedgerServiceStub:
                 request_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.EvidenceRequest.SerializeToString,
                 response_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.EvidenceResponse.FromString,
                 _registered_method=True)
+        self.Unscored = channel.unary_unary(
+                '/trimtabapi.ledger.v1.LedgerService/Unscored',
+                request_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.UnscoredRequest.SerializeToString,
+                response_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.UnscoredResponse.FromString,
+                _registered_method=True)
         self.Counts = channel.unary_unary(
                 '/trimtabapi.ledger.v1.LedgerService/Counts',
                 request_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.CountsRequest.SerializeToString,
@@ -108,6 +113,13 @@ class LedgerServiceServicer:
     def Evidence(self, request, context):
         """Session outcomes of a release, with what had been consumed when they were read: of one moment, in parts. Sessions go
         on from part to part; everything else is in the first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unscored(self, request, context):
+        """First answers of a release whose text is in the clear and that no reward model has scored, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,6 +189,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.Evidence,
                     request_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.EvidenceRequest.FromString,
                     response_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.EvidenceResponse.SerializeToString,
+            ),
+            'Unscored': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unscored,
+                    request_deserializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.UnscoredRequest.FromString,
+                    response_serializer=trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.UnscoredResponse.SerializeToString,
             ),
             'Counts': grpc.unary_unary_rpc_method_handler(
                     servicer.Counts,
@@ -296,6 +313,33 @@ class LedgerService:
             '/trimtabapi.ledger.v1.LedgerService/Evidence',
             trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.EvidenceRequest.SerializeToString,
             trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.EvidenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unscored(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trimtabapi.ledger.v1.LedgerService/Unscored',
+            trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.UnscoredRequest.SerializeToString,
+            trimtabapi_dot_ledger_dot_v1_dot_ledger__service__pb2.UnscoredResponse.FromString,
             options,
             channel_credentials,
             insecure,

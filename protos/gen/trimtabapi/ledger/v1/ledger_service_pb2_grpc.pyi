@@ -41,6 +41,8 @@ class LedgerServiceStub:
     """Session outcomes of a release, with what had been consumed when they were read: of one moment, in parts. Sessions go
     on from part to part; everything else is in the first.
     """
+    Unscored: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.UnscoredRequest, _ledger_service_pb2.UnscoredResponse]
+    """First answers of a release whose text is in the clear and that no reward model has scored, oldest first."""
     Counts: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.CountsRequest, _ledger_service_pb2.CountsResponse]
     """How many of each thing the ledger has, for the books to balance."""
     AcquireLease: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.AcquireLeaseRequest, _ledger_service_pb2.AcquireLeaseResponse]
@@ -67,6 +69,8 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """Session outcomes of a release, with what had been consumed when they were read: of one moment, in parts. Sessions go
     on from part to part; everything else is in the first.
     """
+    Unscored: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.UnscoredRequest, _ledger_service_pb2.UnscoredResponse]  # type: ignore[assignment]
+    """First answers of a release whose text is in the clear and that no reward model has scored, oldest first."""
     Counts: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.CountsRequest, _ledger_service_pb2.CountsResponse]  # type: ignore[assignment]
     """How many of each thing the ledger has, for the books to balance."""
     AcquireLease: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.AcquireLeaseRequest, _ledger_service_pb2.AcquireLeaseResponse]  # type: ignore[assignment]
@@ -108,6 +112,14 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Session outcomes of a release, with what had been consumed when they were read: of one moment, in parts. Sessions go
         on from part to part; everything else is in the first.
         """
+
+    @_abc_1.abstractmethod
+    def Unscored(
+        self,
+        request: _ledger_service_pb2.UnscoredRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.UnscoredResponse, _abc.Awaitable[_ledger_service_pb2.UnscoredResponse]]:
+        """First answers of a release whose text is in the clear and that no reward model has scored, oldest first."""
 
     @_abc_1.abstractmethod
     def Counts(

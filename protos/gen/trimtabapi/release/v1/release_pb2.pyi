@@ -254,7 +254,9 @@ class Guardrail(_message.Message):
     UPPER_FIELD_NUMBER: _builtins.int
     STANDING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"errors", "latency" (seconds), "length" (tokens), "refusals" or "repetition" (shares)."""
+    """"errors", "latency" (seconds), "length" (tokens), "refusals", "repetition" (shares) or "reward": how often an average
+    earlier answer would be preferred, by the release's reward model.
+    """
     stable: _builtins.float
     """Means over the first answers of the stage's sessions."""
     candidate: _builtins.float
@@ -298,11 +300,14 @@ class Guardrails(_message.Message):
     LENGTH_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
     REPETITION_FIELD_NUMBER: _builtins.int
+    REWARD_FIELD_NUMBER: _builtins.int
     errors: _builtins.float
     latency: _builtins.float
     length: _builtins.float
     refusals: _builtins.float
     repetition: _builtins.float
+    reward: _builtins.float
+    """Zero in records older than this guardrail: they were judged without it."""
     def __init__(
         self,
         *,
@@ -311,10 +316,11 @@ class Guardrails(_message.Message):
         length: _builtins.float = ...,
         refusals: _builtins.float = ...,
         repetition: _builtins.float = ...,
+        reward: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "latency", b"latency", "length", b"length", "refusals", b"refusals", "repetition", b"repetition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "latency", b"latency", "length", b"length", "refusals", b"refusals", "repetition", b"repetition", "reward", b"reward"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -546,7 +552,7 @@ Global___Act: _TypeAlias = Act  # noqa: Y015
 
 @_typing.final
 class Quarantine(_message.Message):
-    """What led to a candidate that users found worse: nothing is trained with it until an operator releases it."""
+    """What led to a candidate that users, or its line's reward model, found worse: nothing is trained with it until an operator releases it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -619,6 +625,7 @@ class Release(_message.Message):
     QUARANTINE_FIELD_NUMBER: _builtins.int
     ACTS_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
+    REWARD_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     revision: _builtins.int
     """Rises with every record of the line."""
@@ -637,6 +644,8 @@ class Release(_message.Message):
     forced_reason: _builtins.str
     """Why an operator forced it past a gate; empty otherwise."""
     generation: _builtins.int
+    reward_id: _builtins.str
+    """The reward model that scores its first answers, fixed when it is made; empty: none does."""
     @_builtins.property
     def context(self) -> _common_pb2.Context: ...
     @_builtins.property
@@ -685,10 +694,11 @@ class Release(_message.Message):
         quarantine: Global___Quarantine | None = ...,
         acts: _abc.Iterable[Global___Act] | None = ...,
         terms: Global___ReleaseTerms | None = ...,
+        reward_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at", "quarantine", b"quarantine", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acts", b"acts", "anchor_id", b"anchor_id", "arms", b"arms", "candidate_id", b"candidate_id", "context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at", "forced_reason", b"forced_reason", "generation", b"generation", "history", b"history", "id", b"id", "margin", b"margin", "paused", b"paused", "quarantine", b"quarantine", "revision", b"revision", "rule", b"rule", "salt", b"salt", "stable_id", b"stable_id", "state", b"state", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acts", b"acts", "anchor_id", b"anchor_id", "arms", b"arms", "candidate_id", b"candidate_id", "context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at", "forced_reason", b"forced_reason", "generation", b"generation", "history", b"history", "id", b"id", "margin", b"margin", "paused", b"paused", "quarantine", b"quarantine", "revision", b"revision", "reward_id", b"reward_id", "rule", b"rule", "salt", b"salt", "stable_id", b"stable_id", "state", b"state", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
