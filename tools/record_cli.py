@@ -100,6 +100,15 @@ SESSION = (
         ),
     ),
     Part(
+        "Prove it",
+        "How long votes take to decide at your traffic, what a release has shown, and its verdict from the log again.",
+        (
+            Typed("trimtab rollout simulate --sessions 5000 --difference 0.1 --runs 100"),
+            Typed("trimtab rollout show"),
+            Typed("trimtab rollout audit"),
+        ),
+    ),
+    Part(
         "Operate it",
         "From any terminal. Whatever an operator does is on the audit trail.",
         (
