@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 SOURCES := services clients/python tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench check lint format protos constraints clean
+.PHONY: help setup demo test kafka faults bench check lint format protos constraints clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -25,6 +25,9 @@ demo: $(READY) ## The whole loop on this machine: two acts, a table, about six m
 
 test: $(READY) ## Every test, three files at once
 	@$(BIN)/python -m pytest -n 3 --dist loadfile
+
+kafka: $(READY) ## A Kafka on this machine until Ctrl-C, for trying things with (needs Maven and Java); NODES=3
+	@$(BIN)/python -m tests.broker.cluster $(if $(NODES),--nodes $(NODES))
 
 faults: $(READY) ## Kill processes at random during three demos; SHORT=1: in a small world, some minutes
 	@$(BIN)/python -m tests.faults.storm.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))

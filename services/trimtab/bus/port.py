@@ -14,6 +14,9 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+# Key and headers of one record together: a dead letter must be able to carry any record whole.
+MAX_KEY_AND_HEADERS_BYTES = 64 * 1024
+
 
 class TopicPartition(NamedTuple):
     topic: str

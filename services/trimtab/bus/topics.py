@@ -37,3 +37,18 @@ ALL = {
     topic.name: topic
     for topic in (COMPLETIONS, FEEDBACK, EXAMPLES, SCORES, MODELS, ROLLOUTS, ERASURES, AUDIT, DEADLETTER)
 }
+
+
+def kafka_settings(topic: Topic) -> dict[str, str]:
+    """How the topic is set up on Kafka. Tombstones stand for a day; the time of a record is the broker's."""
+    settings = {
+        # the value, its key and headers (`port.MAX_KEY_AND_HEADERS_BYTES`) and the batch around it
+        "max.message.bytes": str(topic.max_bytes + 128 * KIB),
+        "message.timestamp.type": "LogAppendTime",
+        "compression.type": "producer",
+        "cleanup.policy": "compact" if topic.cleanup is Cleanup.COMPACT else "delete",
+        "retention.ms": str(topic.retention_days * 86_400_000) if topic.cleanup is Cleanup.TIME else "-1",
+    }
+    if topic.cleanup is Cleanup.COMPACT:
+        settings |= {"delete.retention.ms": "86400000", "min.cleanable.dirty.ratio": "0.1"}
+    return settings

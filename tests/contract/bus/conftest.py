@@ -6,14 +6,16 @@ A new adapter adds an `Adapter` and its name to the fixture's parameters; the su
 import dataclasses
 import datetime
 import pathlib
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Protocol
 
 import pytest
+from tests.broker import cleaning, cluster
 
-from trimtab.bus import port
+from trimtab.bus import kafka, port
 from trimtab.bus.sqlite import SqliteLog
 from trimtab.core import clock
 
@@ -59,9 +61,46 @@ class SqliteAdapter:
             log.close()
 
 
-@pytest.fixture(params=["sqlite"])
+class KafkaAdapter:
+    """Topics of its own, by their prefix, on a cluster that the session shares."""
+
+    def __init__(self, address: str) -> None:
+        self._servers = address.split(",")
+        self._prefix = f"{secrets.token_hex(4)}."
+        self.url = f"kafka://{address}/{self._prefix}"
+        self._opened: list[kafka.KafkaLog] = []
+        self._cleaner: cleaning.Cleaner | None = None
+        kafka.create_topics(self._servers, prefix=self._prefix)
+
+    def open(self) -> port.EventLog:
+        self._opened.append(kafka.KafkaLog(self._servers, prefix=self._prefix))
+        return self._opened[-1]
+
+    def clean(self, log: port.EventLog, later: datetime.timedelta = datetime.timedelta()) -> None:
+        if self._cleaner is None:
+            self._cleaner = cleaning.Cleaner(self._servers, self._prefix)
+        self._cleaner.clean(log, later)
+
+    def close(self) -> None:
+        for log in self._opened:
+            log.close()
+        if self._cleaner is not None:
+            self._cleaner.close()
+
+
+@pytest.fixture(scope="session")
+def kafka_address() -> Iterator[str]:
+    with cluster.running() as started:
+        yield started.address
+
+
+@pytest.fixture(params=["sqlite", "kafka"])
 def adapter(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Adapter]:
-    made = {"sqlite": SqliteAdapter}[request.param](tmp_path / "log.db")
+    made: Adapter
+    if request.param == "kafka":
+        made = KafkaAdapter(request.getfixturevalue("kafka_address"))
+    else:
+        made = SqliteAdapter(tmp_path / "log.db")
     yield made
     made.close()
 

@@ -13,9 +13,6 @@ from trimtab.bus import port, topics
 from trimtab.bus.sqlite import file, reader, writer
 from trimtab.core import clock, errors, ids
 
-# Key and headers of one record together: a dead letter must be able to carry any record whole.
-MAX_KEY_AND_HEADERS_BYTES = 64 * topics.KIB
-
 
 class SqliteLog:
     """Implements `port.EventLog`. Thread-safe; several processes may have the file open.
@@ -76,9 +73,9 @@ class SqliteLog:
                 "send a smaller record",
             )
         headers = json.dumps({name: value.decode("latin-1") for name, value in record.headers.items()})
-        if len(record.key) + len(headers) > MAX_KEY_AND_HEADERS_BYTES:
+        if len(record.key) + len(headers) > port.MAX_KEY_AND_HEADERS_BYTES:
             raise errors.InvalidField(
-                "headers", f"and key are over {MAX_KEY_AND_HEADERS_BYTES} bytes", "carry less beside the value"
+                "headers", f"and key are over {port.MAX_KEY_AND_HEADERS_BYTES} bytes", "carry less beside the value"
             )
         partition = record.partition
         if partition is None:

@@ -1,0 +1,216 @@
+"""A real Kafka for tests and for people: `make kafka` (`python -m tests.broker.cluster`) starts one until Ctrl-C.
+
+Kafka 4 without ZooKeeper: each node is broker and controller. The jars come from Maven (`pom.xml`), once per version,
+into a cache of the user's; a JVM has to be there. Nodes listen on the loopback interface alone.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+
+_POM = pathlib.Path(__file__).with_name("pom.xml")
+_READY_WITHIN_S = 90.0
+_HEAP = "-Xmx512m"
+_STORAGE_ID = "dHJpbXRhYi1rYWZrYS0wMQ"  # 16 bytes in base64, as Kafka wants its cluster's id
+
+
+def libraries() -> pathlib.Path:
+    """The folder with Kafka's jars; fetched where it is not there yet."""
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "trimtab"
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"kafka-{hashlib.sha256(_POM.read_bytes()).hexdigest()[:12]}"
+    with (cache / "kafka.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _fetch(folder)
+    return folder
+
+
+def _fetch(folder: pathlib.Path) -> None:
+    if shutil.which("mvn") is None or shutil.which("java") is None:
+        raise RuntimeError("Kafka needs `mvn` and `java`: install Maven and a JDK, or set TRIMTAB_TEST_KAFKA.")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        goal = ("dependency:copy-dependencies", f"-DoutputDirectory={made}/libs", "-DincludeScope=runtime")
+        subprocess.run(["mvn", "-q", "-B", "-f", str(_POM), *goal], check=True)
+        (pathlib.Path(made) / "libs").rename(folder)
+
+
+class Node:
+    """One broker and controller. A kill or a stop keeps its data; `start` goes on with them."""
+
+    def __init__(self, folder: pathlib.Path, number: int, settings: Mapping[str, str], port: int) -> None:
+        self.port = port
+        self._folder, self._number = folder, number
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True)
+        self._properties = folder / "server.properties"
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        _run_java("kafka.tools.StorageTool", "format", "-t", _STORAGE_ID, "-c", str(self._properties))
+
+    @property
+    def log(self) -> pathlib.Path:
+        return self._folder / "kafka.out"
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            command = _java("kafka.Kafka", str(self._properties), options=(_HEAP, "-XX:+UseSerialGC"))
+            self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def await_ready(self) -> None:
+        """RuntimeError with the end of its output when it does not come up."""
+        give_up_at = time.monotonic() + _READY_WITHIN_S
+        while time.monotonic() < give_up_at:
+            if self._process is None or self._process.poll() is not None:
+                break
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
+                if b"Kafka Server started" in self.log.read_bytes():
+                    return
+            time.sleep(0.1)
+        said = self.log.read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"Kafka node {self._number} did not come up:\n{said}")
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGCONT)
+        self._process.send_signal(how)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+class Cluster:
+    """Nodes that know each other. settings: on top of those below, for all nodes."""
+
+    def __init__(self, folder: pathlib.Path, nodes: int = 1, settings: Mapping[str, str] | None = None) -> None:
+        ports = free_ports(2 * nodes)
+        voters = ",".join(f"{number + 1}@127.0.0.1:{ports[2 * number + 1]}" for number in range(nodes))
+        self.nodes = []
+        for number in range(nodes):
+            client, controller = ports[2 * number], ports[2 * number + 1]
+            where = folder / f"node-{number + 1}"
+            of_node = {
+                "node.id": str(number + 1),
+                "listeners": f"PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
+                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}",
+                "controller.quorum.voters": voters,
+                "log.dirs": str(where / "data"),
+            }
+            self.nodes.append(Node(where, number + 1, {**_settings(nodes), **of_node, **(settings or {})}, client))
+
+    @property
+    def address(self) -> str:
+        return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+        for node in self.nodes:
+            node.await_ready()
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+
+def _settings(nodes: int) -> dict[str, str]:
+    copies = str(min(3, nodes))
+    return {
+        "process.roles": "broker,controller",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "auto.create.topics.enable": "false",
+        "offsets.topic.replication.factor": copies,
+        "offsets.topic.num.partitions": "1",
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": "1",
+        "share.coordinator.state.topic.replication.factor": copies,
+        "share.coordinator.state.topic.min.isr": "1",
+        "default.replication.factor": copies,
+        "group.initial.rebalance.delay.ms": "0",
+        # the largest record of any topic with its key and headers, and room for the batch around it
+        "message.max.bytes": str(10 * 1024 * 1024),
+        "replica.fetch.max.bytes": str(10 * 1024 * 1024),
+        # soon, so that a test sees it
+        "log.retention.check.interval.ms": "300",
+        "log.cleaner.backoff.ms": "200",
+        "log.segment.delete.delay.ms": "100",
+        "log.cleaner.dedupe.buffer.size": str(8 * 1024 * 1024),
+        "num.network.threads": "2",
+        "num.io.threads": "2",
+    }
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as opened:
+        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _java(main: str, *arguments: str, options: tuple[str, ...] = ()) -> list[str]:
+    return ["java", *options, "-cp", f"{libraries()}/*", main, *arguments]
+
+
+def _run_java(main: str, *arguments: str) -> str:
+    """What a tool of Kafka's says; RuntimeError with it when it fails."""
+    done = subprocess.run(_java(main, *arguments, options=("-Xmx256m",)), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{main} failed: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def running(nodes: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+    """A cluster of its own for as long as the context lasts."""
+    with tempfile.TemporaryDirectory(prefix="trimtab-kafka-") as folder:
+        cluster = Cluster(pathlib.Path(folder), nodes, settings)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make kafka", description="A Kafka cluster on this machine, until Ctrl-C.")
+    parser.add_argument("--nodes", type=int, default=1, help="Brokers, each a controller too.")
+    asked = parser.parse_args()
+    with running(asked.nodes) as cluster:
+        sys.stdout.write(f"kafka://{cluster.address}\nCtrl-C ends it and throws its data away.\n")
+        sys.stdout.flush()
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
+
+
+if __name__ == "__main__":
+    main()
