@@ -32,7 +32,7 @@ kafka: $(READY) ## A Kafka on this machine until Ctrl-C, for trying things with 
 faults: $(READY) ## Kill processes at random during three demos; SHORT=1: in a small world, some minutes
 	@$(BIN)/python -m tests.faults.storm.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
 
-bench: $(READY) ## Measure: SUITE=training (beside TRL, two hours), methods, release (half an hour), or preferences FILE=... POLICY=...
+bench: $(READY) ## Measure: SUITE=training (beside TRL, an hour), methods, release (half an hour), or preferences FILE=... POLICY=...
 	@$(BIN)/python -m tests.benchmarks.$(or $(SUITE),training) $(FILE) $(POLICY) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: $(READY) ## Style, types, layers, generated code

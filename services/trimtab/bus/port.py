@@ -1,4 +1,4 @@
-"""The EventLog port. Adapter: `bus.sqlite` (embedded). What an adapter must do is in tests/contract/bus.
+"""The EventLog port. Adapters: `bus.sqlite` (embedded), `bus.kafka`. What one must do is in tests/contract/bus.
 
 Shaped by Kafka: topics have a fixed number of partitions; a record's key picks its partition; offsets rise within a
 partition and are never reused (compaction and retention leave gaps); there is no order across partitions. Readers
@@ -87,7 +87,8 @@ class Reader(Protocol):
 
 class EventLog(Protocol):
     def append(self, records: Sequence[NewRecord]) -> concurrent.futures.Future[list[Position]]:
-        """Appends all or none per partition. Resolves once durable; LogUnavailable within the log's deadline.
+        """Appends in order per partition. Resolves once all are durable; LogUnavailable within the log's deadline: then
+        none is stored in the embedded log, and on Kafka the first ones may be.
 
         Raised at once: InvalidField for an unknown topic or partition, or a record over the topic's limit; Overloaded
         when too much waits in this process already. A cancelled future's records may be stored or not.

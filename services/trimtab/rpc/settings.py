@@ -40,7 +40,9 @@ class ProcessSettings(pydantic_settings.BaseSettings):
         None, description="File the bound address is written to once the server listens."
     )
     metrics_port: int = pydantic.Field(0, ge=0, le=65535, description="Port of /metrics; 0 turns it off.")
-    log_url: str = pydantic.Field(description="The event log, e.g. sqlite:///var/lib/trimtab/log.db.")
+    log_url: str = pydantic.Field(
+        description="The event log, sqlite:///var/lib/trimtab/log.db or kafka://host:9092,host:9092/prefix-of-topics."
+    )
     registry_url: str = pydantic.Field(
         description="The artifact registry, any fsspec URL, e.g. file:///var/lib/models."
     )

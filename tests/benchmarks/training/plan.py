@@ -35,15 +35,12 @@ def of(size: str, method: str) -> Plan:
     planned = PLANS[method]
     if size == PRETRAINED:
         return dataclasses.replace(planned, batch=planned.batch // 4, measured=1)
-    if size == "7M" and planned.batch == 64:
-        return dataclasses.replace(planned, batch=32, measured=2)
     return planned
 
 
 def turns_of(size: str, asked: int) -> int:
     """Fewer where a model is larger, as above."""
-    share = {"7M": 0.6, PRETRAINED: 0.4}.get(size, 1.0)
-    return max(1, int(asked * share))
+    return max(1, int(asked * 0.4)) if size == PRETRAINED else asked
 
 
 def methods_of(size: str) -> list[str]:

@@ -53,7 +53,6 @@ class Size:
 
 SIZES = {
     "0.5M": Size((1,), 240, 8, hidden=96, layers=4, heads=4, intermediate=256, vocabulary=700, context=256),
-    "7M": Size(_PARTS, 48, 8, hidden=256, layers=8, heads=8, intermediate=688, vocabulary=2048, context=512),
     plan.PRETRAINED: Size(_PARTS, 12),
 }
 
