@@ -1,7 +1,7 @@
 """KafkaLog: the EventLog port over Apache Kafka, through kafka-python. Built by `bus.connect`.
 
 A record is acknowledged when all in-sync replicas have it (`acks=all`) and is written once however often the producer
-tries (`enable_idempotence`). Of topics: `bus.kafka_topics` says how they are made. One thread of a log's own owns the
+tries (`enable_idempotence`). `bus.topics.kafka_settings` says how topics are made. One thread of a log's own owns the
 producer: `append` never waits for the network, and a cluster that is away is looked for again until the deadline of
 what waits. Readers assign and seek: where a consumer stands is the consumer's to keep.
 
