@@ -52,6 +52,11 @@ _CURL = (
     'curl -s $URL/chat/completions -H "authorization: Bearer $KEY" -H "content-type: application/json" \\\n'
     f'    -d \'{{"model": "main", "messages": [{{"role": "user", "content": "{QUESTION}"}}]}}\''
 )
+# Of the record that `rollout show` shows, which takes in what was answered a moment later.
+_BOTH_COUNTED = (
+    "stable            0       0      0     0.000            3\n"
+    "candidate         0       0      0     0.000            3"
+)
 SESSION = (
     Part(
         "Ask, and say what you think",
@@ -93,6 +98,7 @@ SESSION = (
             Typed("trimtab rollout status", until="safety"),
             Typed("cat questions.jsonl"),
             Typed("trimtab eval candidate --against stable --prompts questions.jsonl"),
+            Typed("trimtab rollout show", until=_BOTH_COUNTED),
             Typed('trimtab rollout promote --reason "it knows about sunsets"'),
             Typed("trimtab rollout status", until="promoted  "),
             Typed("trimtab rollout history"),
@@ -101,10 +107,9 @@ SESSION = (
     ),
     Part(
         "Prove it",
-        "How long votes take to decide at your traffic, what a release has shown, and its verdict from the log again.",
+        "How long votes take to decide at your traffic, and every figure of a release from the log again.",
         (
             Typed("trimtab rollout simulate --sessions 5000 --difference 0.1 --runs 100"),
-            Typed("trimtab rollout show"),
             Typed("trimtab rollout audit"),
         ),
     ),

@@ -131,7 +131,8 @@ class Platform:
         with keeper.alone():
             if not supervisor.left_running(self.layout.state):  # those are ended first, and have our ports
                 _check_ports(*self._ports)
-            addresses = self._want(keeper)
+            with _held(self._http, self._grpc):
+                addresses = self._want(keeper)
             thread = threading.Thread(target=keeper.run, args=(self._stop,), name="supervisor")
             thread.start()
             try:
@@ -198,6 +199,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _held(*addresses: str) -> Iterator[None]:
+    """Keeps our own doors' ports from being given to another process as free ones, for as long as the context lasts."""
+    with contextlib.ExitStack() as held:
+        for address in filter(None, addresses):
+            host, _, port = address.rpartition(":")
+            with contextlib.suppress(OSError):  # who listens there already keeps it by that
+                held.enter_context(socket.socket()).bind((host, int(port)))
+        yield
 
 
 def _check_ports(http_port: int, grpc_port: int) -> None:

@@ -37,3 +37,24 @@ def test_a_port_that_is_taken_is_named_with_its_flag(flag: str, other: str, take
 def test_two_doors_at_one_port_are_refused(tmp_path: pathlib.Path) -> None:
     said = up(tmp_path, "--port", "8081")
     assert said == "trimtab: `--grpc-port` is 8081 like `--port`; give each a port of its own."
+
+
+def test_no_process_is_given_the_port_of_a_door_that_is_not_open_yet(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doors = platform.Platform(tmp_path, "acme", "main", *(platform.free_port() for _ in range(2)))
+
+    def wanted(*_: object) -> None:
+        for address in (doors._http, doors._grpc):
+            with pytest.raises(OSError, match="in use"):
+                socket.create_server(("127.0.0.1", int(address.rpartition(":")[2])))
+        raise Started
+
+    class Started(Exception):
+        pass
+
+    monkeypatch.setattr(platform.Platform, "_want", wanted)
+    with pytest.raises(Started), doors.running():
+        pass
+    for address in (doors._http, doors._grpc):
+        socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))).close()
