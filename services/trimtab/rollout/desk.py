@@ -108,11 +108,14 @@ class Desk:
             yield
 
     async def heal(self) -> None:
-        """Repeats the newest record of lines in which a replaced controller has written. Call inside `deciding()`."""
-        for key in sorted(self._book.disputed):
-            head = self._book.lines[key].head
-            if head is not None:
-                await self.write(head)
+        """Repeats the record that routes a line where another one is the newest. Call inside `deciding()`.
+
+        So it is after a replaced controller has written, and where a log stored the first records of an append alone.
+        """
+        for key, one in sorted(self.lines.items()):
+            routes = one.active or one.head
+            if routes is not None and (routes is not one.head or key in self._book.disputed):
+                await self.write(routes)
 
     async def look(self) -> None:
         """Takes up what stands in the log; for readers, also without the lease."""

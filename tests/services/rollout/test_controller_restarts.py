@@ -145,6 +145,21 @@ async def test_a_record_of_a_replaced_controller_is_not_taken_up_and_is_overrule
     assert platform.head().arms == good.arms
 
 
+async def test_a_release_under_way_routes_again_when_the_log_kept_another_record_alone(platform) -> None:
+    """Kafka may store the first records of an append alone: here a new release's, without the active one."""
+    old, new = platform.publish_model("old"), platform.publish_model("new", announce=False)
+    later = platform.publish_model("later", announce=False)
+    one = serving(platform, old)
+    active = brought_to(one, new, State.SAFETY)
+    recorded(platform, one.head, active)
+    newest = max(record.revision for record in platform.records())
+    waiting = dataclasses.replace(brought_to(one, later, State.PENDING), revision=newest + 1, generation=1)
+    await asyncio.to_thread(_append_raw, platform, waiting)
+    assert platform.head().id == waiting.id
+    async with platform.rollout():
+        await platform.until(lambda: platform.head().id == active.id)
+
+
 def _append_raw(platform: Any, release: releases.Release) -> None:
     publish.publish(platform.log, topics.ROLLOUTS, release.id.encode(), release).result()
 
