@@ -152,12 +152,20 @@ async def test_a_release_under_way_routes_again_when_the_log_kept_another_record
     one = serving(platform, old)
     active = brought_to(one, new, State.SAFETY)
     recorded(platform, one.head, active)
-    newest = max(record.revision for record in platform.records())
-    waiting = dataclasses.replace(brought_to(one, later, State.PENDING), revision=newest + 1, generation=1)
-    await asyncio.to_thread(_append_raw, platform, waiting)
-    assert platform.head().id == waiting.id
     async with platform.rollout():
-        await platform.until(lambda: platform.head().id == active.id)
+        await platform.until(lambda: platform.running(old) and platform.running(new))
+        await platform.until(lambda: line.arm(platform.head().arms, line.STABLE).address != "127.0.0.1:1")
+        await asyncio.sleep(1.0)  # whatever else it has to write is written
+        head = platform.head()
+        waiting = dataclasses.replace(
+            brought_to(one, later, State.PENDING),
+            revision=head.revision + 1,
+            generation=head.generation,
+            arms=head.arms,
+        )
+        await asyncio.to_thread(_append_raw, platform, waiting)
+        await platform.until(lambda: platform.head().revision > waiting.revision)
+    assert (platform.head().id, platform.head().arms) == (active.id, head.arms)
 
 
 def _append_raw(platform: Any, release: releases.Release) -> None:
