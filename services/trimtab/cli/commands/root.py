@@ -47,6 +47,9 @@ def run(arguments: list[str]) -> None:
         sys.exit(130)
 
 
+_LOG = "Event log, e.g. kafka://host:9092,host:9092/prefix-of-topics; default: the folder's own file."
+
+
 @contextlib.contextmanager
 def _quiet_interrupt() -> Iterator[None]:
     """SIGTERM ends a command the way Ctrl-C does: everything it started is stopped in order."""
@@ -59,6 +62,7 @@ def _quiet_interrupt() -> Iterator[None]:
 
 @app.command()
 def up(
+    *,
     policy: Annotated[
         pathlib.Path | None,
         typer.Option(
@@ -71,12 +75,13 @@ def up(
         int,
         typer.Option("--grpc-port", help="Port of the public gRPC API; 0 takes the one it had, at first a free one."),
     ] = 8081,
+    log: Annotated[str, typer.Option("--log", help=_LOG)] = "",
     state: options.State = options.STATE,
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C. What it keeps survives in the state folder."""
     from trimtab.cli.operators import serving
 
-    serving.up(state, line, port, grpc_port, policy)
+    serving.up(state, line, port, grpc_port, policy, log=log)
 
 
 @app.command()
@@ -86,6 +91,7 @@ def demo(
         pathlib.Path | None,
         typer.Option("--state", help="Keep everything in this (new) folder; default: a temporary one."),
     ] = None,
+    log: Annotated[str, typer.Option("--log", help=_LOG)] = "",
     json: options.Json = False,
 ) -> None:
     """The whole loop with simulated users in about six minutes: two promotions, one not proven, one rollback, a table.
@@ -95,7 +101,7 @@ def demo(
     """
     from trimtab.cli.demo import app as demo_app
 
-    sys.exit(demo_app.play(seed, state, json))
+    sys.exit(demo_app.play(seed, state, log, json))
 
 
 app.command("eval")(evaluate.evaluate)

@@ -62,13 +62,18 @@ reward = inf
 """
 
 
-def play(seed: int, state: pathlib.Path | None, as_json: bool) -> int:
-    """Plays the demo and returns the exit code; the state folder is kept when it was named or something failed."""
+def play(seed: int, state: pathlib.Path | None, log: str, as_json: bool) -> int:
+    """Plays the demo and returns the exit code; the state folder is kept when it was named or something failed.
+
+    log: URL of the event log, of which this demo's topics are the only ones with its prefix; empty: the folder's own.
+    """
     screen = show.Screen(as_json)
     if state is not None and state.exists() and any(state.iterdir()):
         raise errors.InvalidField("--state", f"{str(state)!r} is not empty", "name a new folder")
     folder = state or pathlib.Path(tempfile.mkdtemp(prefix="trimtab-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
+    if log:
+        platform.Layout(folder).choose_log(log)
     (folder / "lines.toml").write_text(LINES)
     screen.say(f"[bold]Trimtab demo[/], seed {seed}. Everything it keeps is in {folder}")
     code = 1

@@ -19,6 +19,7 @@ from typing import TypeVar
 import httpx
 
 import trimtab_client
+from trimtab.bus import connect
 from trimtab.cli import show
 from trimtab.cli.machine import supervisor
 from trimtab.core import control, errors, files, lines, releases, runs
@@ -67,13 +68,31 @@ class Layout:
     def __init__(self, state: pathlib.Path) -> None:
         self.state = state.absolute()
         self.logs = self.state / "logs"
-        self.log_url = f"sqlite:///{self.state}/log.sqlite"
+        self.log_file = self.state / "log.url"
         self.registry_url = f"file://{self.state}/registry"
         self.cache = self.state / "cache"
         self.lines = self.state / "lines.toml"
         self.secrets = self.state / "secrets.toml"
         self.facts = self.state / _FACTS_FILE
         self.runs = self.state / "trainer" / "runs"
+
+    @property
+    def log_url(self) -> str:
+        """Of the embedded log in this folder, unless another one was chosen for it."""
+        if self.log_file.exists():
+            return self.log_file.read_text().strip()
+        return f"sqlite:///{self.state}/log.sqlite"
+
+    def choose_log(self, url: str) -> None:
+        """For good: what the folder holds follows from one log. InvalidField when it follows from another already."""
+        begun = self.log_file.exists() or (self.state / "log.sqlite").exists()
+        if begun and url != self.log_url:
+            raise errors.InvalidField(
+                "--log", f"is {url!r}, and {self.state} follows from {self.log_url!r}", "name that, or a new folder"
+            )
+        self.state.mkdir(parents=True, exist_ok=True)
+        connect.create_topics(url)
+        files.replace(self.log_file, f"{url}\n")
 
     def environment(self) -> dict[str, str]:
         """What every process is told."""

@@ -18,11 +18,16 @@ _LOAD_LIMIT_S = 300.0
 _POLL_S = 0.2
 
 
-def up(state: pathlib.Path, line: str, port: int, grpc_port: int, policy: pathlib.Path | None) -> None:
-    """Starts the platform, imports and adopts the policy folder when one is given, then serves."""
+def up(state: pathlib.Path, line: str, port: int, grpc_port: int, policy: pathlib.Path | None, *, log: str) -> None:
+    """Starts the platform, imports and adopts the policy folder when one is given, then serves.
+
+    log: URL of the event log; empty: the folder's own.
+    """
     screen = show.Screen()
     layout = platform.Layout(state)
     layout.state.mkdir(parents=True, exist_ok=True)
+    if log:
+        layout.choose_log(log)
     tenant = _configure(layout, line)
     model = ""
     if policy is not None:
