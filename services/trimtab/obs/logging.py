@@ -54,8 +54,9 @@ def configure(service: str, level: str, file: pathlib.Path | None = None) -> Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
-    # each request is a line of its server's log already
-    logging.getLogger("httpx").setLevel(max(LEVELS[level], logging.WARNING))
+    # each request is a line of its server's log already, and what each connection to Kafka does is nobody's question
+    for library in ("httpx", "kafka"):
+        logging.getLogger(library).setLevel(max(LEVELS[level], logging.WARNING))
 
 
 def get(name: str) -> structlog.typing.FilteringBoundLogger:
