@@ -109,7 +109,7 @@ SESSION = (
         "Prove it",
         "How long votes take to decide at your traffic, and every figure of a release from the log again.",
         (
-            Typed("trimtab rollout simulate --sessions 5000 --difference 0.1 --runs 100"),
+            Typed("trimtab rollout simulate --sessions 5000 --difference 0.1 --runs 10"),
             Typed("trimtab rollout audit"),
         ),
     ),
