@@ -29,10 +29,11 @@ test: $(READY) ## Every test, three files at once
 kafka: $(READY) ## A Kafka on this machine until Ctrl-C, for trying things with (needs Maven and Java); NODES=3
 	@$(BIN)/python -m tests.broker.cluster $(if $(NODES),--nodes $(NODES))
 
-faults: $(READY) ## Kill processes at random during three demos; SHORT=1: in a small world, some minutes
+faults: $(READY) ## Break ingestion on both logs, then kill at random during three demos; SHORT=1: small, some minutes
+	@$(BIN)/python -m tests.faults.harness.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
 	@$(BIN)/python -m tests.faults.storm.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
 
-bench: $(READY) ## Measure: SUITE=training (beside TRL, an hour), methods, release (half an hour), or preferences FILE=... POLICY=...
+bench: $(READY) ## Measure: SUITE=training (beside TRL, an hour), methods, release (half an hour), ingest (half an hour), ledger, or preferences FILE=... POLICY=...
 	@$(BIN)/python -m tests.benchmarks.$(or $(SUITE),training) $(FILE) $(POLICY) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: $(READY) ## Style, types, layers, generated code

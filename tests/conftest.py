@@ -1,8 +1,14 @@
 """What holds for every test: a test that should run and does not fails the run."""
 
+import os
+import pathlib
 import signal
+from collections.abc import Iterator
 
 import pytest
+from tests.broker import cluster, shared
+from tests.postgres import server
+from tests.postgres import stores as of_either_kind
 
 # A run that a shell has put into its background ignores Ctrl-C, and so would everything that tests send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -13,3 +19,35 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and reporter.stats.get("skipped") and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def kafka_address() -> Iterator[str]:
+    """host:port of a Kafka that tests share, each with a prefix of its own; TRIMTAB_TEST_KAFKA names one that runs.
+
+    A test that stops its broker, or needs another than an ordinary one, starts its own.
+    """
+    if running := os.environ.get(shared.EXTERNAL, ""):
+        yield running
+        return
+    with cluster.running() as started:
+        yield started.address
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[server.Server]:
+    """A real PostgreSQL, started when a test first asks for it; it stays up until the end."""
+    with server.running() as started:
+        yield started
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def stores(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[of_either_kind.Stores]:
+    """What needs it runs on SQLite, and on a real PostgreSQL."""
+    made: of_either_kind.Stores
+    if request.param == "postgres":
+        made = of_either_kind.PostgresStores(request.getfixturevalue("postgres"))
+    else:
+        made = of_either_kind.SqliteStores(tmp_path)
+    yield made
+    made.close()

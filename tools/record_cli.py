@@ -28,6 +28,7 @@ PAGE = pathlib.Path(__file__).parents[1] / "docs" / "cli.md"
 QUESTION, ANSWER = "Why is the sky blue?", "Because air scatters blue light most."
 _TAUGHT = {QUESTION: ANSWER, "And at sunset?": "The way is long and only red is left.", "Who asks?": "You do."}
 _LIMIT_S = 90.0
+_TIMED_OUT = 124  # what `timeout` says of it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -278,17 +279,19 @@ class Session:
         return said if said.endswith("\n") or not said else f"{said}\n"
 
     def run(self, command: str) -> str:
-        """One command in a shell."""
-        return subprocess.run(
-            ("bash", "-c", command),
+        """One command in a shell; what it started ends with it when it takes too long."""
+        done = subprocess.run(
+            ("timeout", str(_LIMIT_S), "bash", "-c", command),
             cwd=self.folder,
             env=self._environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=_LIMIT_S,
             check=False,
-        ).stdout
+        )
+        if done.returncode == _TIMED_OUT:
+            raise RuntimeError(f"`{command}` took over {_LIMIT_S:.0f} s, and said: {done.stdout}")
+        return done.stdout
 
     def _filled(self, command: str) -> str:
         for name, value in self.ids.items():

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 _POM = pathlib.Path(__file__).with_name("pom.xml")
 _READY_WITHIN_S = 90.0
@@ -39,7 +39,7 @@ def libraries() -> pathlib.Path:
 
 def _fetch(folder: pathlib.Path) -> None:
     if shutil.which("mvn") is None or shutil.which("java") is None:
-        raise RuntimeError("Kafka needs `mvn` and `java`: install Maven and a JDK, or set TRIMTAB_TEST_KAFKA.")
+        raise RuntimeError("Kafka needs `mvn` and `java`: install Maven and a JDK.")
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         goal = ("dependency:copy-dependencies", f"-DoutputDirectory={made}/libs", "-DincludeScope=runtime")
         subprocess.run(["mvn", "-q", "-B", "-f", str(_POM), *goal], check=True)
@@ -56,7 +56,11 @@ class Node:
         folder.mkdir(parents=True)
         self._properties = folder / "server.properties"
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        _run_java("kafka.tools.StorageTool", "format", "-t", _STORAGE_ID, "-c", str(self._properties))
+        run_java("kafka.tools.StorageTool", "format", "-t", _STORAGE_ID, "-c", str(self._properties))
+
+    @property
+    def data(self) -> pathlib.Path:
+        return self._folder / "data"
 
     @property
     def log(self) -> pathlib.Path:
@@ -108,23 +112,44 @@ class Node:
 
 
 class Cluster:
-    """Nodes that know each other. settings: on top of those below, for all nodes."""
+    """Nodes that know each other. settings: on top of those below, for all nodes. ports: of each node the clients' and
+    the controllers', free ones unless given. doors: further listeners of the first node, by name with their security
+    protocol; `settings` says what they need.
+    """
 
-    def __init__(self, folder: pathlib.Path, nodes: int = 1, settings: Mapping[str, str] | None = None) -> None:
-        ports = free_ports(2 * nodes)
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        nodes: int = 1,
+        settings: Mapping[str, str] | None = None,
+        ports: Sequence[int] | None = None,
+        doors: Mapping[str, str] | None = None,
+    ) -> None:
+        doors = doors or {}
+        free = free_ports(2 * nodes + len(doors))
+        ports = [*(ports or free[: 2 * nodes]), *free[2 * nodes :]]
+        self._doors = dict(zip(doors, ports[2 * nodes :], strict=True))
         voters = ",".join(f"{number + 1}@127.0.0.1:{ports[2 * number + 1]}" for number in range(nodes))
+        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **doors}
         self.nodes = []
         for number in range(nodes):
             client, controller = ports[2 * number], ports[2 * number + 1]
             where = folder / f"node-{number + 1}"
+            open_to_clients = {"PLAINTEXT": client, **(self._doors if number == 0 else {})}
+            advertised = ",".join(f"{name}://127.0.0.1:{port}" for name, port in open_to_clients.items())
             of_node = {
                 "node.id": str(number + 1),
-                "listeners": f"PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
-                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}",
+                "listeners": f"{advertised},CONTROLLER://127.0.0.1:{controller}",
+                "advertised.listeners": advertised,
+                "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in protocols.items()),
                 "controller.quorum.voters": voters,
                 "log.dirs": str(where / "data"),
             }
             self.nodes.append(Node(where, number + 1, {**_settings(nodes), **of_node, **(settings or {})}, client))
+
+    def door(self, name: str) -> str:
+        """The address of a further listener."""
+        return f"127.0.0.1:{self._doors[name]}"
 
     @property
     def address(self) -> str:
@@ -139,6 +164,13 @@ class Cluster:
     def stop(self) -> None:
         for node in self.nodes:
             node.kill()
+
+
+def data_bytes(cluster: Cluster, prefix: str) -> int:
+    """What topics with this prefix take on the disks of all nodes."""
+    return sum(
+        path.stat().st_size for node in cluster.nodes for path in node.data.glob(f"{prefix}*/*.log") if path.is_file()
+    )
 
 
 def _settings(nodes: int) -> dict[str, str]:
@@ -181,8 +213,8 @@ def _java(main: str, *arguments: str, options: tuple[str, ...] = ()) -> list[str
     return ["java", *options, "-cp", f"{libraries()}/*", main, *arguments]
 
 
-def _run_java(main: str, *arguments: str) -> str:
-    """What a tool of Kafka's says; RuntimeError with it when it fails."""
+def run_java(main: str, *arguments: str) -> str:
+    """What a tool of Kafka's says on standard output; RuntimeError with all it said when it fails."""
     done = subprocess.run(_java(main, *arguments, options=("-Xmx256m",)), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{main} failed: {done.stdout}{done.stderr}")
@@ -190,10 +222,12 @@ def _run_java(main: str, *arguments: str) -> str:
 
 
 @contextlib.contextmanager
-def running(nodes: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+def running(
+    nodes: int = 1, settings: Mapping[str, str] | None = None, doors: Mapping[str, str] | None = None
+) -> Iterator[Cluster]:
     """A cluster of its own for as long as the context lasts."""
     with tempfile.TemporaryDirectory(prefix="trimtab-kafka-") as folder:
-        cluster = Cluster(pathlib.Path(folder), nodes, settings)
+        cluster = Cluster(pathlib.Path(folder), nodes, settings, doors=doors)
         try:
             cluster.start()
             yield cluster
@@ -208,6 +242,7 @@ def main() -> None:
     with running(asked.nodes) as cluster:
         sys.stdout.write(f"kafka://{cluster.address}\nCtrl-C ends it and throws its data away.\n")
         sys.stdout.flush()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # nobody's kill leaves a JVM behind
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from tests.faults import killing
+from tests.postgres.stores import Stores
 from tests.unit.ledger import making
 
 from trimtab.bus import port, publish, runner, topics
@@ -35,10 +36,11 @@ def vote(folder: pathlib.Path) -> None:
     log.close()
 
 
-def settle(folder: pathlib.Path) -> None:
+def settle(folder: pathlib.Path, url: str) -> None:
     """The ledger's two threads, in small steps, until everything is joined and published."""
     consumer.BATCH, outbox.BATCH, restoring._POLL, restoring._SCOPES = runner.Batch(11, 0.05), 7, 9, 3
-    log, store, stop, caught_up = SqliteLog(folder / "log.db"), _store(folder), threading.Event(), threading.Event()
+    log, store = SqliteLog(folder / "log.db"), database.Database(url)
+    stop, caught_up = threading.Event(), threading.Event()
     publisher = outbox.Publisher(log, store)
 
     def consume() -> None:
@@ -52,10 +54,6 @@ def settle(folder: pathlib.Path) -> None:
     while _unpublished(store):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def _store(folder: pathlib.Path) -> database.Database:
-    return database.Database(f"sqlite:///{folder / 'ledger.db'}")
 
 
 def _unpublished(store: database.Database) -> bool:
@@ -81,10 +79,10 @@ def read_once(folder: pathlib.Path) -> list[examples.Example]:
     return kept
 
 
-def check_books(folder: pathlib.Path) -> None:
+def check_books(folder: pathlib.Path, url: str) -> None:
     kept = read_once(folder)
     assert len({example.feedback_id + example.id for example in kept}) == len(kept) == VOTES
-    store = _store(folder)
+    store = database.Database(url)
     counts = counting.counts(store, ledger.CountsRequest(making.TENANT, making.LINE))
     store.close()
     assert (counts.joined, counts.examples, counts.duplicates, counts.waiting) == (VOTES, VOTES, VOTES // 3, 0)
@@ -94,21 +92,21 @@ LIVE = [f"{point}:{nth}" for point in WALKED if "restore" not in point for nth i
 
 
 @pytest.mark.parametrize("point", LIVE)
-def test_every_vote_becomes_one_example(point: str, tmp_path: pathlib.Path) -> None:
+def test_every_vote_becomes_one_example(point: str, tmp_path: pathlib.Path, stores: Stores) -> None:
     killing.run(vote, tmp_path)
-    killing.kill(point, settle, tmp_path)
-    killing.run(settle, tmp_path)
-    check_books(tmp_path)
+    killing.kill(point, settle, tmp_path, stores.url())
+    killing.run(settle, tmp_path, stores.url())
+    check_books(tmp_path, stores.url())
 
 
 @pytest.mark.parametrize("point", [f"{point}:2" for point in killing.under("ledger.restore.", "ledger.consume.")])
-def test_a_rebuild_that_was_interrupted_tells_readers_nothing_twice(point: str, tmp_path: pathlib.Path) -> None:
+def test_a_rebuild_that_was_interrupted_tells_readers_nothing_twice(
+    point: str, tmp_path: pathlib.Path, stores: Stores
+) -> None:
     killing.run(vote, tmp_path)
-    killing.run(settle, tmp_path)
+    killing.run(settle, tmp_path, stores.url("lost"))
     before = read_once(tmp_path)
-    for path in tmp_path.glob("ledger.db*"):
-        path.unlink()
-    killing.kill(point, settle, tmp_path)
-    killing.run(settle, tmp_path)
+    killing.kill(point, settle, tmp_path, stores.url())
+    killing.run(settle, tmp_path, stores.url())
     assert read_once(tmp_path) == before
-    check_books(tmp_path)
+    check_books(tmp_path, stores.url())

@@ -137,3 +137,14 @@ RECORDS = {
         "feedback", 3, 77, b"\x01", b"\xff\xfe", {"trimtab-schema": b"feedback/9"}, "ledger", "unreadable", AT
     ),
 }
+# What else stands on topics with records of several kinds, by the name of its file.
+FURTHER = {
+    "deadletter-cut": audit.DeadLetter(
+        "feedback", 3, 78, b"\x01", b"\xff\xfe", {}, "ledger", "too large", AT, value_bytes=10_000_000
+    ),
+    "deadletter-settled": audit.DeadLetterSettled(
+        "au-2", "feedback", 3, 77, audit.Settlement.REPLAYED, "operator", "it is read now", AT
+    ),
+    "consumer-halted": audit.ConsumerHalted("ledger", "feedback", 3, 97, "20 in a row", AT),
+    "consumer-resumed": audit.ConsumerResumed("ledger", AT, "operator", "a broken import", 500, "au-3"),
+}

@@ -1,4 +1,4 @@
-"""What was written yesterday reads today: golden bytes of one record per topic, as hex in tests/wire/golden."""
+"""What was written yesterday reads today: golden bytes of one record of each kind, as hex in tests/wire/golden."""
 
 import dataclasses
 import pathlib
@@ -11,6 +11,7 @@ from trimtab.core import errors, lines, releases
 from trimtab.wire import schemas
 from trimtabapi.release.v1 import release_pb2
 
+EVERY = records.RECORDS | records.FURTHER
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
@@ -21,29 +22,29 @@ def golden(topic: str) -> tuple[bytes, dict[str, bytes]]:
 
 def test_every_topic_has_a_golden_record():
     assert set(records.RECORDS) == set(topics.ALL)
-    assert {path.stem for path in GOLDEN.glob("*.hex")} == set(topics.ALL)
+    assert {path.stem for path in GOLDEN.glob("*.hex")} == set(EVERY)
 
 
-@pytest.mark.parametrize("topic", sorted(topics.ALL))
-def test_a_record_encodes_to_its_golden_bytes(topic):
-    assert schemas.encode(records.RECORDS[topic]) == golden(topic)
+@pytest.mark.parametrize("kind", sorted(EVERY))
+def test_a_record_encodes_to_its_golden_bytes(kind):
+    assert schemas.encode(EVERY[kind]) == golden(kind)
 
 
-@pytest.mark.parametrize("topic", sorted(topics.ALL))
-def test_golden_bytes_decode_to_their_record(topic):
-    record = records.RECORDS[topic]
-    assert schemas.decode(*golden(topic), type(record)) == record
+@pytest.mark.parametrize("kind", sorted(EVERY))
+def test_golden_bytes_decode_to_their_record(kind):
+    record = EVERY[kind]
+    assert schemas.decode(*golden(kind), type(record)) == record
 
 
-@pytest.mark.parametrize("topic", sorted(topics.ALL))
-def test_a_field_of_a_newer_writer_is_ignored(topic):
-    value, headers = golden(topic)
+@pytest.mark.parametrize("kind", sorted(EVERY))
+def test_a_field_of_a_newer_writer_is_ignored(kind):
+    value, headers = golden(kind)
     unknown = b"\xf8\x3f\x01"  # field 1023, varint 1
-    record = records.RECORDS[topic]
+    record = EVERY[kind]
     assert schemas.decode(value + unknown, headers, type(record)) == record
 
 
-@pytest.mark.parametrize("topic", sorted(topics.ALL))
+@pytest.mark.parametrize("kind", sorted(EVERY))
 @pytest.mark.parametrize(
     ("header", "complaint"),
     [
@@ -56,12 +57,12 @@ def test_a_field_of_a_newer_writer_is_ignored(topic):
         (b"{name}/", "version"),
     ],
 )
-def test_a_header_of_another_schema_or_version_is_malformed(topic, header, complaint):
-    value, headers = golden(topic)
+def test_a_header_of_another_schema_or_version_is_malformed(kind, header, complaint):
+    value, headers = golden(kind)
     name = headers[schemas.SCHEMA_HEADER].split(b"/")[0]
     changed = {} if header is None else {schemas.SCHEMA_HEADER: header.replace(b"{name}", name)}
     with pytest.raises(errors.MalformedRecord, match=complaint):
-        schemas.decode(value, changed, type(records.RECORDS[topic]))
+        schemas.decode(value, changed, type(EVERY[kind]))
 
 
 def test_a_release_older_than_the_guardrail_on_the_reward_is_read_as_judged_without_it():

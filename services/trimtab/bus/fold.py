@@ -9,7 +9,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-from trimtab.bus import deadletter, port, topics
+from trimtab.bus import deadletter, limits, port, topics
 from trimtab.core import errors
 from trimtab.obs import logging
 
@@ -26,28 +26,33 @@ def follow(
     apply: Callable[[port.Record], None],
     stop: threading.Event,
     on_caught_up: Callable[[], None],
+    *,
+    process: str = "fold",
 ) -> None:
     """Applies every record of the topic, from offset 0, until `stop` is set. Blocks: run it in a thread.
 
-    on_caught_up: called once, when all that stood in the log at the start was applied.
+    on_caught_up: called once, when all that stood in the log at the start was applied. process: whose fold it is, for
+    dead letters, logs and metrics.
     A record that `apply` refuses with `errors.MalformedRecord` or `deadletter.Never` is dead-lettered and passed over,
     within the limit; anything else it raises comes out. A log that is away is waited for. An empty value is a
-    tombstone, where the topic has them: `apply` sees it.
+    tombstone, where the topic has them: `apply` sees it. May be called again after it raised TooManyDeadLetters.
     """
-    letters = deadletter.DeadLetters(log, f"fold of {topic.name}", deadletter.Limit())
+    consumer = f"{process}/{topic.name}"
+    letters = deadletter.DeadLetters(log, consumer, deadletter.Limit())
     start = {port.TopicPartition(topic.name, partition): 0 for partition in range(topic.partitions)}
     progress = _Progress(log, topic, on_caught_up)
     unapplied: collections.deque[port.Record] = collections.deque()
     with contextlib.closing(log.reader(start)) as reader:
         while not stop.is_set():
             try:
+                letters.recall()
                 while unapplied:
                     _apply_or_bury(unapplied[0], apply, letters)
                     unapplied.popleft()
                 progress.look(reader)
                 unapplied.extend(reader.poll(_MAX_RECORDS, _POLL_S))
             except errors.LogUnavailable as problem:
-                _log.warning("not now", consumer=f"fold of {topic.name}", reason=str(problem))
+                _log.warning("not now", consumer=consumer, reason=str(problem))
                 stop.wait(_LOG_AWAY_DELAY_S)
 
 
@@ -74,8 +79,9 @@ class _Progress:
 
 def _apply_or_bury(record: port.Record, apply: Callable[[port.Record], None], letters: deadletter.DeadLetters) -> None:
     try:
+        limits.require_carried(record)
         apply(record)
     except (errors.MalformedRecord, deadletter.Never) as problem:
         letters.bury(record, str(problem))
     else:
-        letters.handled(1)
+        letters.handled([record])

@@ -12,7 +12,7 @@ import concurrent.futures
 import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 # Key and headers of one record together: a dead letter must be able to carry any record whole.
 MAX_KEY_AND_HEADERS_BYTES = 64 * 1024
@@ -83,6 +83,15 @@ class Reader(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class ShowsPositions(Protocol):
+    """What a log may do besides: show its own tools where our consumers stand. Nothing here reads it back."""
+
+    def show_positions(self, consumer: str, positions: Mapping[TopicPartition, int]) -> None:
+        """Per partition where the consumer's store stands. Returns at once; later or never if the log is away."""
+        ...
 
 
 class EventLog(Protocol):

@@ -8,7 +8,8 @@ Each record has one of three outcomes, said by how `Effect.apply` ends:
   it keeps the order of every partition;
 - it raises `Never` (or `errors.MalformedRecord`, which `wire.schemas.decode` raises): no retry can help. Its bytes go
   to the topic `deadletter`, and only when they are durable there does the position move past it. Beyond the limit
-  (`deadletter.Limit`) the runner halts instead, with the position before the record.
+  (`deadletter.Limit`) the runner halts instead, with the position before the record. A record that is larger than its
+  topic takes ends so too, unseen by `apply`.
 
 Anything else leaves `run` and stops the process. `errors.LogUnavailable`, of the log itself or of a handler that
 appends, is waited out like `NotNow`.
@@ -31,7 +32,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from trimtab.bus import deadletter, port, topics
+from trimtab.bus import deadletter, limits, port, topics
 from trimtab.core import clock, errors, failpoints
 from trimtab.obs import logging, metrics
 
@@ -120,18 +121,24 @@ class Runner:
         self._handler = handler
         self._consumer = consumer
         self._batch = batch or Batch()
-        self._letters = deadletter.DeadLetters(log, consumer, limit or deadletter.Limit(), now)
+        self._limit = limit or deadletter.Limit()
+        self._now = now
 
     def run(self, stop: threading.Event) -> None:
-        """Handles records until `stop` is set. Raises what is neither NotNow nor Never, and TooManyDeadLetters."""
+        """Handles records until `stop` is set. Raises what is neither NotNow nor Never, and TooManyDeadLetters.
+
+        May be called again after it raised: it goes on from the stored positions.
+        """
+        letters = deadletter.DeadLetters(self._log, self._consumer, self._limit, self._now)
         with contextlib.closing(self._log.reader(dict.fromkeys(self._sources, 0))) as reader:
             placed = False
             while not stop.is_set():
                 try:
                     if not placed:
+                        letters.recall()
                         self._place(reader)
                         placed = True
-                    self._settle(reader.poll(self._batch.max_records, self._batch.poll_s), stop)
+                    self._settle(reader.poll(self._batch.max_records, self._batch.poll_s), letters, stop)
                 except NotNow as problem:
                     placed = False
                     self._wait(stop, str(problem), problem.delay_s)
@@ -142,20 +149,22 @@ class Runner:
     def _place(self, reader: port.Reader) -> None:
         """To where the store says it stands: after a failure, too, since a commit half-heard may have happened."""
         stored = self._handler.positions()
-        for source in self._sources:
-            reader.seek(source, stored.get(source, 0))
+        positions = {source: stored.get(source, 0) for source in self._sources}
+        for source, offset in positions.items():
+            reader.seek(source, offset)
+        self._show(positions)
 
     def _wait(self, stop: threading.Event, reason: str, delay_s: float) -> None:
         metrics.CONSUMER_RETRIES.labels(self._consumer).inc()
         _log.warning("not now", consumer=self._consumer, reason=reason, delay_s=delay_s)
         stop.wait(delay_s)
 
-    def _settle(self, records: list[port.Record], stop: threading.Event) -> None:
+    def _settle(self, records: list[port.Record], letters: deadletter.DeadLetters, stop: threading.Event) -> None:
         """Each record of a poll done or dead-lettered, in order."""
         size = len(records)
         while records and not stop.is_set():
             try:
-                self._commit(records[:size])
+                self._commit(records[:size], letters)
                 records = records[size:]
                 size = len(records)
             except _Refused as refused:
@@ -164,24 +173,32 @@ class Runner:
                     continue
                 if isinstance(refused.problem, NotNow):
                     raise refused.problem from None
-                self._letters.bury(records[0], str(refused.problem))
+                letters.bury(records[0], str(refused.problem))
                 failpoints.reach("bus.deadletter.buried")
                 self._skip(records[0])
                 records = records[1:]
                 size = len(records)
 
-    def _commit(self, records: list[port.Record]) -> None:
+    def _commit(self, records: list[port.Record], letters: deadletter.DeadLetters) -> None:
         """One transaction: the effects of all records and the positions after them, or nothing and _Refused."""
         with self._handler.transaction() as effect:
             for index, record in enumerate(records):
                 try:
+                    limits.require_carried(record)
                     effect.apply(record)
                 except (NotNow, Never, errors.MalformedRecord) as problem:
                     raise _Refused(index, problem) from problem
-            effect.save({record.source: record.offset + 1 for record in records})
-        self._letters.handled(len(records))
+            positions = {record.source: record.offset + 1 for record in records}
+            effect.save(positions)
+        self._show(positions)
         metrics.CONSUMER_RECORDS.labels(self._consumer).inc(len(records))
+        letters.handled(records)
 
     def _skip(self, record: port.Record) -> None:
         with self._handler.transaction() as effect:
             effect.save({record.source: record.offset + 1})
+        self._show({record.source: record.offset + 1})
+
+    def _show(self, positions: Mapping[port.TopicPartition, int]) -> None:
+        if isinstance(self._log, port.ShowsPositions):
+            self._log.show_positions(self._consumer, positions)

@@ -39,8 +39,34 @@ ALL = {
 }
 
 
-def kafka_settings(topic: Topic) -> dict[str, str]:
-    """How the topic is set up on Kafka. Tombstones stand for a day; the time of a record is the broker's."""
+# What may be different of a topic on Kafka, beside its settings.
+TOPIC, PARTITIONS, REPLICAS = "topic", "partitions", "replicas"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Difference:
+    """Between a topic of a cluster and what it has to be.
+
+    topic: with its prefix. what: TOPIC, PARTITIONS, REPLICAS, or a setting's name. refused: a clause, why it cannot be
+    made as it has to be; empty where it can.
+    """
+
+    topic: str
+    what: str
+    wanted: str
+    found: str
+    refused: str = ""
+
+    def __str__(self) -> str:
+        reason = f": {self.refused}" if self.refused else ""
+        return f"Topic {self.topic} on the cluster: {self.what} is {self.found} and has to be {self.wanted}{reason}."
+
+
+def kafka_settings(topic: Topic, replicas: int = 0) -> dict[str, str]:
+    """How the topic is set up on Kafka. Tombstones stand for a day; the time of a record is the broker's.
+
+    replicas: of each partition; one of three or more may be away. 0: as the cluster does by itself.
+    """
     settings = {
         # the value, its key and headers (`port.MAX_KEY_AND_HEADERS_BYTES`) and the batch around it
         "max.message.bytes": str(topic.max_bytes + 128 * KIB),
@@ -51,4 +77,6 @@ def kafka_settings(topic: Topic) -> dict[str, str]:
     }
     if topic.cleanup is Cleanup.COMPACT:
         settings |= {"delete.retention.ms": "86400000", "min.cleanable.dirty.ratio": "0.1"}
+    if replicas:
+        settings["min.insync.replicas"] = str(replicas - 1 if replicas >= 3 else 1)
     return settings

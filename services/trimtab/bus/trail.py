@@ -6,22 +6,20 @@ an append to the log asks what is missing and appends both at once (`feedback.im
 of an id at a time. Blocking calls: use it from threads, one at a time.
 """
 
-import time
+import contextlib
 from collections.abc import Iterable
 
-from trimtab.bus import port, publish, topics
+from trimtab.bus import port, publish, tail, topics
 from trimtab.core import audit, errors, failpoints
 from trimtab.wire import schemas
 
-_BATCH = 500
-_POLL_S = 0.05
 _CATCH_UP_S = 10.0
 
 
 class Trail:
     def __init__(self, log: port.EventLog) -> None:
         self._log = log
-        self._reader: port.Reader | None = None
+        self._tail = tail.Tail(log, topics.AUDIT, within_s=_CATCH_UP_S)
         self._known: set[str] = set()
 
     def put(self, records: Iterable[audit.AuditRecord]) -> None:
@@ -43,17 +41,10 @@ class Trail:
         ]
 
     def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
+        self._tail.close()
 
     def _read(self) -> None:
         """To the topic's present end: also an append whose answer was lost."""
-        if self._reader is None:
-            self._reader = self._log.reader({port.TopicPartition(topics.AUDIT.name, 0): 0})
-        ends = self._log.end_offsets(topics.AUDIT.name)
-        deadline = time.monotonic() + _CATCH_UP_S
-        while any(self._reader.position(source) < end for source, end in ends.items()):
-            for record in self._reader.poll(_BATCH, _POLL_S):
+        for record in self._tail.read():
+            with contextlib.suppress(errors.MalformedRecord):  # a dead letter of the ledger
                 self._known.add(schemas.decode(record.value, record.headers, audit.AuditRecord).id)
-            if time.monotonic() > deadline:
-                raise errors.LogUnavailable(f"The log did not give topic {topics.AUDIT.name!r} up to its end.")

@@ -57,6 +57,7 @@ class Screen:
     """
 
     def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
         self.console = rich.console.Console(highlight=False, stderr=as_json)
         if not self.console.is_terminal:
             self.console = rich.console.Console(highlight=False, stderr=as_json, width=_LOG_WIDTH)
@@ -96,6 +97,11 @@ class Screen:
 
     def tree(self, root: Twig) -> None:
         self.console.print(_drawn(root, rich.tree.Tree(literal(root.words))))
+
+    def document(self, value: Any) -> None:
+        """Indented JSON for people to read."""
+        for line in json.dumps(value, default=str, indent=2, ensure_ascii=False).splitlines():
+            self.say(literal(line))
 
     def json(self, value: Any) -> None:
         rich.console.Console().print_json(json.dumps(value, default=str))

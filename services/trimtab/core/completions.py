@@ -116,6 +116,17 @@ class Completion:
     segment: str = ""
 
 
+def figures(completion: Completion) -> dict[str, float]:
+    """What of a completion is counted with, by name."""
+    found = {"latency_s": completion.latency_s, "time_to_first_token_s": completion.time_to_first_token_s}
+    if completion.exposure is not None:
+        found["propensity"] = completion.exposure.propensity
+    if completion.measured is not None:
+        measured = completion.measured
+        found |= {"tokens": measured.tokens, "refused": measured.refused, "repeats": measured.repeats}
+    return found
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Assignment:
     """What the gateway decided before a policy answers."""

@@ -5,7 +5,7 @@ import datetime
 import enum
 import hashlib
 
-from trimtab.core import text
+from trimtab.core import errors, text
 
 
 class RaterKind(enum.StrEnum):
@@ -149,8 +149,16 @@ class SendResponse:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refusal:
+    """An error's reason, sentence and details (`core.errors`)."""
+
     reason: str
     message: str
+    details: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def refusal_of(problem: errors.TrimtabError) -> Refusal:
+    """What a batch says of an item in place of raising this."""
+    return Refusal(errors.reason_of(type(problem)), str(problem), dict(problem.details))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

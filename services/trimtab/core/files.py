@@ -1,5 +1,6 @@
 """Files that a crash leaves whole: their old content or the new one, never a part, and durable once written."""
 
+import hashlib
 import os
 import pathlib
 
@@ -21,6 +22,12 @@ def settle(temporary: pathlib.Path, final: pathlib.Path) -> None:
     temporary.replace(final)
     failpoints.reach("files.settle.before_folder_fsync")
     sync(final.parent)
+
+
+def digest(path: pathlib.Path) -> str:
+    """sha256 of a file's bytes, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: pathlib.Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import enum
+from collections.abc import Iterable
 
 from trimtab.core import completions, lines, text
 
@@ -23,6 +24,10 @@ class ReleaseState(enum.StrEnum):
 FINAL_STATES = frozenset(
     {ReleaseState.PROMOTED, ReleaseState.ROLLED_BACK, ReleaseState.NOT_PROVEN, ReleaseState.FAILED}
 )
+
+
+# Those in which users' answers are evidence.
+WATCHED_STATES = frozenset({ReleaseState.SAFETY, ReleaseState.EVIDENCE})
 
 
 class Verdict(enum.StrEnum):
@@ -124,6 +129,11 @@ class Evidence:
     capped: int = 0
     segments: tuple[SegmentEvidence, ...] = ()
 
+    @property
+    def uncounted(self) -> str:
+        """What was left out because of who cast it, in words; empty where all counts."""
+        return f"{self.capped} votes over the limits of raters and networks did not count" if self.capped else ""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Transition:
@@ -164,6 +174,11 @@ class Quarantine:
     @property
     def in_force(self) -> bool:
         return self.released_at is None and bool(self.dataset_id or self.reward_ids)
+
+
+def held_rewards(quarantines: Iterable[Quarantine | None]) -> frozenset[str]:
+    """Reward models that nothing may score or learn with. None: a release that has nothing in quarantine."""
+    return frozenset(id_ for one in quarantines if one is not None and one.in_force for id_ in one.reward_ids)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import math
 
 from trimtab.core import text
 
@@ -18,6 +19,13 @@ class ScoreRequest:
 
     model: str
     items: tuple[ScoreItem, ...]
+
+
+def finite(outcome: float | str) -> float | str:
+    """The same, or the reason there is no reward where it is no number that can be counted with."""
+    if isinstance(outcome, float) and not math.isfinite(outcome):
+        return f"the reward is {outcome}"
+    return outcome
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

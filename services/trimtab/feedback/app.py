@@ -13,7 +13,7 @@ from trimtab.rpc import process
 def build(settings: feedback_settings.FeedbackSettings) -> process.Process:
     """The process, ready to run."""
     made = process.Process("feedback", settings)
-    log = connect.open_log(settings.log_url)
+    log = connect.open_log(settings.log_url, settings.log_security())
     ring, digest = made.secrets.signing, settings.digest()
     importer = imports.Importer(log, ring, made.secrets.hash_key, config_digest=digest)
     door = servicer.FeedbackServicer(

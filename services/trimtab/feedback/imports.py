@@ -61,7 +61,7 @@ class Importer:
                 else:
                     new[feedback.identity(made.event)] = made
             except (errors.InvalidField, errors.ConflictingFeedback) as problem:
-                refused.append(feedback.ImportRefusal(item.item, intake.refusal_of(problem)))
+                refused.append(feedback.ImportRefusal(item.item, feedback.refusal_of(problem)))
         await self._append(request, list(new.values()))
         for outcome, count in (("accepted", len(new)), ("duplicate", duplicates), ("refused", len(refused))):
             metrics.FEEDBACK_IMPORTED.labels(outcome=outcome).inc(count)

@@ -8,7 +8,7 @@ import asyncio
 import dataclasses
 from collections.abc import Sequence
 
-from trimtab.bus import port, publish, topics
+from trimtab.bus import limits, port, publish, topics
 from trimtab.core import clock, errors, failpoints, feedback, ids, text
 from trimtab.feedback import acknowledged, placing, validation
 from trimtab.obs import metrics
@@ -37,45 +37,69 @@ class Intake:
 
     async def send(self, request: feedback.SendRequest) -> feedback.SendResponse:
         """OK once the log has the event. An error means that nothing was written; LogUnavailable, that nobody knows."""
-        try:
-            response = await self._send(request)
-        except errors.TrimtabError as problem:
-            metrics.FEEDBACK_EVENTS.labels(outcome=errors.reason_of(type(problem)).lower()).inc()
-            raise
-        metrics.FEEDBACK_EVENTS.labels(outcome="duplicate" if response.duplicate else "accepted").inc()
-        return response
+        [outcome] = await self._answer([request])
+        if isinstance(outcome, errors.TrimtabError):
+            raise outcome
+        return outcome
 
     async def send_batch(
         self, items: Sequence[feedback.SendRequest | errors.TrimtabError]
     ) -> feedback.SendBatchResponse:
-        """Each on its own and all at once, so that they share a commit. Items that could not be read are refused."""
-        return feedback.SendBatchResponse(tuple(await asyncio.gather(*(self._answer(item) for item in items))))
+        """Each is judged on its own; what is new goes to the log as one. Items that could not be read are refused."""
+        outcomes = await self._answer(items)
+        return feedback.SendBatchResponse(
+            tuple(
+                feedback.SendBatchResult(feedback.refusal_of(one) if isinstance(one, errors.TrimtabError) else one)
+                for one in outcomes
+            )
+        )
 
-    async def _answer(self, item: feedback.SendRequest | errors.TrimtabError) -> feedback.SendBatchResult:
+    async def _answer(
+        self, items: Sequence[feedback.SendRequest | errors.TrimtabError]
+    ) -> list[feedback.SendResponse | errors.TrimtabError]:
+        looked_at = [self._look(item) for item in items]
+        problem = await self._append([one for one in looked_at if isinstance(one, _New)])
+        outcomes = [
+            (problem or feedback.SendResponse(one.event.id)) if isinstance(one, _New) else one for one in looked_at
+        ]
+        for outcome in outcomes:
+            metrics.FEEDBACK_EVENTS.labels(outcome=_counted_as(outcome)).inc()
+        return outcomes
+
+    def _look(
+        self, item: feedback.SendRequest | errors.TrimtabError
+    ) -> "_New | feedback.SendResponse | errors.TrimtabError":
+        """What is to be appended, or the answer at once."""
         if isinstance(item, errors.TrimtabError):
-            return feedback.SendBatchResult(refusal_of(item))
+            return item
         try:
-            return feedback.SendBatchResult(await self.send(item))
+            event = self._judged(item)
+            record = publish.new_record(topics.FEEDBACK, _session_hash(event), event)
+            limits.placed(record)  # now, so that one that the log would not take holds up no other
         except errors.TrimtabError as problem:
-            return feedback.SendBatchResult(refusal_of(problem))
-
-    async def _send(self, request: feedback.SendRequest) -> feedback.SendResponse:
-        event = self._judged(request)
+            return problem
         identity, digest = feedback.identity(event), feedback.body_digest(event)
         match self._acknowledged.look(identity, digest):
             case acknowledged.Seen.SAME:
                 return feedback.SendResponse(event.id, duplicate=True)
             case acknowledged.Seen.OTHER:
-                raise errors.ConflictingFeedback(event.id)
-        if event.context is None:
-            raise TypeError("a judged event has its context")
+                return errors.ConflictingFeedback(event.id)
+        return _New(event, record, identity, digest)
+
+    async def _append(self, new: "Sequence[_New]") -> errors.TrimtabError | None:
+        """Returns once the log has all of them, or with the reason why that is not known."""
+        if not new:
+            return None
         failpoints.reach("feedback.intake.before_append")
-        append = publish.publish(self._log, topics.FEEDBACK, event.context.session_hash, event)
-        # within the log's own deadline: stored, or LogUnavailable
-        await asyncio.wrap_future(append)
+        try:
+            # within the log's own deadline: stored, or LogUnavailable
+            await asyncio.wrap_future(self._log.append([one.record for one in new]))
+        except (errors.LogUnavailable, errors.Overloaded) as problem:
+            return problem
         failpoints.reach("feedback.intake.appended")
-        self._acknowledged.add(identity, digest)
-        return feedback.SendResponse(event.id)
+        for one in new:
+            self._acknowledged.add(one.identity, one.digest)
+        return None
 
     def _judged(self, request: feedback.SendRequest) -> feedback.FeedbackEvent:
         """The event as it is written: id, context and `verified` filled in."""
@@ -100,5 +124,23 @@ class Intake:
         return dataclasses.replace(judged, id=event.id or str(ids.uuid7()))
 
 
-def refusal_of(problem: errors.TrimtabError) -> feedback.Refusal:
-    return feedback.Refusal(reason=errors.reason_of(type(problem)), message=str(problem))
+@dataclasses.dataclass(frozen=True, slots=True)
+class _New:
+    """An event that this replica has not acknowledged lately."""
+
+    event: feedback.FeedbackEvent
+    record: port.NewRecord
+    identity: tuple[str, str]
+    digest: bytes
+
+
+def _session_hash(event: feedback.FeedbackEvent) -> bytes:
+    if event.context is None:
+        raise TypeError("a judged event has its context")
+    return event.context.session_hash
+
+
+def _counted_as(outcome: feedback.SendResponse | errors.TrimtabError) -> str:
+    if isinstance(outcome, errors.TrimtabError):
+        return errors.reason_of(type(outcome)).lower()
+    return "duplicate" if outcome.duplicate else "accepted"

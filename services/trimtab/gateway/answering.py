@@ -4,9 +4,10 @@ Called by both doors (`gateway.routes` for HTTP, `gateway.servicer` for gRPC). G
 generated, is the policy process's.
 """
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 
 from trimtab.core import completions, errors, ids, text
 from trimtab.gateway import channels, hashes, routing
@@ -88,7 +89,8 @@ class Answering:
     async def complete(self, routed: Routed) -> completions.CompleteResponse:
         """All choices at once. Cancelling this cancels the policy's work."""
         policy = self._policy(routed)
-        answer = await policy.complete(routed.request, timeout_s=self._deadline_s)
+        with _of_this_installation(routed):
+            answer = await policy.complete(routed.request, timeout_s=self._deadline_s)
         if any(
             response.finish_reason is completions.FinishReason.CANCELLED for response in answer.completion.responses
         ):
@@ -98,10 +100,22 @@ class Answering:
     async def stream(self, routed: Routed) -> AsyncGenerator[completions.StreamCompleteResponse, None]:
         """Events as they come. Closing the generator cancels the policy's work."""
         policy = self._policy(routed)
-        async for event in policy.stream_complete(routed.request, timeout_s=self._deadline_s):
-            if event.finish_reason is completions.FinishReason.CANCELLED:
-                raise errors.ServiceUnavailable(_CUT_SHORT)
-            yield event
+        with _of_this_installation(routed):
+            async for event in policy.stream_complete(routed.request, timeout_s=self._deadline_s):
+                if event.finish_reason is completions.FinishReason.CANCELLED:
+                    raise errors.ServiceUnavailable(_CUT_SHORT)
+                yield event
+
+
+@contextlib.contextmanager
+def _of_this_installation(routed: Routed) -> Iterator[None]:
+    """Whose token a policy refuses is not its caller's, who has shown a good one: it belongs to somebody else."""
+    try:
+        yield
+    except errors.NotAuthenticated as refused:
+        raise errors.ServiceUnavailable(
+            f"At {routed.route.address} listens a policy of another installation; this one's is not up yet."
+        ) from refused
 
 
 def check_segment(field: str, value: str) -> None:

@@ -21,7 +21,7 @@ def build(settings: gateway_settings.GatewaySettings) -> process.Process:
     """The process, ready to run."""
     known = secrets.load(settings.secrets_file)
     made = process.Process("gateway", settings, authenticate=functools.partial(auth.tenant_of_key, known))
-    log = connect.open_log(settings.log_url)
+    log = connect.open_log(settings.log_url, settings.log_security())
     made.on_close(log.close)
     open_channel = functools.partial(trimtab_client.connect, token=known.internal_token, assigns_ids=True)
     policies = channels.Channels(functools.partial(open_channel, assigns_ids=True), grace_s=settings.policy_deadline_s)
@@ -57,7 +57,7 @@ def _follow_routes(made: process.Process, log: port.EventLog, table: routing.Rou
         is_known()
 
     def follow(stop: threading.Event) -> None:
-        fold.follow(log, topics.ROLLOUTS, apply, stop, on_caught_up)
+        fold.follow(log, topics.ROLLOUTS, apply, stop, on_caught_up, process="gateway")
 
     made.add_thread("routes", follow)
 

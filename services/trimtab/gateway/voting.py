@@ -7,9 +7,9 @@ log, are the feedback service's.
 import dataclasses
 from collections.abc import Sequence
 
-from trimtab.core import errors, feedback, text
+from trimtab.core import errors, feedback, ids, text
 from trimtab.gateway import channels, hashes
-from trimtab.wire import calls
+from trimtab.wire import calls, gathering
 
 MAX_RATER = 256
 
@@ -20,12 +20,13 @@ class Voting:
     ) -> None:
         self._services = services
         self._feedback_address = feedback_address
+        self._gathered = gathering.Gatherer(lambda: services.to(feedback_address), timeout_s=deadline_s)
         self._hash_key = hash_key
         self._deadline_s = deadline_s
 
     async def send(self, tenant: str, request: feedback.SendRequest, traceparent: str) -> feedback.SendResponse:
         """Returns once the log has the event."""
-        return await self._service().send(self._prepared(tenant, request, traceparent), timeout_s=self._deadline_s)
+        return await self._gathered.send(self._prepared(tenant, request, traceparent))
 
     async def send_batch(
         self, tenant: str, items: Sequence[feedback.SendRequest | errors.TrimtabError], traceparent: str
@@ -58,11 +59,11 @@ class Voting:
         self, tenant: str, item: feedback.SendRequest | errors.TrimtabError, traceparent: str
     ) -> feedback.SendRequest | feedback.SendBatchResult:
         if isinstance(item, errors.TrimtabError):
-            return feedback.SendBatchResult(_refusal_of(item))
+            return feedback.SendBatchResult(feedback.refusal_of(item))
         try:
             return self._prepared(tenant, item, traceparent)
         except errors.TrimtabError as problem:
-            return feedback.SendBatchResult(_refusal_of(problem))
+            return feedback.SendBatchResult(feedback.refusal_of(problem))
 
     def _prepared(self, tenant: str, request: feedback.SendRequest, traceparent: str) -> feedback.SendRequest:
         _check_tenant(tenant, request.tenant)
@@ -72,17 +73,15 @@ class Voting:
         context = text.Context(tenant=tenant, line=line, subject_hash=person, traceparent=traceparent)
         network = hashes.network_hash(self._hash_key, tenant, event.rater.network) if event.rater.network else b""
         rater = dataclasses.replace(event.rater, id=person.hex(), network=network.hex())
-        return feedback.SendRequest(tenant, dataclasses.replace(event, context=context, rater=rater))
+        # named here: a call that is tried again must not become another vote
+        named = event.id or str(ids.uuid7())
+        return feedback.SendRequest(tenant, dataclasses.replace(event, id=named, context=context, rater=rater))
 
     def _person(self, tenant: str, rater: feedback.Rater) -> bytes:
         """A rater's keyed hash; empty for the session itself."""
         if len(rater.id) > MAX_RATER:
             raise errors.InvalidField("rater", "is too long", f"send at most {MAX_RATER} characters")
         return hashes.person_hash(self._hash_key, tenant, rater.id) if rater.id else b""
-
-
-def _refusal_of(problem: errors.TrimtabError) -> feedback.Refusal:
-    return feedback.Refusal(errors.reason_of(type(problem)), str(problem))
 
 
 def _check_tenant(tenant: str, named: str) -> None:

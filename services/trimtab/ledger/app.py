@@ -1,15 +1,16 @@
 """The ledger process: builds its parts and hands them down. `main` is the console command `trimtab ledger`.
 
 Records go `consumer` -> `settling` -> `joining` and `assembling`, into `store`; examples leave by `outbox`. Questions
-go `servicer` -> `tracing`, `evidence`, `counting` or `leases`. `restoring` makes a lost database again.
+go `servicer` -> `tracing`, `evidence`, `counting` or `leases`. `restoring` makes a lost database again. Of several
+ledgers on one PostgreSQL `leading` lets one write; `standing_by` is what the others do.
 docs/concepts/feedback.md follows one vote.
 """
 
 import threading
 
 from trimtab import registry
-from trimtab.bus import connect
-from trimtab.ledger import consumer, outbox, servicer, settings
+from trimtab.bus import connect, deadletter
+from trimtab.ledger import consumer, leading, outbox, servicer, settings, standing_by
 from trimtab.ledger.store import database
 from trimtab.rpc import process
 
@@ -17,19 +18,33 @@ from trimtab.rpc import process
 def build(config: settings.LedgerSettings) -> process.Process:
     """The process, ready to run."""
     made = process.Process("ledger", config)
-    log = connect.open_log(config.log_url)
+    log = connect.open_log(config.log_url, config.log_security())
     made.on_close(log.close)
-    store = database.Database(config.database)
+    store = database.Database(config.database, paused_s=leading.PAUSED_LEASES * config.lease_s)
     made.on_close(store.close)
+    lead = leading.Lead(store, config.lease_s)
+    made.on_close(lead.give_up)
     artifacts = registry.Registry(config.registry_url, config.cache)
-    publisher = outbox.Publisher(log, store)
+    publisher = outbox.Publisher(log, lead)
     caught_up = made.add_readiness("log")
+    standby = standing_by.Standby(log, lead, caught_up)
+    door = servicer.LedgerServicer(store)
+
+    def work(stop: threading.Event) -> None:
+        door.goes_on()
+        try:
+            consumer.run(log, lead, artifacts, on_emitted=publisher.wake, on_caught_up=caught_up, stop=stop)
+        except deadletter.TooManyDeadLetters as problem:
+            door.stands_still(str(problem))
+            caught_up()  # leases and traces are not to wait for an operator
+            raise
 
     def consume(stop: threading.Event) -> None:
-        consumer.run(log, store, artifacts, on_emitted=publisher.wake, on_caught_up=caught_up, stop=stop)
+        lead.run(stop, lambda: work(stop), standby.look)
 
-    made.add_service(servicer.LedgerServicer(store).register, servicer.FULL_NAME)
+    made.add_service(door.register, servicer.FULL_NAME)
     made.add_thread("consumer", consume)
+    made.add_thread("lead", lead.keep)
     made.add_thread("outbox", publisher.run)
     return made
 

@@ -8,6 +8,7 @@ import collections
 import contextlib
 import dataclasses
 import json
+import math
 import pathlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +16,9 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
-from trimtab.bus import port, runner, topics
+from trimtab.bus import letters, port, runner, topics
 from trimtab.core import audit, completions, errors, failpoints, feedback, models, releases, scoring
-from trimtab.ledger import answers, auditing, events, restoring, scores, settling
+from trimtab.ledger import answers, auditing, events, leading, restoring, scores, settling
 from trimtab.ledger.store import completions as completion_store
 from trimtab.ledger.store import database, lineage, offsets
 from trimtab.obs import logging, metrics
@@ -26,6 +27,7 @@ from trimtab.wire import schemas
 _log = logging.get(__name__)
 
 TOPICS = (topics.COMPLETIONS, topics.FEEDBACK, topics.SCORES, topics.MODELS, topics.ROLLOUTS, topics.AUDIT)
+_NAMES = tuple(topic.name for topic in TOPICS)
 NAME = "ledger"
 # Records of one transaction: what each costs in SQL is shared by all of its batch.
 BATCH = runner.Batch(max_records=2000)
@@ -61,7 +63,7 @@ class Consumer:
 
     def __init__(
         self,
-        store: database.Database,
+        store: database.Store,
         artifacts: Artifacts,
         *,
         targets: Mapping[port.TopicPartition, int],
@@ -77,22 +79,35 @@ class Consumer:
         self._on_caught_up = on_caught_up
         self._retry_s = retry_s
         self._attempts: collections.Counter[str] = collections.Counter()
-        with store.read() as connection:
-            self._positions = offsets.load(connection, [topic.name for topic in TOPICS])
-            self._rebuilding = restoring.is_rebuilding(connection)
         self._behind: dict[port.TopicPartition, int] | None = dict(targets)
+        self._positions, self._rebuilding = stored(self._store)
         self._report()
 
     def positions(self) -> Mapping[port.TopicPartition, int]:
+        """As they stand in the database: a commit that was not heard of may have happened.
+
+        LeadLost when what was heard of is gone: then it takes more than to read on.
+        """
+        with _waiting_for_the_store():
+            found, self._rebuilding = stored(self._store)
+            if any(found.get(source, 0) < offset for source, offset in self._positions.items()):
+                raise leading.LeadLost(f"The database was set back to {found}, from {self._positions}.")
+            self._positions = found
+            self._report()
         return dict(self._positions)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator["_Effect"]:
         pending = _Pending()
         yield _Effect(pending, self._members)
+        with _waiting_for_the_store():
+            self._settle(pending)
+
+    def _settle(self, pending: _Pending) -> None:
         with contextlib.ExitStack() as undo:
             undo.callback(self._settler.forget)
             with self._store.write() as connection:
+                self._hold_positions(connection)
                 emitted = self._commit(connection, pending)
                 failpoints.reach("ledger.consume.before_commit")
             failpoints.reach("ledger.consume.committed")
@@ -102,6 +117,12 @@ class Consumer:
             metrics.LEDGER_EXAMPLES.inc(emitted)
             self._on_emitted()
         self._report()
+
+    def _hold_positions(self, connection: sa.Connection) -> None:
+        """The batch begins where the database stands: a commit that came late, or a restored copy, moves that."""
+        found = offsets.load(connection, _NAMES)
+        if found != self._positions:
+            raise leading.LeadLost(f"The database stands at {found} and this ledger at {self._positions}.")
 
     def _commit(self, connection: sa.Connection, pending: _Pending) -> int:
         touched = self._settler.store(connection, pending.judged)
@@ -152,7 +173,7 @@ class _Effect:
 
     def apply(self, record: port.Record) -> None:
         """MalformedRecord for bytes that are no such record; tombstones pass: nothing the ledger knows is undone."""
-        if not record.value:
+        if not record.value and topics.ALL[record.topic].cleanup is topics.Cleanup.COMPACT:
             return
         match record.topic:
             case topics.COMPLETIONS.name:
@@ -161,7 +182,8 @@ class _Effect:
                 self._pending.judged.answered.append(arrival)
             case topics.FEEDBACK.name:
                 event = schemas.decode(record.value, record.headers, feedback.FeedbackEvent)
-                received = events.receive(event, partition=record.partition, offset=record.offset)
+                first = letters.first_offset(record)
+                received = events.receive(event, partition=record.partition, offset=first)
                 self._pending.judged.said.append((record, received))
             case topics.SCORES.name:
                 score = schemas.decode(record.value, record.headers, scoring.AnswerScore)
@@ -184,46 +206,64 @@ class _Effect:
 
 def run(
     log: port.EventLog,
-    store: database.Database,
+    store: database.Store,
     artifacts: Artifacts,
     *,
     on_emitted: Callable[[], None],
     on_caught_up: Callable[[], None],
     stop: threading.Event,
 ) -> None:
-    """Consumes until `stop` is set. Blocks: a process runs it in a thread."""
+    """Consumes until `stop` is set. Blocks: a process runs it in a thread. LeadLost when another consumes instead."""
     while not stop.is_set():
         try:
             restoring.take_back(log, store)
             on_emitted()
             handler = Consumer(
-                store, artifacts, targets=_targets(log, store), on_emitted=on_emitted, on_caught_up=on_caught_up
+                store, artifacts, targets=targets(log, store), on_emitted=on_emitted, on_caught_up=on_caught_up
             )
-        except errors.LogUnavailable as problem:
+        except (errors.LogUnavailable, errors.ServiceUnavailable) as problem:
             _log.warning("not now", consumer=NAME, reason=str(problem))
             stop.wait(runner.LOG_AWAY_DELAY_S)
             continue
         runner.Runner(log, TOPICS, handler, consumer=NAME, batch=BATCH).run(stop)
 
 
-def _targets(log: port.EventLog, store: database.Database) -> dict[port.TopicPartition, int]:
+@contextlib.contextmanager
+def _waiting_for_the_store() -> Iterator[None]:
+    try:
+        yield
+    except errors.ServiceUnavailable as problem:
+        raise runner.NotNow(str(problem)) from problem
+
+
+def stored(store: database.Store) -> tuple[dict[port.TopicPartition, int], bool]:
+    """Where the database stands, and whether it is being rebuilt."""
+    with store.read() as connection:
+        return offsets.load(connection, _NAMES), restoring.is_rebuilding(connection)
+
+
+def targets(log: port.EventLog, store: database.Store) -> dict[port.TopicPartition, int]:
     """Where to be before the ledger is ready: the end of each partition that still has records to read."""
     with store.read() as connection:
-        positions = offsets.load(connection, [topic.name for topic in TOPICS])
+        positions = offsets.load(connection, _NAMES)
     ends = {source: end for topic in TOPICS for source, end in log.end_offsets(topic.name).items()}
-    targets = {}
+    wanted = {}
     for source, end in ends.items():
         start = positions.get(source, 0)
         with contextlib.closing(log.reader({source: start})) as reader:
             if start < end and reader.poll(1, timeout_s=0.0):
-                targets[source] = end
-    return targets
+                wanted[source] = end
+    return wanted
 
 
 def _answer_of(completion: completions.Completion) -> answers.Answer:
     """MalformedRecord for what could never be found again."""
     if not completion.context.tenant or not completion.context.session_hash:
         raise errors.MalformedRecord("Its `context.tenant` or `context.session_hash` is empty.")
+    figures = completions.figures(completion)
+    if not all(math.isfinite(value) for value in figures.values()):
+        wrong = ", ".join(f"`{name}` is {value}" for name, value in figures.items() if not math.isfinite(value))
+        raise errors.MalformedRecord(f"Its {wrong}: no number.")
     try:
         return answers.answer_of(completion)
     except errors.ForgedCompletionId as problem:

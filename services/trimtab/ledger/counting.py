@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from trimtab.core import ledger
 from trimtab.ledger import consumer, quarantine
-from trimtab.ledger.store import database, offsets, tables
+from trimtab.ledger.store import database, offsets, rows, tables
 
 _STATUS = ledger.FeedbackStatus
 
@@ -71,16 +71,12 @@ def _dispositions(connection: sa.Connection, request: ledger.CountsRequest) -> d
     held = quarantine.in_force(request.tenant, request.line).subquery()
     is_held = sa.and_(table.c.disposition.in_(quarantine.USED), table.c.example_id.in_(sa.select(held.c.example_id)))
     now = sa.case((is_held, "quarantined"), else_=table.c.disposition).label("now")
-    query = sa.select(now, sa.func.count()).where(*_of_line(request, table)).group_by(now)
+    query = sa.select(now, sa.func.count()).where(*_of_line(request, table)).group_by("now")
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _votes(connection: sa.Connection, request: ledger.CountsRequest) -> tuple[ledger.PolicyVotes, ...]:
     table = tables.OPINIONS
-    query = (
-        sa.select(table.c.policy_id, sa.func.count(), sa.func.sum(table.c.outcome))
-        .where(*_of_line(request, table))
-        .group_by(table.c.policy_id)
-        .order_by(table.c.policy_id)
-    )
-    return tuple(ledger.PolicyVotes(*row) for row in connection.execute(query))
+    query = rows.tallied(table.c.policy_id, table.c.outcome).where(*_of_line(request, table))
+    found = rows.summed(connection.execute(query))
+    return tuple(ledger.PolicyVotes(policy_id, *votes) for policy_id, votes in sorted(found.items()))

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 import uuid
 from typing import Any
 
@@ -69,6 +70,8 @@ def receive(event: feedback.FeedbackEvent, *, partition: int, offset: int, key: 
         raise errors.MalformedRecord("Its `context.tenant` is empty.")
     if not received.targets and not received.context.session_hash:
         raise errors.MalformedRecord("It is about no completion and of no session.")
+    if isinstance(event.kind, feedback.Comparison) and not math.isfinite(event.kind.strength or 0.0):
+        raise errors.MalformedRecord(f"Its `strength` is {event.kind.strength}: no number.")
     if isinstance(event.kind, feedback.Rating) and not 1 <= event.kind.stars <= event.kind.scale > 1:
         raise errors.MalformedRecord(f"It gives {event.kind.stars} of {event.kind.scale} stars.")
     return received

@@ -15,10 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from trimtab.bus import topics
-from trimtab.core import caps, completions, errors, ledger
+from trimtab.core import caps, completions, errors, ledger, releases
 from trimtab.ledger.store import database, offsets, rows, tables
 
-_STAGES = ("safety", "evidence")
 _SOURCES = (topics.COMPLETIONS.name, topics.FEEDBACK.name, topics.SCORES.name)
 
 
@@ -77,7 +76,7 @@ def _sessions(
         .where(
             exposure.c.release_id == request.release_id,
             exposure.c.tenant == request.tenant,
-            exposure.c.stage.in_(_STAGES),
+            exposure.c.stage.in_(releases.WATCHED_STATES),
         )
         .order_by(exposure.c.exposed_us, exposure.c.completion_id)
     )
@@ -113,8 +112,7 @@ def _first_answer(row: Any) -> ledger.FirstAnswer | None:
 def _totals(connection: sa.Connection, request: ledger.EvidenceRequest) -> tuple[ledger.ArmTotals, ...]:
     total, vote = tables.ARM_TOTALS, tables.VOTES
     of_release = (vote.c.release_id == request.release_id, vote.c.tenant == request.tenant)
-    counted = sa.select(vote.c.arm, sa.func.count(), sa.func.sum(vote.c.outcome)).where(*of_release)
-    votes = {arm: (count, added) for arm, count, added in connection.execute(counted.group_by(vote.c.arm))}
+    votes = rows.summed(connection.execute(rows.tallied(vote.c.arm, vote.c.outcome).where(*of_release)))
     arms = (
         sa.select(total)
         .where(total.c.release_id == request.release_id, total.c.tenant == request.tenant)

@@ -8,15 +8,13 @@ import math
 
 import sqlalchemy as sa
 
-from trimtab.core import clock, errors, ledger
+from trimtab.core import errors, ledger
 from trimtab.ledger.store import database, lineage, rows, tables
 
 _LEASES = tables.LEASES
 
 
-def acquire(
-    store: database.Database, request: ledger.AcquireLeaseRequest, now: clock.Clock
-) -> ledger.AcquireLeaseResponse:
+def acquire(store: database.Database, request: ledger.AcquireLeaseRequest) -> ledger.AcquireLeaseResponse:
     """Grants a free or expired lease under a new generation, renews one's own, or says who holds it."""
     for field, value in (("name", request.name), ("holder", request.holder)):
         if not value:
@@ -24,21 +22,27 @@ def acquire(
     if not 0 < request.ttl_s < math.inf:
         raise errors.InvalidField("ttl_s", f"is {request.ttl_s}", "give seconds above 0")
     with store.write() as connection:
-        now_us = rows.to_us(now())
-        row = connection.execute(sa.select(_LEASES).where(_LEASES.c.name == request.name)).one_or_none()
-        standing = row is not None and row.expires_us > now_us
-        if row is not None and standing and row.holder != request.holder:
-            return ledger.AcquireLeaseResponse(held=False, generation=row.generation, holder=row.holder)
-        seen = row.generation if row is not None else 0
-        generation = seen if standing else max(seen, lineage.highest_generation(connection)) + 1
-        granted = {
-            "name": request.name,
-            "holder": request.holder,
-            "expires_us": now_us + int(request.ttl_s * 1_000_000),
-            "generation": generation,
-        }
-        rows.replace(connection, _LEASES, "name", [granted])
-        return ledger.AcquireLeaseResponse(held=True, generation=generation, holder=request.holder)
+        return acquire_in(connection, request, store.now_us(connection))
+
+
+def acquire_in(
+    connection: sa.Connection, request: ledger.AcquireLeaseRequest, now_us: int
+) -> ledger.AcquireLeaseResponse:
+    """The same, in a transaction that writes, at the store's time."""
+    row = connection.execute(sa.select(_LEASES).where(_LEASES.c.name == request.name)).one_or_none()
+    standing = row is not None and row.expires_us > now_us
+    if row is not None and standing and row.holder != request.holder:
+        return ledger.AcquireLeaseResponse(held=False, generation=row.generation, holder=row.holder)
+    seen = row.generation if row is not None else 0
+    generation = seen if standing else max(seen, lineage.highest_generation(connection)) + 1
+    granted = {
+        "name": request.name,
+        "holder": request.holder,
+        "expires_us": now_us + int(request.ttl_s * 1_000_000),
+        "generation": generation,
+    }
+    rows.replace(connection, _LEASES, "name", [granted])
+    return ledger.AcquireLeaseResponse(held=True, generation=generation, holder=request.holder)
 
 
 def release(store: database.Database, request: ledger.ReleaseLeaseRequest) -> None:

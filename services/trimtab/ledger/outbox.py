@@ -8,6 +8,7 @@ import threading
 
 from trimtab.bus import port
 from trimtab.core import errors, failpoints
+from trimtab.ledger import leading
 from trimtab.ledger.store import database, offsets
 from trimtab.ledger.store import examples as example_store
 from trimtab.obs import logging
@@ -21,9 +22,10 @@ LOG_AWAY_DELAY_S = 1.0
 
 
 class Publisher:
-    """Publishes nothing before it is first woken: the topic must have been taken back (`restoring`) by then."""
+    """Publishes nothing before it is woken, at first and after its ledger has lost the lead: the topic must have been
+    taken back (`restoring`) by then."""
 
-    def __init__(self, log: port.EventLog, store: database.Database) -> None:
+    def __init__(self, log: port.EventLog, store: database.Store) -> None:
         self._log = log
         self._store = store
         self._woken = threading.Event()
@@ -33,19 +35,26 @@ class Publisher:
         self._woken.set()
 
     def run(self, stop: threading.Event) -> None:
-        """Publishes until `stop` is set. A log that is away is waited for; anything else it raises comes out."""
-        while not stop.is_set() and not self._woken.wait(IDLE_S):
-            pass
+        """Publishes until `stop` is set. A log or a database that is away is waited for; anything else comes out."""
+        awake = False
         while not stop.is_set():
-            self._woken.clear()
-            try:
-                busy = self.publish_some()
-            except errors.LogUnavailable as problem:
-                _log.warning("not now", consumer="outbox", reason=str(problem))
-                stop.wait(LOG_AWAY_DELAY_S)
-                continue
-            if not busy:
-                self._woken.wait(IDLE_S)
+            awake = self._woken.wait(IDLE_S) or awake
+            if awake and not stop.is_set():
+                awake = self._publish_all(stop)
+
+    def _publish_all(self, stop: threading.Event) -> bool:
+        """False when the lead was lost."""
+        self._woken.clear()
+        try:
+            while not stop.is_set() and self.publish_some():
+                pass
+        except (errors.LogUnavailable, errors.ServiceUnavailable) as problem:
+            _log.warning("not now", consumer="outbox", reason=str(problem))
+            stop.wait(LOG_AWAY_DELAY_S)
+        except leading.LeadLost as problem:
+            _log.warning("stands by", consumer="outbox", reason=str(problem))
+            return False
+        return True
 
     def publish_some(self) -> bool:
         """One batch; False when there was nothing to publish."""

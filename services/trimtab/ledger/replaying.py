@@ -7,10 +7,10 @@ is what the ledger knew when it had read exactly so far.
 import contextlib
 import datetime
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NoReturn
 
-from trimtab.bus import port, topics
+from trimtab.bus import letters, port, topics
 from trimtab.core import clock, errors
 from trimtab.ledger import consumer
 from trimtab.ledger.store import database
@@ -33,13 +33,15 @@ def replay(
     upto: Mapping[str, int],
     since: datetime.datetime,
     *,
+    refused: Collection[letters.Place] = (),
     now: clock.Clock = clock.utc_now,
     tell: Callable[[int], None] = lambda read: None,
 ) -> None:
     """Fills an empty database, or goes on with one that was filled up to earlier offsets.
 
-    upto: next offset by "topic/partition", as evidence keeps it. since: nothing older matters. tell: is told how many
-    records have been read. WrongState when what stood in the log since then may have been cleaned up.
+    upto: next offset by "topic/partition", as evidence keeps it. since: nothing older matters. refused: what the ledger
+    refused then and might read now. tell: is told how many records have been read. WrongState when what stood in the
+    log since then may have been cleaned up.
     """
     handler = consumer.Consumer(store, _NoArtifacts(), targets={}, on_emitted=lambda: None, on_caught_up=lambda: None)
     positions, read = handler.positions(), 0
@@ -53,7 +55,7 @@ def replay(
                     _refuse_if_cleaned(source, since, now())
                 with handler.transaction() as effect:
                     for record in records:
-                        if record.timestamp >= since - _CLOCKS:
+                        if record.timestamp >= since - _CLOCKS and letters.place_of(record) not in refused:
                             with contextlib.suppress(errors.MalformedRecord):  # a dead letter the first time, too
                                 effect.apply(record)
                     effect.save({source: end if not records else min(end, reader.position(source))})

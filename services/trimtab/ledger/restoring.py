@@ -12,7 +12,7 @@ import contextlib
 import sqlalchemy as sa
 
 from trimtab.bus import port, topics
-from trimtab.core import examples, failpoints
+from trimtab.core import errors, examples, failpoints
 from trimtab.ledger import joining, settling
 from trimtab.ledger.store import database, offsets, rows, tables
 from trimtab.ledger.store import examples as example_store
@@ -29,7 +29,7 @@ def is_rebuilding(connection: sa.Connection) -> bool:
     return connection.scalar(sa.select(marks.c.value).where(marks.c.name == _REBUILDING)) is not None
 
 
-def take_back(log: port.EventLog, store: database.Database) -> None:
+def take_back(log: port.EventLog, store: database.Store) -> None:
     """Reads the part of topic `examples` that the database has not confirmed: mostly nothing."""
     topic = topics.EXAMPLES
     ends = log.end_offsets(topic.name)
@@ -50,7 +50,7 @@ def take_back(log: port.EventLog, store: database.Database) -> None:
             behind = {source: end for source, end in behind.items() if start[source] < end}
 
 
-def settle_all(store: database.Database, settler: settling.Settler) -> int:
+def settle_all(store: database.Store, settler: settling.Settler) -> int:
     """Folds every session, some a transaction, and ends the rebuild. Safe to start over."""
     emitted = 0
     last: joining.Scope | None = None
@@ -70,14 +70,18 @@ def _store(connection: sa.Connection, records: list[port.Record]) -> None:
     confirmed: dict[int, int] = collections.defaultdict(int)
     lacking: dict[tuple[int, int], examples.Example] = {}
     for record in records:
-        example = schemas.decode(record.value, record.headers, examples.Example)
+        try:
+            example = schemas.decode(record.value, record.headers, examples.Example)
+        except errors.MalformedRecord:  # a dead letter of the trainer, which may have a number that is not given again
+            sequences.move(record.partition, sequences.peek(record.partition) + 1)
+            continue
         if example.sequence >= sequences.peek(example.partition):
             lacking.setdefault((example.partition, example.sequence), example)
             sequences.move(example.partition, example.sequence + 1)
         else:
             confirmed[example.partition] = max(example.sequence, confirmed[example.partition])
     example_store.mark_published(connection, confirmed)
+    sequences.save()
     if lacking:
         example_store.take_back(connection, list(lacking.values()))
-        sequences.save()
         rows.replace(connection, tables.MARKS, "name", [{"name": _REBUILDING, "value": "yes"}])

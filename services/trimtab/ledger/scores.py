@@ -4,19 +4,17 @@
 topic. `evidence` reads the table.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from trimtab.core import completions, errors, ledger, scoring, text
+from trimtab.core import completions, errors, ledger, releases, scoring, text
 from trimtab.ledger import answers
 from trimtab.ledger.store import completions as completion_store
 from trimtab.ledger.store import database, rows, tables
 
 # In these stages guardrails are judged.
-_STAGES = ("safety", "evidence")
 # Of text in one answer to a question: well below what a message between processes may hold.
 _MAX_BYTES = 4 * 1024 * 1024
 _SCORES, _SCORABLE = tables.SCORES, tables.SCORABLE
@@ -53,7 +51,7 @@ def unscored(store: database.Database, request: ledger.UnscoredRequest) -> ledge
         .where(
             exposure.c.release_id == request.release_id,
             exposure.c.tenant == request.tenant,
-            exposure.c.stage.in_(_STAGES),
+            exposure.c.stage.in_(releases.WATCHED_STATES),
             _SCORES.c.completion_id.is_(None),
         )
         .order_by(exposure.c.exposed_us, exposure.c.completion_id)
@@ -66,9 +64,7 @@ def unscored(store: database.Database, request: ledger.UnscoredRequest) -> ledge
 
 
 def _row(one: scoring.AnswerScore) -> dict[str, Any]:
-    outcome = one.outcome
-    if isinstance(outcome, float) and not math.isfinite(outcome):
-        outcome = f"the reward is {outcome}"
+    outcome = scoring.finite(one.outcome)
     return {
         "completion_id": one.completion_id,
         "tenant": one.context.tenant,

@@ -20,9 +20,20 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
+    """While the consumer stands still there is no evidence: a release is not decided by half of what was said."""
+
     def __init__(self, store: database.Database, now: clock.Clock = clock.utc_now) -> None:
         self._store = store
         self._now = now
+        self._standing = ""
+
+    def stands_still(self, why: str) -> None:
+        """From any thread."""
+        self._standing = why
+
+    def goes_on(self) -> None:
+        """From any thread."""
+        self._standing = ""
 
     def register(self, server: grpc.aio.Server) -> None:
         ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(self, server)
@@ -37,6 +48,8 @@ class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
 
     async def Evidence(self, request: pb.EvidenceRequest, context: _Context) -> AsyncIterator[pb.EvidenceResponse]:
         asked = codec.from_proto(request, ledger.EvidenceRequest)
+        if self._standing:
+            raise errors.ServiceUnavailable(f"There is no evidence while the ledger reads nothing. {self._standing}")
         found = await asyncio.to_thread(evidence.evidence, self._store, asked, self._now())
         for part in ledger.in_parts(found, _SESSIONS_OF_A_PART):
             yield await asyncio.to_thread(codec.to_proto, part, pb.EvidenceResponse)
@@ -51,7 +64,7 @@ class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
 
     async def AcquireLease(self, request: pb.AcquireLeaseRequest, context: _Context) -> pb.AcquireLeaseResponse:
         asked = codec.from_proto(request, ledger.AcquireLeaseRequest)
-        granted = await asyncio.to_thread(leases.acquire, self._store, asked, self._now)
+        granted = await asyncio.to_thread(leases.acquire, self._store, asked)
         return codec.to_proto(granted, pb.AcquireLeaseResponse)
 
     async def ReleaseLease(self, request: pb.ReleaseLeaseRequest, context: _Context) -> pb.ReleaseLeaseResponse:

@@ -9,5 +9,10 @@ class LedgerSettings(settings.ProcessSettings):
     """Joins feedback with the answers it is about; knows where things came from."""
 
     database: str = pydantic.Field(
-        description="The ledger's database, e.g. sqlite:////var/lib/trimtab/ledger.db; rebuilt from the log when lost."
+        description="The ledger's database, e.g. sqlite:////var/lib/trimtab/ledger.db or "
+        "postgresql+psycopg://user@host:5432/ledger, the password in PGPASSWORD or PGPASSFILE; "
+        "rebuilt from the log when lost."
+    )
+    lease_s: float = pydantic.Field(
+        10.0, ge=1, description="Seconds of silence after which another ledger on the same PostgreSQL takes over."
     )

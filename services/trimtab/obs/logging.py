@@ -54,9 +54,10 @@ def configure(service: str, level: str, file: pathlib.Path | None = None) -> Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
-    # each request is a line of its server's log already, and what each connection to Kafka does is nobody's question
-    for library in ("httpx", "kafka"):
-        logging.getLogger(library).setLevel(max(LEVELS[level], logging.WARNING))
+    # each request is a line of its server's log already; what is wrong with Kafka `bus.kafka` says in words, where its
+    # client has lines for every connection and every try
+    for library, least in (("httpx", logging.WARNING), ("kafka", logging.CRITICAL)):
+        logging.getLogger(library).setLevel(max(LEVELS[level], least))
 
 
 def get(name: str) -> structlog.typing.FilteringBoundLogger:

@@ -45,6 +45,9 @@ CONSUMER_RETRIES = prometheus_client.Counter(
 CONSUMER_DEAD_LETTERS = prometheus_client.Counter(
     "trimtab_consumer_dead_letters_total", "Records refused for ever and written to `deadletter`.", ["consumer"]
 )
+CONSUMER_HALTED = prometheus_client.Gauge(
+    "trimtab_consumer_halted", "1 while a consumer stands still before a record: too many were refused.", ["consumer"]
+)
 LOG_COMMITS = prometheus_client.Counter(
     "trimtab_log_commits_total", "Transactions the embedded log's writer made durable in this process."
 )

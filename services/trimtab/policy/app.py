@@ -21,7 +21,7 @@ def main(config: settings.PolicySettings) -> None:
 def build(config: settings.PolicySettings) -> process.Process:
     """The composition root."""
     made = process.Process("policy", config)
-    log = connect.open_log(config.log_url)
+    log = connect.open_log(config.log_url, config.log_security())
     engine = local.LocalEngine(
         functools.partial(artifact.load, registry.Registry(config.registry_url, config.cache), config),
         max_batch=config.max_batch,

@@ -181,9 +181,7 @@ def loaded_digest(folder: pathlib.Path) -> str:
 
 
 def _entry(path: pathlib.Path, name: str) -> manifests.File:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return manifests.File(path=name, size=path.stat().st_size, sha256=digest)
+    return manifests.File(path=name, size=path.stat().st_size, sha256=files.digest(path))
 
 
 def _difference(folder: pathlib.Path, manifest: manifests.Manifest) -> str:

@@ -7,6 +7,7 @@ reward model themselves.
 
 import functools
 import pathlib
+import threading
 
 from trimtab import registry
 from trimtab.bus import connect, fold, topics
@@ -22,7 +23,7 @@ def main(config: settings.RewardSettings) -> None:
 def build(config: settings.RewardSettings) -> process.Process:
     """The process, ready to run."""
     reward = process.Process("reward", config)
-    log = connect.open_log(config.log_url)
+    log = connect.open_log(config.log_url, config.log_security())
     reward.on_close(log.close)
     artifacts = registry.Registry(config.registry_url, config.cache)
     known = catalog.Catalog()
@@ -32,7 +33,11 @@ def build(config: settings.RewardSettings) -> process.Process:
     )
     reward.add_service(servicer.RewardServicer(domain).register, servicer.FULL_NAME)
     ready = reward.add_readiness("models")
-    reward.add_thread("models", lambda stop: fold.follow(log, topics.MODELS, known.apply, stop, ready))
+
+    def follow(stop: threading.Event) -> None:
+        fold.follow(log, topics.MODELS, known.apply, stop, ready, process="reward")
+
+    reward.add_thread("models", follow)
     reward.add_thread("scoring", domain.run)
     return reward
 

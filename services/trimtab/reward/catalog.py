@@ -40,9 +40,13 @@ class Catalog:
                 return self._models[name]
             line = name.removesuffix(LATEST)
             if line != name:
-                for model in reversed(self._models.values()):
-                    if model.context.line == line and model.kind is models.ModelKind.REWARD and model.passed:
-                        return model
+                usable = [
+                    model
+                    for model in reversed(self._models.values())
+                    if model.context.line == line and model.kind is models.ModelKind.REWARD and model.passed
+                ]
+                if usable:
+                    return max(usable, key=lambda model: model.published_at)
         raise errors.UnknownModel(name, self._known_lines())
 
     def all(self) -> tuple[models.PublishedModel, ...]:

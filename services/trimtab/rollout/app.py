@@ -37,7 +37,7 @@ def build(config: settings.RolloutSettings) -> process.Process:
     """The process, ready to run."""
     made = process.Process("rollout", config)
     configured = lines.load_lines(config.lines_file)
-    log = connect.open_log(config.log_url)
+    log = connect.open_log(config.log_url, config.log_security())
     made.on_close(log.close)
     machine = local.LocalBackend(config.state, _policy_command(config), _environment(config))
     made.on_close(machine.close)
@@ -66,7 +66,7 @@ def build(config: settings.RolloutSettings) -> process.Process:
     first_look = made.add_readiness("first look")
 
     def follow(stop: threading.Event) -> None:
-        fold.follow(log, topics.MODELS, known.apply, stop, models_read)
+        fold.follow(log, topics.MODELS, known.apply, stop, models_read, process="rollout")
 
     async def reconcile(stop: asyncio.Event) -> None:
         await loop.run(stop, first_look)
@@ -93,6 +93,7 @@ def _environment(config: settings.RolloutSettings) -> dict[str, str]:
     """What a policy shares with this process. Paths only: the secrets stay in their file."""
     return {
         "TRIMTAB_LOG_URL": config.log_url,
+        **config.log_environment(),
         "TRIMTAB_REGISTRY_URL": config.registry_url,
         "TRIMTAB_CACHE": str(config.cache),
         "TRIMTAB_LINES_FILE": str(config.lines_file),

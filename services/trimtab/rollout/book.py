@@ -5,19 +5,17 @@ already seen of its line comes from a controller that was replaced without knowi
 is `disputed` until a newer record stands after it, since others read that record too.
 """
 
+import contextlib
 import dataclasses
-import time
 from collections.abc import Sequence
 
-from trimtab.bus import port, publish, topics
+from trimtab.bus import port, publish, tail, topics
 from trimtab.core import errors, failpoints, releases
 from trimtab.obs import logging
 from trimtab.rollout import line
 from trimtab.wire import schemas
 
-_BATCH = 500
 _CATCH_UP_S = 10.0
-_POLL_S = 0.05
 _log = logging.get(__name__)
 
 
@@ -28,7 +26,7 @@ class Book:
         """config_digest: of the settings this process runs with; stamped on every record it writes."""
         self._log = log
         self._config_digest = config_digest
-        self._reader: port.Reader | None = None
+        self._tail = tail.Tail(log, topics.ROLLOUTS, within_s=_CATCH_UP_S)
         self._revisions: dict[tuple[str, str], int] = {}
         # Replaced, never changed in place: it is read from other threads.
         self.lines: dict[tuple[str, str], line.Line] = {}
@@ -36,17 +34,11 @@ class Book:
 
     def refresh(self) -> bool:
         """Reads to the log's present end; True when there was something new. LogUnavailable when it cannot."""
-        if self._reader is None:
-            self._reader = self._log.reader({port.TopicPartition(topics.ROLLOUTS.name, 0): 0})
-        ends = self._log.end_offsets(topics.ROLLOUTS.name)
-        deadline = time.monotonic() + _CATCH_UP_S
         found = False
-        while any(self._reader.position(source) < end for source, end in ends.items()):
-            for record in self._reader.poll(_BATCH, _POLL_S):
+        for record in self._tail.read():
+            with contextlib.suppress(errors.MalformedRecord):  # a dead letter of those who route by it
                 self._apply(schemas.decode(record.value, record.headers, releases.Release))
                 found = True
-            if time.monotonic() > deadline:
-                raise errors.LogUnavailable(f"The log did not give topic {topics.ROLLOUTS.name!r} up to its end.")
         return found
 
     def append(self, records: Sequence[releases.Release], generation: int) -> None:
@@ -74,13 +66,15 @@ class Book:
         raise errors.NotFound("release", release_id)
 
     def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
+        self._tail.close()
 
     def _apply(self, release: releases.Release) -> None:
         key = (release.context.tenant, release.context.line)
         known = self.lines.get(key, line.Line(*key))
         self._revisions[key] = max(release.revision, self._revisions.get(key, 0))
+        written = known.by_id.get(release.id)
+        if written is not None and written.generation == release.generation and written.revision > release.revision:
+            return  # an older record, replayed
         if known.head is None or release.generation >= known.head.generation:
             self.lines = self.lines | {key: known.with_record(release)}
             self.disputed.discard(key)

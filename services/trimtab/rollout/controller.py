@@ -15,12 +15,10 @@ from typing import Protocol
 
 from trimtab.core import completions, errors, failpoints, ledger, lines, models, releases
 from trimtab.obs import logging
-from trimtab.rollout import backend, desk, intake, line, scoring, steps
+from trimtab.rollout import backend, desk, intake, line, pacing, scoring, steps
 
 State = releases.ReleaseState
 _AWAY = (errors.ServiceUnavailable, errors.DeadlineExceeded, errors.Overloaded, errors.LogUnavailable)
-# A verdict may take a tenth of the time, and comes this long after it could have at most.
-_SHARE_OF_TIME, _JUDGED_WITHIN_S = 10.0, 60.0
 _log = logging.get(__name__)
 # Answers what a policy process says about itself, or None when it does not answer.
 Describe = Callable[[str], Awaitable[completions.DescribeResponse | None]]
@@ -133,6 +131,7 @@ class Controller:
         serving = self._desk.line(tenant, name)
         turn = intake.next_turn(serving)
         if turn is not None:
+            turn = intake.rescored(turn, serving, self._reward_of(serving))
             await self._desk.write(steps.begin(turn, serving, self._desk.now()))
 
     async def _advance(self, tenant: str, name: str, config: lines.ReleaseConfig) -> None:
@@ -152,7 +151,8 @@ class Controller:
             # in a thread: of many sessions a verdict takes seconds, and the lease has to be kept up
             after = await asyncio.to_thread(steps.step, now, seen, terms)
             if seen.evidence is not None:
-                self._pace(now, time.monotonic() - began)
+                # read whole at every look: what takes long is looked at less often
+                self._memory_of(now).judge_at = pacing.next_at(began, time.monotonic())
             if after is not now:
                 await self._desk.write(after)
                 if after.state is not now.state:
@@ -176,10 +176,6 @@ class Controller:
             evidence=await self._evidence(release, terms),
             led_to=await self._led_to(release),
         )
-
-    def _pace(self, release: releases.Release, took_s: float) -> None:
-        """Evidence is read whole at every look: what takes long is looked at less often, at a bounded cost."""
-        self._memory_of(release).judge_at = time.monotonic() + min(_JUDGED_WITHIN_S, _SHARE_OF_TIME * took_s)
 
     async def _led_to(self, release: releases.Release) -> releases.Quarantine | None:
         """What goes into quarantine with a release that is found worse; looked up once its traffic is gone."""
@@ -209,7 +205,7 @@ class Controller:
         return now - memory.silent_since
 
     async def _evidence(self, release: releases.Release, terms: lines.ReleaseConfig) -> ledger.EvidenceResponse | None:
-        if release.state not in (State.SAFETY, State.EVIDENCE):
+        if release.state not in releases.WATCHED_STATES:
             return None
         if time.monotonic() < self._memory_of(release).judge_at:
             return None
@@ -222,7 +218,7 @@ class Controller:
 
     def _have_scored(self, release: releases.Release) -> None:
         """Begins to, where its answers are guarded by a reward model: this look does not wait for it."""
-        if self._scorer is not None and release.reward_id and release.state in (State.SAFETY, State.EVIDENCE):
+        if self._scorer is not None and release.reward_id and release.state in releases.WATCHED_STATES:
             self._scorer.look(release)
 
     async def _score_nothing(self) -> None:

@@ -65,9 +65,8 @@ class Tally:
         enough = min(map(len, self.outcomes.values())) >= config.minimum_sessions
         if enough and effect.upper < goal:
             return releases.Verdict.WORSE, f"all of it lies below {goal:+.2f}, so the candidate is worse"
-        gapped = gap.lower > 0 or gap.upper < 0
-        if enough and effect.lower > goal and not gapped:
-            return releases.Verdict.BETTER, f"all of it lies above {goal:+.2f}, which proves the candidate"
+        if enough and effect.lower > goal:
+            return self._shown(f"all of it lies above {goal:+.2f}", gap)
         if effect.units >= config.maximum_sessions:
             return releases.Verdict.NOT_PROVEN, f"{config.maximum_sessions} voting sessions have not decided it"
         below, above = self._effect.radii_at(config.maximum_sessions)
@@ -81,12 +80,16 @@ class Tally:
                 releases.Verdict.UNDECIDED,
                 f"no verdict before {config.minimum_sessions} voting sessions in each arm",
             )
-        if gapped and effect.lower > goal:
-            return (
-                releases.Verdict.UNDECIDED,
-                f"the arms differ in how many sessions vote ({gap.mean:+.2f}), so it waits",
-            )
         return releases.Verdict.UNDECIDED, f"it holds {goal:+.2f} itself, so the release goes on"
+
+    def _shown(self, why: str, gap: sequential.Interval) -> tuple[releases.Verdict, str]:
+        """Better, unless the arms differ in how many sessions vote. gap: of the two shares that do."""
+        if gap.lower <= 0 <= gap.upper:
+            return releases.Verdict.BETTER, f"{why}, which proves the candidate"
+        waits = f"{why}, but the arms differ in how many sessions vote ({gap.mean:+.2f})"
+        if self.effect.units >= self._config.maximum_sessions:
+            return releases.Verdict.NOT_PROVEN, f"{waits}, and {self._config.maximum_sessions} have voted"
+        return releases.Verdict.UNDECIDED, f"{waits}, so it waits"
 
 
 def judge(

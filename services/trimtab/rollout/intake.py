@@ -4,6 +4,7 @@ Called by `rollout.controller` at every look with the models it knows; reading t
 A model that its gates refused is recorded, with the figures, and gets no traffic.
 """
 
+import dataclasses
 import datetime
 from collections.abc import Callable, Iterable
 
@@ -56,17 +57,21 @@ def _recorded(
 
 def reward_for(serving: line.Line, published: Iterable[models.PublishedModel]) -> str:
     """The reward model that scores a release made now: the newest that passed and is not in quarantine; "" for none."""
-    held = {
-        reward_id
-        for release in serving.by_id.values()
-        if release.quarantine is not None and release.quarantine.in_force
-        for reward_id in release.quarantine.reward_ids
-    }
+    held = releases.held_rewards(release.quarantine for release in serving.by_id.values())
     usable = [
         model for model in published if model.kind is models.ModelKind.REWARD and model.passed and model.id not in held
     ]
     newest = max(usable, key=lambda model: (model.published_at, model.id), default=None)
     return newest.id if newest else ""
+
+
+def rescored(release: releases.Release, serving: line.Line, newest: str) -> releases.Release:
+    """Of a release whose turn has come. A reward model that went into quarantine while it waited scores nothing: the
+    newest takes its place, and without one the reward guards nothing."""
+    if release.reward_id not in releases.held_rewards(one.quarantine for one in serving.by_id.values()):
+        return release
+    terms = release.terms if newest or release.terms is None else lines.unscored(release.terms)
+    return dataclasses.replace(release, reward_id=newest, terms=terms)
 
 
 def no_reward(serving: line.Line) -> str:

@@ -6,7 +6,6 @@ come later, and the guardrail that waits for them stays unknown; no look waits f
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -14,12 +13,11 @@ from typing import Protocol
 from trimtab.bus import port, publish, topics
 from trimtab.core import clock, errors, ledger, releases, scoring, text
 from trimtab.obs import logging
+from trimtab.rollout import pacing
 
 # Answers of one round.
 MOST = 64
 _SCORE_S = 60.0
-# Of many sessions the ledger takes long to say which lack a score: it is asked less often then, at a bounded cost.
-_SHARE_OF_TIME, _ASKED_WITHIN_S = 10.0, 60.0
 _log = logging.get(__name__)
 
 
@@ -82,8 +80,8 @@ class Scorer:
         asked = ledger.UnscoredRequest(release.context.tenant, release.id, MOST)
         began = self._monotonic()
         listed = (await self._ledger.unscored(asked)).answers
-        ended = self._monotonic()
-        self._ask_at[key] = ended + min(_ASKED_WITHIN_S, _SHARE_OF_TIME * (ended - began))
+        # of many sessions the ledger takes long to say which lack a score: it is asked less often then
+        self._ask_at[key] = pacing.next_at(began, self._monotonic())
         written = self._written.get(key, frozenset()) & {one.completion_id for one in listed}
         waiting = [one for one in listed if one.completion_id not in written]
         if waiting:
@@ -105,9 +103,6 @@ class Scorer:
         score: scoring.Score,
         given: scoring.ScoreResponse,
     ) -> scoring.AnswerScore:
-        outcome = score.outcome
-        if isinstance(outcome, float) and not math.isfinite(outcome):
-            outcome = f"the reward is {outcome}"
         return scoring.AnswerScore(
             completion_id=answer.completion_id,
             context=text.Context(release.context.tenant, release.context.line, session_hash=answer.session_hash),
@@ -115,5 +110,5 @@ class Scorer:
             reward_id=release.reward_id,
             loaded_digest=given.loaded_digest,
             at=self._now(),
-            outcome=outcome,
+            outcome=scoring.finite(score.outcome),
         )

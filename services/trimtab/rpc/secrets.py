@@ -104,6 +104,13 @@ def create(path: pathlib.Path, tenant: str) -> str:
     return api_key
 
 
+def renew_internal_token(path: pathlib.Path) -> None:
+    """So that processes of an installation that had the same secrets until now, and these, refuse each other."""
+    old = load(path).internal_token
+    files.replace(path, path.read_text().replace(_quoted(old), _quoted(secrets.token_urlsafe(32))))
+    path.chmod(0o600)
+
+
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 

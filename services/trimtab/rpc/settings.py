@@ -15,14 +15,15 @@ from typing import Any, Literal, NoReturn, Self
 import pydantic
 import pydantic_settings
 
+from trimtab.bus import security as securities
 from trimtab.core import errors
 
 CONFIG_VARIABLE = "TRIMTAB_CONFIG"
 _PREFIX = "TRIMTAB_"
 
 
-class ProcessSettings(pydantic_settings.BaseSettings):
-    """Settings that all processes share."""
+class KafkaSettings(pydantic_settings.BaseSettings):
+    """How the brokers of the event log are shown who we are, where it is on Kafka."""
 
     model_config = pydantic_settings.SettingsConfigDict(
         env_prefix=_PREFIX,
@@ -34,6 +35,70 @@ class ProcessSettings(pydantic_settings.BaseSettings):
         extra="forbid",
         frozen=True,
     )
+
+    kafka_security_protocol: securities.Protocol = pydantic.Field(
+        "PLAINTEXT", description="How Kafka's brokers of the event log are reached."
+    )
+    kafka_sasl_mechanism: securities.Mechanism | None = pydantic.Field(
+        None, description="How the user shows who it is, where the protocol is one with SASL."
+    )
+    kafka_username: str | None = pydantic.Field(None, description="The user, where the protocol is one with SASL.")
+    kafka_password: pydantic.SecretStr | None = pydantic.Field(
+        None, description="Its password; as a flag every user of the machine can read it, so rather name a file."
+    )
+    kafka_password_file: pathlib.Path | None = pydantic.Field(
+        None, description="File with the password, readable by its owner only."
+    )
+    kafka_ca_file: pathlib.Path | None = pydantic.Field(
+        None, description="PEM file: who signs the brokers' certificates; by default whom this machine trusts."
+    )
+    kafka_cert_file: pathlib.Path | None = pydantic.Field(
+        None, description="PEM file with the certificate that brokers ask for, if they do."
+    )
+    kafka_key_file: pathlib.Path | None = pydantic.Field(
+        None, description="PEM file with its key, without a passphrase; by default it stands in the certificate's file."
+    )
+
+    def log_security(self) -> securities.Security:
+        """InvalidField for what is missing, contradicts itself or cannot be read."""
+        made = securities.Security(
+            protocol=self.kafka_security_protocol,
+            mechanism=self.kafka_sasl_mechanism,
+            username=self.kafka_username,
+            password=self._kafka_password(),
+            ca_file=self.kafka_ca_file,
+            cert_file=self.kafka_cert_file,
+            key_file=self.kafka_key_file,
+        )
+        made.check()
+        return made
+
+    def log_environment(self) -> dict[str, str]:
+        """The same for a process that this one has started; a password only as the file that holds it."""
+        told = {name: getattr(self, name) for name in KafkaSettings.model_fields if name != "kafka_password"}
+        return {_PREFIX + name.upper(): str(value) for name, value in told.items() if value is not None}
+
+    def _kafka_password(self) -> str | None:
+        path = self.kafka_password_file
+        if path is None:
+            return None if self.kafka_password is None else self.kafka_password.get_secret_value()
+        if self.kafka_password is not None:
+            raise errors.InvalidField("kafka_password", "is given twice", "leave it or `kafka_password_file` out")
+        try:
+            mode, password = path.stat().st_mode, path.read_text().rstrip("\n")
+        except (OSError, UnicodeDecodeError) as problem:
+            raise errors.InvalidField(
+                "kafka_password_file", f"{str(path)!r} cannot be read ({problem})", "name the file with the password"
+            ) from problem
+        if mode & 0o007:
+            raise errors.InvalidField(
+                "kafka_password_file", f"{str(path)!r} is open to every user", f"run `chmod 600 {path}`"
+            )
+        return password
+
+
+class ProcessSettings(KafkaSettings):
+    """Settings that all processes share."""
 
     listen: str = pydantic.Field("127.0.0.1:0", description="Address of the gRPC server; port 0 takes a free one.")
     address_file: pathlib.Path | None = pydantic.Field(
@@ -65,7 +130,9 @@ class ProcessSettings(pydantic_settings.BaseSettings):
                 cls, cli_prog_name=f"trimtab {program}", cli_parse_args=sys.argv[1:] if argv is None else argv
             )
             table = _table(cls, os.environ.get(CONFIG_VARIABLE, ""), program)
-            return cls(**(table | pydantic_settings.EnvSettingsSource(cls)() | flags()))
+            made = cls(**(table | pydantic_settings.EnvSettingsSource(cls)() | flags()))
+            made.log_security()
+            return made
         except pydantic.ValidationError as problem:
             refuse(program, _sentence(problem))
         except pydantic_settings.SettingsError as problem:
@@ -77,6 +144,22 @@ class ProcessSettings(pydantic_settings.BaseSettings):
     def digest(self) -> str:
         """sha256, hex, of the resolved settings; secrets are masked, so their values do not enter it."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def log_security() -> securities.Security:
+    """How commands that open the log show a cluster who they are: TRIMTAB_KAFKA_* variables, then the top of the file.
+
+    InvalidField for what is wrong.
+    """
+    table = _table(ProcessSettings, os.environ.get(CONFIG_VARIABLE, ""), "")
+    table = {name: value for name, value in table.items() if name in KafkaSettings.model_fields}
+    try:
+        return KafkaSettings(**(table | pydantic_settings.EnvSettingsSource(KafkaSettings)())).log_security()
+    except pydantic.ValidationError as problem:
+        field = str(problem.errors()[0]["loc"][0])
+        raise errors.InvalidField(
+            _PREFIX + field.upper(), f"is wrong ({problem.errors()[0]['msg']})", "correct it"
+        ) from problem
 
 
 def refuse(program: str, sentence: str) -> NoReturn:

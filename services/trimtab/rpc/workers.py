@@ -1,6 +1,8 @@
 """The threads and tasks of a process: started together, told to stop together, and none dies unseen.
 
 Used by `rpc.process` only. A worker that raises ends the process: half a process that still looks healthy is worse.
+A consumer that halts (`bus.deadletter`) ends no process: started again it would meet the same records, again and again.
+Its thread waits for an operator's word; what the process answers meanwhile is its own to say (`ledger.app`).
 """
 
 import asyncio
@@ -11,6 +13,7 @@ import threading
 import types
 from collections.abc import Awaitable, Callable
 
+from trimtab.bus import deadletter
 from trimtab.obs import logging
 
 _log = logging.get("trimtab.workers")
@@ -91,10 +94,23 @@ class Workers:
 
     def _run_thread(self, name: str, run: Callable[[threading.Event], None], loop: asyncio.AbstractEventLoop) -> None:
         with _Watched() as watched:
-            run(self._stop_threads)
+            while self._may_go_on(run):
+                pass
         if watched.problem is not None:
             with contextlib.suppress(RuntimeError):  # the loop has closed: the process is ending anyway
                 loop.call_soon_threadsafe(self._fail, name, "worker failed", watched.problem)
+
+    def _may_go_on(self, run: Callable[[threading.Event], None]) -> bool:
+        """Runs it to its end; True when its consumer halted and may go on by now, so that it is to be run again."""
+        try:
+            run(self._stop_threads)
+            return False
+        except deadletter.TooManyDeadLetters as problem:
+            consumer = problem.halted.consumer
+            _log.error("a consumer halts", consumer=consumer, reason=str(problem))
+            goes_on = problem.wait(self._stop_threads)
+            _log.info("a consumer goes on" if goes_on else "a halted consumer ends", consumer=consumer)
+            return goes_on
 
     def _fail(self, name: str, what: str, problem: BaseException | None) -> None:
         _log.error(what, worker=name, exc_info=problem)

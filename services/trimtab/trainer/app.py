@@ -39,7 +39,7 @@ def build(config: settings.TrainerSettings) -> process.Process:
     link = ledger_link.LedgerLink(
         config.ledger_address, trainer.secrets.internal_token, _own(config.state, trainer), config.lease_s
     )
-    log = connect.open_log(config.log_url)
+    log = connect.open_log(config.log_url, config.log_security())
     trainer.on_close(log.close)
     artifacts = registry.Registry(config.registry_url, config.cache)
     database = store.Store(config.state / "trainer.db")
@@ -110,7 +110,7 @@ def _follow_topics(
                 topics_known.set()
             ready()
 
-        trainer.add_thread(topic.name, lambda stop: fold.follow(log, topic, apply, stop, on_read))
+        trainer.add_thread(topic.name, lambda stop: fold.follow(log, topic, apply, stop, on_read, process="trainer"))
 
     follow(topics.MODELS, topics_say.apply_model)
     follow(topics.ROLLOUTS, topics_say.apply_release)

@@ -34,7 +34,7 @@ def core_error(problem: grpc.aio.AioRpcError) -> errors.TrimtabError:
     return errors.restore(remote.reason, str(remote), remote.details) or errors.InternalFault(f"A call ({remote})")
 
 
-def _read(answer: message.Message, kind: type[_Core]) -> _Core:
+def read(answer: message.Message, kind: type[_Core]) -> _Core:
     """The core dataclass of an answer. One that cannot be read is the service's fault, not a field of the caller's."""
     try:
         return codec.from_proto(answer, kind)
@@ -42,7 +42,8 @@ def _read(answer: message.Message, kind: type[_Core]) -> _Core:
         raise errors.InternalFault(f"Reading the service's {type(answer).__name__} ({problem})") from problem
 
 
-async def _ask(method: Any, request: message.Message, timeout_s: float) -> Any:
+async def ask(method: Any, request: message.Message, timeout_s: float) -> Any:
+    """The answer of one method of a stub; a failed call is the core error that it stands for."""
     try:
         return await method(request, timeout=timeout_s)
     except grpc.aio.AioRpcError as problem:
@@ -68,8 +69,8 @@ class PolicyCalls:
         self, request: completions.CompleteRequest, *, timeout_s: float = GENERATE_S
     ) -> completions.CompleteResponse:
         wire = codec.to_proto(request, policy_service_pb2.CompleteRequest)
-        answer = await _ask(self._stub.Complete, wire, timeout_s)
-        return _read(answer, completions.CompleteResponse)
+        answer = await ask(self._stub.Complete, wire, timeout_s)
+        return read(answer, completions.CompleteResponse)
 
     async def stream_complete(
         self, request: completions.CompleteRequest, *, timeout_s: float = GENERATE_S
@@ -77,11 +78,11 @@ class PolicyCalls:
         wire = codec.to_proto(request, policy_service_pb2.CompleteRequest)
         async with contextlib.aclosing(_listen(self._stub.StreamComplete, wire, timeout_s)) as events:
             async for event in events:
-                yield _read(event, completions.StreamCompleteResponse)
+                yield read(event, completions.StreamCompleteResponse)
 
     async def describe(self, *, timeout_s: float = QUICK_S) -> completions.DescribeResponse:
-        answer = await _ask(self._stub.Describe, policy_service_pb2.DescribeRequest(), timeout_s)
-        return _read(answer, completions.DescribeResponse)
+        answer = await ask(self._stub.Describe, policy_service_pb2.DescribeRequest(), timeout_s)
+        return read(answer, completions.DescribeResponse)
 
 
 class FeedbackCalls:
@@ -90,20 +91,20 @@ class FeedbackCalls:
 
     async def send(self, request: feedback.SendRequest, *, timeout_s: float = QUICK_S) -> feedback.SendResponse:
         wire = codec.to_proto(request, feedback_service_pb2.SendRequest)
-        return _read(await _ask(self._stub.Send, wire, timeout_s), feedback.SendResponse)
+        return read(await ask(self._stub.Send, wire, timeout_s), feedback.SendResponse)
 
     async def send_batch(
         self, request: feedback.SendBatchRequest, *, timeout_s: float = QUICK_S
     ) -> feedback.SendBatchResponse:
         wire = codec.to_proto(request, feedback_service_pb2.SendBatchRequest)
-        return _read(await _ask(self._stub.SendBatch, wire, timeout_s), feedback.SendBatchResponse)
+        return read(await ask(self._stub.SendBatch, wire, timeout_s), feedback.SendBatchResponse)
 
     async def import_preferences(
         self, request: feedback.ImportPreferencesRequest, *, timeout_s: float = 60.0
     ) -> feedback.ImportPreferencesResponse:
         wire = codec.to_proto(request, feedback_service_pb2.ImportPreferencesRequest)
-        answer = await _ask(self._stub.ImportPreferences, wire, timeout_s)
-        return _read(answer, feedback.ImportPreferencesResponse)
+        answer = await ask(self._stub.ImportPreferences, wire, timeout_s)
+        return read(answer, feedback.ImportPreferencesResponse)
 
 
 class RewardCalls:
@@ -112,11 +113,11 @@ class RewardCalls:
 
     async def score(self, request: scoring.ScoreRequest, *, timeout_s: float = GENERATE_S) -> scoring.ScoreResponse:
         wire = codec.to_proto(request, reward_service_pb2.ScoreRequest)
-        return _read(await _ask(self._stub.Score, wire, timeout_s), scoring.ScoreResponse)
+        return read(await ask(self._stub.Score, wire, timeout_s), scoring.ScoreResponse)
 
     async def list_reward_models(self, *, timeout_s: float = QUICK_S) -> scoring.ListRewardModelsResponse:
-        answer = await _ask(self._stub.ListRewardModels, reward_service_pb2.ListRewardModelsRequest(), timeout_s)
-        return _read(answer, scoring.ListRewardModelsResponse)
+        answer = await ask(self._stub.ListRewardModels, reward_service_pb2.ListRewardModelsRequest(), timeout_s)
+        return read(answer, scoring.ListRewardModelsResponse)
 
 
 class LedgerCalls:
@@ -125,46 +126,46 @@ class LedgerCalls:
 
     async def trace(self, request: ledger.TraceRequest, *, timeout_s: float = QUICK_S) -> ledger.TraceResponse:
         wire = codec.to_proto(request, ledger_service_pb2.TraceRequest)
-        return _read(await _ask(self._stub.Trace, wire, timeout_s), ledger.TraceResponse)
+        return read(await ask(self._stub.Trace, wire, timeout_s), ledger.TraceResponse)
 
     async def lineage(self, request: ledger.LineageRequest, *, timeout_s: float = QUICK_S) -> ledger.LineageResponse:
         wire = codec.to_proto(request, ledger_service_pb2.LineageRequest)
-        return _read(await _ask(self._stub.Lineage, wire, timeout_s), ledger.LineageResponse)
+        return read(await ask(self._stub.Lineage, wire, timeout_s), ledger.LineageResponse)
 
     async def evidence(self, request: ledger.EvidenceRequest, *, timeout_s: float = 30.0) -> ledger.EvidenceResponse:
         wire = codec.to_proto(request, ledger_service_pb2.EvidenceRequest)
         async with contextlib.aclosing(_listen(self._stub.Evidence, wire, timeout_s)) as parts:
-            return ledger.in_one([_read(part, ledger.EvidenceResponse) async for part in parts])
+            return ledger.in_one([read(part, ledger.EvidenceResponse) async for part in parts])
 
     async def unscored(self, request: ledger.UnscoredRequest, *, timeout_s: float = QUICK_S) -> ledger.UnscoredResponse:
         wire = codec.to_proto(request, ledger_service_pb2.UnscoredRequest)
-        return _read(await _ask(self._stub.Unscored, wire, timeout_s), ledger.UnscoredResponse)
+        return read(await ask(self._stub.Unscored, wire, timeout_s), ledger.UnscoredResponse)
 
     async def counts(self, request: ledger.CountsRequest, *, timeout_s: float = QUICK_S) -> ledger.CountsResponse:
         wire = codec.to_proto(request, ledger_service_pb2.CountsRequest)
-        return _read(await _ask(self._stub.Counts, wire, timeout_s), ledger.CountsResponse)
+        return read(await ask(self._stub.Counts, wire, timeout_s), ledger.CountsResponse)
 
     async def list_quarantines(
         self, request: ledger.ListQuarantinesRequest, *, timeout_s: float = QUICK_S
     ) -> ledger.ListQuarantinesResponse:
         wire = codec.to_proto(request, ledger_service_pb2.ListQuarantinesRequest)
-        return _read(await _ask(self._stub.ListQuarantines, wire, timeout_s), ledger.ListQuarantinesResponse)
+        return read(await ask(self._stub.ListQuarantines, wire, timeout_s), ledger.ListQuarantinesResponse)
 
     async def list_audit(
         self, request: ledger.ListAuditRequest, *, timeout_s: float = QUICK_S
     ) -> ledger.ListAuditResponse:
         wire = codec.to_proto(request, ledger_service_pb2.ListAuditRequest)
-        return _read(await _ask(self._stub.ListAudit, wire, timeout_s), ledger.ListAuditResponse)
+        return read(await ask(self._stub.ListAudit, wire, timeout_s), ledger.ListAuditResponse)
 
     async def acquire_lease(
         self, request: ledger.AcquireLeaseRequest, *, timeout_s: float = QUICK_S
     ) -> ledger.AcquireLeaseResponse:
         wire = codec.to_proto(request, ledger_service_pb2.AcquireLeaseRequest)
-        return _read(await _ask(self._stub.AcquireLease, wire, timeout_s), ledger.AcquireLeaseResponse)
+        return read(await ask(self._stub.AcquireLease, wire, timeout_s), ledger.AcquireLeaseResponse)
 
     async def release_lease(self, request: ledger.ReleaseLeaseRequest, *, timeout_s: float = QUICK_S) -> None:
         wire = codec.to_proto(request, ledger_service_pb2.ReleaseLeaseRequest)
-        await _ask(self._stub.ReleaseLease, wire, timeout_s)
+        await ask(self._stub.ReleaseLease, wire, timeout_s)
 
 
 class TrainerCalls:
@@ -173,16 +174,16 @@ class TrainerCalls:
 
     async def start_run(self, request: runs.StartRunRequest, *, timeout_s: float = QUICK_S) -> runs.Run:
         wire = codec.to_proto(request, trainer_service_pb2.StartRunRequest)
-        return _read((await _ask(self._stub.StartRun, wire, timeout_s)).run, runs.Run)
+        return read((await ask(self._stub.StartRun, wire, timeout_s)).run, runs.Run)
 
     async def get_run(self, request: runs.GetRunRequest, *, timeout_s: float = QUICK_S) -> runs.GetRunResponse:
         wire = codec.to_proto(request, trainer_service_pb2.GetRunRequest)
-        return _read(await _ask(self._stub.GetRun, wire, timeout_s), runs.GetRunResponse)
+        return read(await ask(self._stub.GetRun, wire, timeout_s), runs.GetRunResponse)
 
     async def list_runs(self, request: runs.ListRunsRequest, *, timeout_s: float = QUICK_S) -> tuple[runs.Run, ...]:
         wire = codec.to_proto(request, trainer_service_pb2.ListRunsRequest)
-        answer = await _ask(self._stub.ListRuns, wire, timeout_s)
-        return tuple(_read(run, runs.Run) for run in answer.runs)
+        answer = await ask(self._stub.ListRuns, wire, timeout_s)
+        return tuple(read(run, runs.Run) for run in answer.runs)
 
     async def watch_run(
         self, request: runs.GetRunRequest, *, timeout_s: float | None = None
@@ -190,11 +191,11 @@ class TrainerCalls:
         wire = codec.to_proto(request, trainer_service_pb2.WatchRunRequest)
         async with contextlib.aclosing(_listen(self._stub.WatchRun, wire, timeout_s)) as events:
             async for event in events:
-                yield _read(event.run, runs.Run)
+                yield read(event.run, runs.Run)
 
     async def cancel_run(self, request: runs.CancelRunRequest, *, timeout_s: float = QUICK_S) -> runs.Run:
         wire = codec.to_proto(request, trainer_service_pb2.CancelRunRequest)
-        return _read((await _ask(self._stub.CancelRun, wire, timeout_s)).run, runs.Run)
+        return read((await ask(self._stub.CancelRun, wire, timeout_s)).run, runs.Run)
 
 
 class RolloutCalls:
@@ -218,8 +219,8 @@ class RolloutCalls:
         self, request: control.ListReleasesRequest, *, timeout_s: float = QUICK_S
     ) -> tuple[releases.Release, ...]:
         wire = codec.to_proto(request, rollout_service_pb2.ListReleasesRequest)
-        answer = await _ask(self._stub.ListReleases, wire, timeout_s)
-        return tuple(_read(release, releases.Release) for release in answer.releases)
+        answer = await ask(self._stub.ListReleases, wire, timeout_s)
+        return tuple(read(release, releases.Release) for release in answer.releases)
 
     async def watch_releases(
         self, request: control.ListReleasesRequest, *, timeout_s: float | None = None
@@ -227,7 +228,7 @@ class RolloutCalls:
         wire = codec.to_proto(request, rollout_service_pb2.WatchReleasesRequest)
         async with contextlib.aclosing(_listen(self._stub.WatchReleases, wire, timeout_s)) as events:
             async for event in events:
-                yield _read(event.release, releases.Release)
+                yield read(event.release, releases.Release)
 
     async def promote(self, request: control.LineRequest, *, timeout_s: float = QUICK_S) -> releases.Release:
         wire = codec.to_proto(request, rollout_service_pb2.PromoteRequest)
@@ -253,4 +254,4 @@ class RolloutCalls:
 
 
 async def _release(method: Any, request: message.Message, timeout_s: float) -> releases.Release:
-    return _read((await _ask(method, request, timeout_s)).release, releases.Release)
+    return read((await ask(method, request, timeout_s)).release, releases.Release)

@@ -8,12 +8,16 @@ Called by `wire.schemas` (records on topics) and by the servicers. The rules:
   InvalidField that names the field;
 - an absent message is the dataclass's default where it has one, otherwise an InvalidField;
 - message fields that the dataclass lacks are ignored (an older reader of a newer writer).
+
+What a class and a message have in common is looked up once and kept as functions (`_writer`, `_reader`): this is the
+cost of every call and every record.
 """
 
 import dataclasses
 import datetime
 import enum
 import functools
+import operator
 import re
 import types
 import typing
@@ -25,11 +29,58 @@ from google.protobuf import message
 from trimtab.core import errors
 
 # Descriptors of google.protobuf; its stubs name two classes for each.
+_Descriptor: TypeAlias = Any
 _Field: TypeAlias = Any
 _Oneof: TypeAlias = Any
 _EnumType: TypeAlias = Any
 _Core = TypeVar("_Core")
 _Message = TypeVar("_Message", bound=message.Message)
+# Puts a value into its place in a message; takes a field's value out of the whole message.
+_Write: TypeAlias = Callable[[message.Message, Any], None]
+_Take: TypeAlias = Callable[[message.Message], Any]
+_EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
+# In place of a value: the dataclass has a default.
+_ABSENT = object()
+
+
+def to_proto(value: Any, into: type[_Message]) -> _Message:
+    """The message of class `into` that says what the dataclass says; InvalidField when a value does not fit."""
+    result = into()
+    try:
+        _writer(value.__class__, into.DESCRIPTOR)(result, value)
+    except _Misfit as problem:
+        raise problem.error() from None
+    return result
+
+
+def from_proto(source: message.Message, kind: type[_Core]) -> _Core:
+    """The dataclass of class `kind` that says what the message says; InvalidField when it cannot."""
+    try:
+        return cast(_Core, _reader(cast(type, kind), source.DESCRIPTOR)(source))
+    except _Misfit as problem:
+        raise problem.error() from None
+
+
+class _Misfit(Exception):
+    """A value that cannot be written or read; every level it passes on its way out adds where it was."""
+
+    def __init__(self, error_at: Callable[[str], errors.TrimtabError]) -> None:
+        super().__init__()
+        self._error_at = error_at
+        self._where = ""
+
+    def within(self, place: str) -> "_Misfit":
+        """place: a field's name, or "[3]"."""
+        inner = self._where
+        self._where = f"{place}.{inner}" if inner and not inner.startswith("[") else f"{place}{inner}"
+        return self
+
+    def error(self) -> errors.TrimtabError:
+        return self._error_at(self._where)
+
+
+def _invalid(problem: str, remedy: str) -> _Misfit:
+    return _Misfit(lambda where: errors.InvalidField(where, problem, remedy))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,8 +93,9 @@ class _Shape:
     mapping: bool
 
 
-@functools.cache
 def _shapes(kind: type) -> dict[str, _Shape]:
+    if not dataclasses.is_dataclass(kind):
+        raise TypeError(f"{kind!r} is not a dataclass")
     hints = typing.get_type_hints(kind)
     return {field.name: _shape(hints[field.name]) for field in dataclasses.fields(kind)}
 
@@ -65,83 +117,97 @@ def _members(hint: Any) -> tuple[tuple[Any, ...], bool]:
     return (hint,), False
 
 
-def to_proto(value: Any, into: type[_Message]) -> _Message:
-    """The message of class `into` that says what the dataclass says; InvalidField when a value does not fit."""
-    result = into()
-    _fill(value, result, "")
-    return result
+# --- writing ---
 
 
-def from_proto(source: message.Message, kind: type[_Core]) -> _Core:
-    """The dataclass of class `kind` that says what the message says; InvalidField when it cannot."""
-    return cast(_Core, _read(source, kind, ""))
+@functools.cache
+def _writer(kind: type, into: _Descriptor) -> _Write:
+    """Fills a message of this descriptor from a dataclass of this class."""
+    writes = [(name, _field_writer(into, name, shape)) for name, shape in _shapes(kind).items()]
+
+    def write(target: message.Message, value: Any) -> None:
+        for name, put in writes:
+            item = getattr(value, name)
+            if item is not None:
+                try:
+                    put(target, item)
+                except _Misfit as problem:
+                    raise problem.within(name) from None
+
+    return write
 
 
-def _fill(value: Any, into: message.Message, where: str) -> None:
-    for name, shape in _shapes(value.__class__).items():
-        item = getattr(value, name)
-        path = f"{where}.{name}" if where else name
-        oneof = into.DESCRIPTOR.oneofs_by_name.get(name)
-        if item is None:
-            continue
-        if oneof is not None:
-            _set(into, _oneof_member(oneof, item), item, path)
-            continue
-        field = into.DESCRIPTOR.fields_by_name[name]
-        if shape.mapping or shape.repeated:
-            _fill_many(getattr(into, name), field, item, path)
-        else:
-            _set(into, field, item, path)
+def _field_writer(into: _Descriptor, name: str, shape: _Shape) -> _Write:
+    oneof = into.oneofs_by_name.get(name)
+    if oneof is not None:
+        return _oneof_writer(oneof)
+    field = into.fields_by_name[name]
+    if shape.mapping:
+        return _fitting(lambda target, item: getattr(target, name).update(item))
+    return _many_writer(field) if shape.repeated else _one_writer(field)
 
 
-def _fill_many(target: Any, field: _Field, items: Any, where: str) -> None:
-    if isinstance(items, dict):
-        _fitting(lambda: target.update(items), where)
-    elif field.enum_type is not None:
-        target.extend(_scalar(field, element) for element in items)
-    elif field.message_type is None:
-        _fitting(lambda: target.extend(items), where)
-    else:
-        for position, element in enumerate(items):
-            _fill(element, target.add(), f"{where}[{position}]")
-
-
-def _set(into: message.Message, field: _Field, item: Any, where: str) -> None:
+def _one_writer(field: _Field) -> _Write:
+    name = field.name
+    if field.enum_type is not None:
+        numbers = _numbers(field.enum_type)
+        return lambda target, item: setattr(target, name, numbers[item.name])
     if field.message_type is None:
-        _fitting(lambda: setattr(into, field.name, _scalar(field, item)), where)
-    elif isinstance(item, datetime.datetime):
-        _fitting(lambda: getattr(into, field.name).FromDatetime(item), where)
-    else:
-        target = getattr(into, field.name)
-        target.SetInParent()
-        _fill(item, target, where)
+        return _fitting(lambda target, item: setattr(target, name, item))
+    kind = field.message_type
+
+    def write(target: message.Message, item: Any) -> None:
+        part = getattr(target, name)
+        if isinstance(item, datetime.datetime):
+            since = item - _EPOCH
+            part.seconds, part.nanos = since.days * 86_400 + since.seconds, since.microseconds * 1000
+        else:
+            _writer(item.__class__, kind)(part, item)
+        part.SetInParent()
+
+    return write
 
 
-def _fitting(write: Callable[[], None], where: str) -> None:
+def _many_writer(field: _Field) -> _Write:
+    name, kind = field.name, field.message_type
+    if field.enum_type is not None:
+        numbers = _numbers(field.enum_type)
+        return lambda target, items: getattr(target, name).extend([numbers[item.name] for item in items])
+    if kind is None:
+        return _fitting(lambda target, items: getattr(target, name).extend(items))
+
+    def write(target: message.Message, items: Any) -> None:
+        many = getattr(target, name)
+        for position, item in enumerate(items):
+            try:
+                _writer(item.__class__, kind)(many.add(), item)
+            except _Misfit as problem:
+                raise problem.within(f"[{position}]") from None
+
+    return write
+
+
+def _oneof_writer(oneof: _Oneof) -> _Write:
+    @functools.cache
+    def writer_of(kind: type) -> _Write:
+        for field in oneof.fields:
+            if _matches(field, kind):
+                return _one_writer(field)
+        raise TypeError(f"no member of oneof {oneof.name} takes a {kind.__name__}")
+
+    return lambda target, item: writer_of(item.__class__)(target, item)
+
+
+def _fitting(write: _Write) -> _Write:
     """Lone surrogates and numbers out of range are the caller's mistake, not ours."""
-    try:
-        write()
-    except ValueError as problem:
-        raise errors.InvalidField(
-            where, f"cannot be written ({problem})", "give valid Unicode and a number in range"
-        ) from None
 
+    def fitting(target: message.Message, item: Any) -> None:
+        try:
+            write(target, item)
+        except ValueError as problem:
+            raise _invalid(f"cannot be written ({problem})", "give valid Unicode and a number in range") from None
 
-def _scalar(field: _Field, item: Any) -> Any:
-    if isinstance(item, enum.Enum):
-        return field.enum_type.values_by_name[_enum_prefix(field.enum_type) + item.name].number
-    return item
-
-
-def _enum_prefix(kind: _EnumType) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.name).upper() + "_"
-
-
-def _oneof_member(oneof: _Oneof, item: Any) -> _Field:
-    for field in oneof.fields:
-        if _matches(field, type(item)):
-            return field
-    raise TypeError(f"no member of oneof {oneof.name} takes a {type(item).__name__}")
+    return fitting
 
 
 def _matches(field: _Field, kind: type) -> bool:
@@ -156,96 +222,155 @@ def _matches(field: _Field, kind: type) -> bool:
     return kind is wanted
 
 
-def _read(source: message.Message, kind: type, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        values = {}
-        for name, shape in _shapes(kind).items():
-            if name in _defaulted(kind) and _is_absent_message(source, name):
-                continue
-            values[name] = _read_field(source, name, shape, f"{where}.{name}" if where else name)
-        return kind(**values)
-    raise TypeError(f"{kind!r} is not a dataclass")
+def _numbers(kind: _EnumType) -> dict[str, int]:
+    """By the name of the StrEnum's member; `RUN_KIND_SFT` is `SFT`."""
+    prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.name).upper() + "_"
+    return {value.name.removeprefix(prefix): value.number for value in kind.values}
+
+
+# --- reading ---
 
 
 @functools.cache
-def _defaulted(kind: type) -> frozenset[str]:
-    return frozenset(
+def _reader(kind: type, source: _Descriptor) -> _Take:
+    """Makes a dataclass of this class from a message of this descriptor."""
+    defaulted = {
         field.name
         for field in dataclasses.fields(kind)
         if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-    )
+    }
+    takes = [(name, _field_reader(source, name, shape, name in defaulted)) for name, shape in _shapes(kind).items()]
+
+    def read(given: message.Message) -> Any:
+        values = {}
+        for name, take in takes:
+            try:
+                found = take(given)
+            except _Misfit as problem:
+                raise problem.within(name) from None
+            if found is not _ABSENT:
+                values[name] = found
+        return kind(**values)
+
+    return read
 
 
-def _is_absent_message(source: message.Message, name: str) -> bool:
-    field = source.DESCRIPTOR.fields_by_name.get(name)
-    return field is not None and field.message_type is not None and field.has_presence and not source.HasField(name)
-
-
-def _read_field(source: message.Message, name: str, shape: _Shape, where: str) -> Any:
-    oneof = source.DESCRIPTOR.oneofs_by_name.get(name)
+def _field_reader(source: _Descriptor, name: str, shape: _Shape, defaulted: bool) -> _Take:
+    oneof = source.oneofs_by_name.get(name)
     if oneof is not None:
-        return _read_oneof(source, oneof, shape, where)
-    field = source.DESCRIPTOR.fields_by_name[name]
-    value = getattr(source, name)
+        return _oneof_reader(oneof, shape)
+    field = source.fields_by_name[name]
+    plain = field.message_type is None and field.enum_type is None
     if shape.mapping:
-        return dict(value)
-    if shape.repeated and field.message_type is None and field.enum_type is None:
-        return tuple(value)
+        return lambda given: dict(getattr(given, name))
     if shape.repeated:
-        return tuple(
-            _read_value(field, element, shape, f"{where}[{position}]") for position, element in enumerate(value)
-        )
-    if field.has_presence and not source.HasField(name):
-        if shape.optional:
-            return None
-        raise errors.InvalidField(where, "is missing", "set it")
-    return _read_value(field, value, shape, where)
+        return (lambda given: tuple(getattr(given, name))) if plain else _many_reader(field, shape)
+    if not field.has_presence:
+        return operator.attrgetter(name) if plain else _value_reader(field, shape, operator.attrgetter(name))
+    present = _value_reader(field, shape, operator.attrgetter(name))
+    default = _ABSENT if defaulted and field.message_type is not None else None
+
+    def take(given: message.Message) -> Any:
+        if given.HasField(name):
+            return present(given)
+        if default is _ABSENT or shape.optional:
+            return default
+        raise _invalid("is missing", "set it")
+
+    return take
 
 
-def _read_oneof(source: message.Message, oneof: _Oneof, shape: _Shape, where: str) -> Any:
-    chosen = source.WhichOneof(oneof.name)
-    if chosen is None:
+def _many_reader(field: _Field, shape: _Shape) -> _Take:
+    name, one = field.name, _value_reader(field, shape, lambda element: element)
+
+    def take(given: message.Message) -> Any:
+        found = []
+        for position, element in enumerate(getattr(given, name)):
+            try:
+                found.append(one(element))
+            except _Misfit as problem:
+                raise problem.within(f"[{position}]") from None
+        return tuple(found)
+
+    return take
+
+
+def _oneof_reader(oneof: _Oneof, shape: _Shape) -> _Take:
+    name, takes = oneof.name, {field.name: _member_reader(field, shape) for field in oneof.fields}
+
+    def take(given: message.Message) -> Any:
+        chosen = given.WhichOneof(name)
+        if chosen is not None:
+            return takes[chosen](given)
         if shape.optional:
             return None
-        raise errors.InvalidField(where, "is missing", f"set one of {', '.join(f.name for f in oneof.fields)}")
-    field = source.DESCRIPTOR.fields_by_name[chosen]
-    value = getattr(source, chosen)
+        raise _invalid("is missing", f"set one of {', '.join(takes)}")
+
+    return take
+
+
+def _member_reader(field: _Field, shape: _Shape) -> _Take:
+    get = operator.attrgetter(field.name)
     if field.message_type is None:
-        return value
+        return get
     for member in shape.members:
         if member.__name__ == field.message_type.name:
-            return _read(value, member, where)
-    raise errors.MalformedRecord(f"`{where}` holds a {field.message_type.name}, which this version does not know.")
+            return _message_reader(member, field.message_type, get)
+    return _unknown(field)
 
 
-def _read_value(field: _Field, value: Any, shape: _Shape, where: str) -> Any:
+def _unknown(field: _Field) -> _Take:
+    def take(given: message.Message) -> Any:
+        raise _Misfit(
+            lambda where: errors.MalformedRecord(
+                f"`{where}` holds a {field.message_type.name}, which this version does not know."
+            )
+        )
+
+    return take
+
+
+def _value_reader(field: _Field, shape: _Shape, get: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """get: the value, of what the reader made here is given."""
     kind = shape.members[0]
     if kind is datetime.datetime:
-        return _read_time(value, where)
+        return lambda given: _moment(get(given))
     if field.enum_type is not None:
-        return _read_enum(field.enum_type, value, kind, shape.optional, where)
+        return _enum_reader(field.enum_type, kind, shape.optional, get)
     if field.message_type is not None:
-        return _read(value, kind, where)
-    return value
+        return _message_reader(kind, field.message_type, get)
+    return get
 
 
-def _read_time(value: Any, where: str) -> datetime.datetime:
+def _message_reader(kind: type, source: _Descriptor, get: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    # looked up when it is first needed: messages may hold messages of their own kind
+    return lambda given: _reader(kind, source)(get(given))
+
+
+def _enum_reader(
+    enum_type: _EnumType, kind: type[enum.Enum], optional: bool, get: Callable[[Any], int]
+) -> Callable[[Any], enum.Enum | None]:
+    members: dict[int, enum.Enum | None] = {
+        number: kind[name] for name, number in _numbers(enum_type).items() if name in kind.__members__
+    }
+    if optional:
+        members[0] = None
+
+    def take(given: Any) -> enum.Enum | None:
+        number = get(given)
+        try:
+            return members[number]
+        except KeyError:
+            choices = ", ".join(member.name for member in kind)
+            raise _invalid(f"has no usable value ({number})", f"set one of {choices}") from None
+
+    return take
+
+
+def _moment(value: Any) -> datetime.datetime:
     try:
-        return cast(datetime.datetime, value.ToDatetime(tzinfo=datetime.UTC))
-    except (ValueError, OverflowError):
-        raise errors.InvalidField(
-            where, "is no moment between the years 1 and 9999", "set seconds since 1970"
-        ) from None
-
-
-def _read_enum(
-    enum_type: _EnumType, number: int, kind: type[enum.Enum], optional: bool, where: str
-) -> enum.Enum | None:
-    if number == 0 and optional:
-        return None
-    known = enum_type.values_by_number.get(number)
-    name = known.name.removeprefix(_enum_prefix(enum_type)) if known else ""
-    if name not in kind.__members__:
-        choices = ", ".join(member.name for member in kind)
-        raise errors.InvalidField(where, f"has no usable value ({number})", f"set one of {choices}")
-    return kind[name]
+        if 0 <= value.nanos < 1_000_000_000:
+            return _EPOCH + datetime.timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+    except OverflowError:
+        pass
+    raise _invalid("is no moment between the years 1 and 9999", "set seconds since 1970")

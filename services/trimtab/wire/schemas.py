@@ -35,6 +35,9 @@ _SCHEMAS: dict[type, _Schema] = {
     audit.AuditRecord: _Schema("audit", 1, audit_pb2.AuditRecord),
     audit.Erasure: _Schema("erasure", 1, audit_pb2.Erasure),
     audit.DeadLetter: _Schema("deadletter", 1, audit_pb2.DeadLetter),
+    audit.DeadLetterSettled: _Schema("deadletter-settled", 1, audit_pb2.DeadLetterSettled),
+    audit.ConsumerHalted: _Schema("consumer-halted", 1, audit_pb2.ConsumerHalted),
+    audit.ConsumerResumed: _Schema("consumer-resumed", 1, audit_pb2.ConsumerResumed),
 }
 SCHEMA_HEADER = "trimtab-schema"
 
@@ -44,6 +47,17 @@ def encode(record: Any) -> tuple[bytes, dict[str, bytes]]:
     schema = _SCHEMAS[type(record)]
     value = codec.to_proto(record, schema.message).SerializeToString(deterministic=True)
     return value, {SCHEMA_HEADER: f"{schema.name}/{schema.version}".encode()}
+
+
+def decode_any(value: bytes, headers: dict[str, bytes], *, newer: bool = False) -> Any:
+    """The record that the header names, whichever it is; MalformedRecord as `decode` has it. With `newer`, one of a
+    newer version is read as far as this one understands it."""
+    name = headers.get(SCHEMA_HEADER, b"").decode(errors="replace").partition("/")[0]
+    found = next(((kind, schema) for kind, schema in _SCHEMAS.items() if schema.name == name), None)
+    if found is None:
+        raise errors.MalformedRecord(f"Its schema header says {name!r}, which this version does not know.")
+    kind, schema = found
+    return decode(value, {SCHEMA_HEADER: f"{name}/{schema.version}".encode()} if newer else headers, kind)
 
 
 def decode(value: bytes, headers: dict[str, bytes], kind: type[_Core]) -> _Core:

@@ -3,17 +3,18 @@
 A new adapter adds an `Adapter` and its name to the fixture's parameters; the suite does not change.
 """
 
+import contextlib
 import dataclasses
 import datetime
+import os
 import pathlib
-import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import pytest
-from tests.broker import cleaning, cluster
+from tests.broker import cleaning, cluster, shared
 
 from trimtab.bus import kafka, port
 from trimtab.bus.sqlite import SqliteLog
@@ -61,24 +62,40 @@ class SqliteAdapter:
             log.close()
 
 
+class _Log(kafka.KafkaLog):
+    """Closes the readers that a test leaves open, and with them their connections."""
+
+    def __init__(self, reached: kafka.Cluster) -> None:
+        super().__init__(reached)
+        self._given: list[port.Reader] = []
+
+    def reader(self, start: Mapping[port.TopicPartition, int]) -> port.Reader:
+        self._given.append(super().reader(start))
+        return self._given[-1]
+
+    def close(self) -> None:
+        super().close()
+        for reader in self._given:
+            reader.close()
+
+
 class KafkaAdapter:
     """Topics of its own, by their prefix, on a cluster that the session shares."""
 
-    def __init__(self, address: str) -> None:
-        self._servers = address.split(",")
-        self._prefix = f"{secrets.token_hex(4)}."
-        self.url = f"kafka://{address}/{self._prefix}"
+    def __init__(self, reached: kafka.Cluster) -> None:
+        self._cluster = reached
+        self.url = f"kafka://{','.join(reached.servers)}/{reached.prefix}"
         self._opened: list[kafka.KafkaLog] = []
         self._cleaner: cleaning.Cleaner | None = None
-        kafka.create_topics(self._servers, prefix=self._prefix)
+        kafka.create_topics(self._cluster)
 
     def open(self) -> port.EventLog:
-        self._opened.append(kafka.KafkaLog(self._servers, prefix=self._prefix))
+        self._opened.append(_Log(self._cluster))
         return self._opened[-1]
 
     def clean(self, log: port.EventLog, later: datetime.timedelta = datetime.timedelta()) -> None:
         if self._cleaner is None:
-            self._cleaner = cleaning.Cleaner(self._servers, self._prefix)
+            self._cleaner = cleaning.Cleaner(self._cluster.servers, self._cluster.prefix)
         self._cleaner.clean(log, later)
 
     def close(self) -> None:
@@ -89,7 +106,11 @@ class KafkaAdapter:
 
 
 @pytest.fixture(scope="session")
-def kafka_address() -> Iterator[str]:
+def cleaning_kafka_address(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Of a broker that cleans up at once: one that runs already does so every few minutes."""
+    if not os.environ.get(shared.EXTERNAL):
+        yield request.getfixturevalue("kafka_address")
+        return
     with cluster.running() as started:
         yield started.address
 
@@ -97,12 +118,15 @@ def kafka_address() -> Iterator[str]:
 @pytest.fixture(params=["sqlite", "kafka"])
 def adapter(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Adapter]:
     made: Adapter
-    if request.param == "kafka":
-        made = KafkaAdapter(request.getfixturevalue("kafka_address"))
-    else:
-        made = SqliteAdapter(tmp_path / "log.db")
-    yield made
-    made.close()
+    with contextlib.ExitStack() as stack:
+        if request.param == "kafka":
+            cleans = request.node.get_closest_marker("cleans") is not None
+            address = request.getfixturevalue("cleaning_kafka_address" if cleans else "kafka_address")
+            made = KafkaAdapter(stack.enter_context(shared.own(address)))
+        else:
+            made = SqliteAdapter(tmp_path / "log.db")
+        stack.callback(made.close)
+        yield made
 
 
 @pytest.fixture

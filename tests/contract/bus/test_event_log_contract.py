@@ -186,6 +186,7 @@ def values_of(log: port.EventLog, source: port.TopicPartition) -> list[bytes]:
     return [record.value for record in kept_of(log, source)]
 
 
+@pytest.mark.cleans
 def test_compaction_keeps_the_newest_record_of_every_key_and_leaves_its_offset(adapter, log):
     for n in range(1200):
         log.append([port.NewRecord("models", f"k{n % 3}".encode(), str(n).encode())])
@@ -197,6 +198,7 @@ def test_compaction_keeps_the_newest_record_of_every_key_and_leaves_its_offset(a
     ]  # fmt: skip
 
 
+@pytest.mark.cleans
 def test_a_tombstone_is_seen_for_a_day_and_then_gone_with_its_key(adapter, log):
     append(log, "models", b"gone", b"value")
     append(log, "models", b"stays", b"value")
@@ -207,6 +209,7 @@ def test_a_tombstone_is_seen_for_a_day_and_then_gone_with_its_key(adapter, log):
     assert values_of(log, MODELS) == [b"value"]
 
 
+@pytest.mark.cleans
 def test_retention_removes_what_is_too_old_and_nothing_younger(adapter, log):
     for _ in range(600):
         log.append([port.NewRecord("examples", b"k", b"old", partition=2)])
@@ -221,6 +224,7 @@ def test_retention_removes_what_is_too_old_and_nothing_younger(adapter, log):
     assert values_of(log, MODELS) == [b"kept while newest"]
 
 
+@pytest.mark.cleans
 def test_offsets_are_never_used_again_after_everything_was_removed_and_the_log_reopened(adapter, log):
     for _ in range(3):
         append(log, "examples", b"k", b"v", partition=0)
@@ -232,6 +236,7 @@ def test_offsets_are_never_used_again_after_everything_was_removed_and_the_log_r
     assert values_of(again, EXAMPLES[0]) == [b"w"]
 
 
+@pytest.mark.cleans
 def test_a_reader_passes_over_gaps_and_its_position_too(adapter, log):
     for n in range(5):
         append(log, "models", b"same", str(n).encode())

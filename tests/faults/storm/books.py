@@ -6,16 +6,14 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TypeVar
+
+from tests.faults import reading
 
 from trimtab import registry
-from trimtab.bus import connect, port, topics
+from trimtab.bus import connect, topics
 from trimtab.cli.machine import platform
 from trimtab.core import examples, feedback, models
 from trimtab.trainer.data import datasets
-from trimtab.wire import schemas
-
-_Record = TypeVar("_Record")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Verdict:
 def judge(found: Evidence) -> Verdict:
     """Every vote by its id, from the user to its one place in a data set; everything else that may be there once."""
     stored = {event.id for event in found.events}
-    standing = _standing(found.examples)
+    standing = reading.standing(found.examples)
     by_vote = collections.Counter(example.feedback_id for example in standing)
     disposition = dict(found.members)
     cut = {example.feedback_id for example in standing if example.id in disposition}
@@ -81,15 +79,6 @@ def judge(found: Evidence) -> Verdict:
     )
 
 
-def _standing(revisions: Iterable[examples.Example]) -> list[examples.Example]:
-    """The newest revision of each example that is not withdrawn."""
-    newest: dict[str, examples.Example] = {}
-    for example in revisions:
-        if example.id not in newest or example.revision > newest[example.id].revision:
-            newest[example.id] = example
-    return [example for example in newest.values() if not example.withdrawn]
-
-
 def _two_bodies(events: Iterable[feedback.FeedbackEvent]) -> list[str]:
     bodies: dict[str, set[bytes]] = collections.defaultdict(set)
     for event in events:
@@ -107,9 +96,9 @@ def _by_phase(told: Iterable[tuple[str, int]]) -> list[tuple[str, list[int]]]:
 def gather(layout: platform.Layout, acknowledged: Collection[str], labels: Sequence[str], last_cut: str) -> Evidence:
     """Read from the files of a platform that has stopped. last_cut: id of the data set of all votes."""
     with contextlib.closing(connect.open_log(layout.log_url)) as log:
-        events = _read(log, topics.FEEDBACK, feedback.FeedbackEvent)
-        made = _read(log, topics.EXAMPLES, examples.Example)
-        announced = _read(log, topics.MODELS, models.PublishedModel)
+        events = reading.decoded(log, topics.FEEDBACK, feedback.FeedbackEvent)
+        made = reading.decoded(log, topics.EXAMPLES, examples.Example)
+        announced = reading.decoded(log, topics.MODELS, models.PublishedModel)
     folder = registry.Registry(layout.registry_url, layout.cache).fetch(last_cut)
     return Evidence(
         acknowledged=acknowledged,
@@ -125,12 +114,3 @@ def gather(layout: platform.Layout, acknowledged: Collection[str], labels: Seque
 def _steps(path: pathlib.Path) -> list[tuple[str, int]]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [(row["phase"], row["step"]) for row in rows]
-
-
-def _read(log: port.EventLog, topic: topics.Topic, kind: type[_Record]) -> list[_Record]:
-    ends = log.end_offsets(topic.name)
-    with contextlib.closing(log.reader(dict.fromkeys(ends, 0))) as reader:
-        found: list[port.Record] = []
-        while records := reader.poll(1000, 0.0):
-            found += records
-    return [schemas.decode(record.value, record.headers, kind) for record in found]

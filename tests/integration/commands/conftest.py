@@ -59,6 +59,15 @@ class Recorded:
         except errors.NotFound:
             return ledger.TraceResponse()
 
+    def counts(self) -> ledger.CountsResponse:
+        """What the ledger has in its books."""
+
+        async def asked() -> ledger.CountsResponse:
+            async with platform.doors(self.layout) as doors:
+                return await doors.ledger.counts(ledger.CountsRequest(living.TENANT, living.LINE), timeout_s=10)
+
+        return asyncio.run(asked())
+
     def told(self, *arguments: str) -> Any:
         """What a command that succeeds tells a program."""
         code, out, err = self.trimtab(*arguments, "--json")

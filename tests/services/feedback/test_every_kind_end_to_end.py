@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.postgres.stores import Stores
 from tests.services.gateway.conftest import eventually
 from tests.unit.ledger import making
 
@@ -24,7 +25,7 @@ from trimtab.gateway import app as gateway_app
 from trimtab.gateway import settings as gateway_settings
 from trimtab.ledger import app as ledger_app
 from trimtab.ledger import settings as ledger_settings
-from trimtab.rpc import secrets
+from trimtab.rpc import health, secrets
 from trimtab.wire import calls
 
 QUESTION = (text.Message(text.Role.USER, text.Text("How?")),)
@@ -78,7 +79,7 @@ class Doors:
 
 
 @pytest.fixture
-async def doors(tmp_path: pathlib.Path) -> AsyncIterator[Doors]:
+async def doors(tmp_path: pathlib.Path, stores: Stores) -> AsyncIterator[Doors]:
     api_key = secrets.create(tmp_path / "secrets.toml", making.TENANT)
     common: dict[str, Any] = {
         "log_url": f"sqlite://{tmp_path / 'log.db'}",
@@ -91,9 +92,9 @@ async def doors(tmp_path: pathlib.Path) -> AsyncIterator[Doors]:
     async with contextlib.AsyncExitStack() as stack:
         log = connect.open_log(common["log_url"])
         stack.callback(log.close)
-        database = f"sqlite:///{tmp_path / 'ledger.db'}"
-        ledger_process = ledger_app.build(ledger_settings.LedgerSettings(**common, database=database))
+        ledger_process = ledger_app.build(ledger_settings.LedgerSettings(**common, database=stores.url()))
         ledger_address = await stack.enter_async_context(ledger_process.serving())
+        await eventually(lambda: health.is_serving(ledger_address, timeout_s=5.0))
         taking = feedback_app.build(feedback_settings.FeedbackSettings(**common))
         feedback_address = await stack.enter_async_context(taking.serving())
         gateway = gateway_app.build(

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import pathlib
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from tests.services.gateway.conftest import FixedPolicy, eventually, serving_policy
 
-from trimtab.core import ids
+from trimtab.core import completions, ids
+from trimtab.rpc import secrets
 
 STABLE_ID, CANDIDATE_ID = "a" * 64, "b" * 64
 
@@ -190,6 +193,25 @@ async def test_a_newer_release_moves_the_traffic(platform: Any) -> None:
         )
         assert response.headers["x-trimtab-policy"] == CANDIDATE_ID
         assert not ids.verify(response.json()["id"], "acme", platform.secrets.signing).randomised
+
+
+async def test_a_policy_of_another_installation_is_asked_nothing(
+    platform: Any, settings_of: dict[str, Any], tmp_path: pathlib.Path
+) -> None:
+    """As after a restore beside the platform that was backed up: the record names that one's policy."""
+    secrets.create(tmp_path / "others.toml", "acme")
+    theirs = FixedPolicy(CANDIDATE_ID)
+    async with serving_policy(theirs, settings_of | {"secrets_file": tmp_path / "others.toml"}) as address:
+        platform.addresses[completions.Arm.CANDIDATE] = address
+        platform.publish(candidate=1.0, stable=0.0, revision=2)
+
+        async def refused() -> bool:
+            return (await platform.http.post("/v1/chat/completions", json=platform.chat())).status_code == 503
+
+        await eventually(refused)
+        answer = await platform.http.post("/v1/chat/completions", json=platform.chat(stream=True))
+        assert "another installation" in answer.text
+        assert theirs.asked == []
 
 
 async def test_health_needs_no_key(platform: Any) -> None:

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.postgres.stores import Stores
+from tests.services.gateway.conftest import eventually
 
 import trimtab_client
 from trimtab import registry
 from trimtab.bus import connect, port
 from trimtab.ledger import app, settings
-from trimtab.rpc import secrets
+from trimtab.rpc import health, secrets
 from trimtab.wire import calls
 from trimtabapi.ledger.v1 import ledger_service_pb2_grpc
 
@@ -27,7 +29,11 @@ class Service:
 
 
 @pytest.fixture
-def settings_of(tmp_path: pathlib.Path) -> dict[str, Any]:
+def settings_of(tmp_path: pathlib.Path, stores: Stores) -> dict[str, Any]:
+    return settings_at(tmp_path, stores.url())
+
+
+def settings_at(tmp_path: pathlib.Path, database: str) -> dict[str, Any]:
     secrets.create(tmp_path / "secrets.toml", TENANT)
     return {
         "log_url": f"sqlite://{tmp_path / 'log.db'}",
@@ -35,7 +41,8 @@ def settings_of(tmp_path: pathlib.Path) -> dict[str, Any]:
         "cache": tmp_path / "cache",
         "lines_file": tmp_path / "lines.toml",
         "secrets_file": tmp_path / "secrets.toml",
-        "database": f"sqlite:///{tmp_path / 'ledger.db'}",
+        "database": database,
+        "lease_s": 1.0,
         "drain_s": 1.0,
     }
 
@@ -46,6 +53,7 @@ async def service(settings_of: dict[str, Any]) -> AsyncIterator[Service]:
     log = connect.open_log(settings_of["log_url"])
     artifacts = registry.Registry(settings_of["registry_url"], settings_of["cache"])
     async with made.serving() as address, trimtab_client.connect(address, made.secrets.internal_token) as channel:
+        await eventually(lambda: health.is_serving(address, timeout_s=5.0))
         stub = ledger_service_pb2_grpc.LedgerServiceStub(channel)
         yield Service(log, artifacts, calls.LedgerCalls(channel), stub)
     log.close()

@@ -21,11 +21,15 @@ KILLED_AT = (10, 70, 140)
 _COMMAND = (sys.executable, "-m", "trimtab.cli.app", "ledger")
 
 
+def command(settings_of: dict[str, Any]) -> list[str]:
+    flags = [part for name, value in settings_of.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    return [*_COMMAND, *flags]
+
+
 @contextlib.contextmanager
 def running(settings_of: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
     """The ledger process; killed at the end, whatever it is doing."""
-    flags = [part for name, value in settings_of.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    process = subprocess.Popen([*_COMMAND, *flags], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(settings_of), stderr=subprocess.DEVNULL)
     try:
         yield process
         assert process.poll() is None, "the ledger ended by itself"

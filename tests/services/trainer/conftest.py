@@ -21,7 +21,7 @@ from trimtab.bus import connect, port, publish, topics
 from trimtab.core import completions, examples, models, releases, text
 from trimtab.rpc import secrets
 from trimtab.trainer import app, settings
-from trimtab.trainer.data import datasets
+from trimtab.trainer.data import datasets, store
 from trimtab.wire import calls, schemas
 from trimtabapi.ledger.v1 import ledger_service_pb2, ledger_service_pb2_grpc
 
@@ -154,6 +154,12 @@ def example(number: int, kind: examples.Kind | None, **changes: object) -> examp
         prompt=(text.Message(text.Role.USER, text.Text(QUESTIONS[number % len(QUESTIONS)])),),
     )
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def received(one: examples.Example) -> store.Received:
+    """As the consumer has it from the log."""
+    value, headers = schemas.encode(one)
+    return store.Received(one, value, headers[schemas.SCHEMA_HEADER])
 
 
 async def until(ask: Callable[[], Awaitable[_T]], seconds: float = 60) -> _T:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from tests.services.trainer.conftest import AT, LINE, TENANT, Installation, example, lines_toml, until
+from tests.services.trainer.conftest import AT, LINE, TENANT, Installation, example, lines_toml, received, until
 
 from trimtab.bus import connect, topics
 from trimtab.core import completions, examples, lines, models, releases, runs, text
@@ -54,8 +54,7 @@ class Bench:
 
     def add(self, several: list[examples.Example]) -> None:
         with self.database.transaction() as connection:
-            for one in several:
-                store.add_example(connection, one)
+            store.add_examples(connection, [received(one) for one in several])
 
     def open_runs(self) -> list[runs.Run]:
         return [run for run in self.book.find(TENANT) if run.state not in runbook.FINAL_STATES]

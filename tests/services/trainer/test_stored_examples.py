@@ -5,12 +5,13 @@ import pathlib
 import threading
 
 import pytest
-from tests.services.trainer.conftest import LINE, TENANT, example, until
+from tests.services.trainer.conftest import AT, LINE, TENANT, example, received, until
 
 from trimtab.bus import port, publish, runner, topics
 from trimtab.bus.sqlite import SqliteLog
 from trimtab.core import examples, text
 from trimtab.trainer.data import consumer, store
+from trimtab.wire import schemas
 
 UP = examples.ThumbExample(text.Text("an answer"), up=True)
 
@@ -20,9 +21,9 @@ def database(tmp_path: pathlib.Path) -> store.Store:
     return store.Store(tmp_path / "trainer.db")
 
 
-def add(database: store.Store, *several: examples.Example) -> list[bool]:
+def add(database: store.Store, *several: examples.Example) -> int:
     with database.transaction() as connection:
-        return [store.add_example(connection, one) for one in several]
+        return store.add_examples(connection, [received(one) for one in several])
 
 
 def new_trainable(database: store.Store, since: int = 0) -> int:
@@ -31,7 +32,8 @@ def new_trainable(database: store.Store, since: int = 0) -> int:
 
 
 def test_a_copy_of_a_stored_example_is_dropped(database: store.Store) -> None:
-    assert add(database, example(1, UP), example(1, UP), example(2, UP)) == [True, False, True]
+    assert add(database, example(1, UP), example(1, UP), example(2, UP)) == 2
+    assert add(database, example(1, UP), example(2, UP)) == 0
     assert new_trainable(database) == 2
 
 
@@ -67,9 +69,9 @@ def test_an_effect_that_fails_leaves_neither_example_nor_offset(database: store.
         pass
 
     with pytest.raises(PowerCut), handler.transaction() as effect:
+        one = received(example(1, UP))
+        effect.apply(port.Record("examples", 1, 7, AT, b"", one.value, {schemas.SCHEMA_HEADER: one.schema}))
         effect.save({source: 8})
-        add_inside = store.add_example(effect._connection, example(1, UP))
-        assert add_inside
         raise PowerCut
     assert handler.positions() == {}
     assert new_trainable(database) == 0

@@ -93,7 +93,7 @@ def test_a_record_it_cannot_read_becomes_a_dead_letter_and_the_rest_is_applied(l
     with contextlib.closing(log.reader({port.TopicPartition("deadletter", 0): 0})) as reader:
         (found,) = reader.poll(10, 0.0)
     letter = schemas.decode(found.value, found.headers, audit.DeadLetter)
-    assert (letter.consumer, letter.topic, letter.offset) == ("fold of rollouts", "rollouts", 1)
+    assert (letter.consumer, letter.topic, letter.offset) == ("fold/rollouts", "rollouts", 1)
     assert (letter.value, letter.reason) == (b"bad", "It cannot be read.")
 
 
@@ -101,7 +101,7 @@ def test_a_topic_it_cannot_read_at_all_halts_it(log):
     for _ in range(deadletter.Limit().consecutive + 1):
         put(log, b"a", b"bad")
     fold_ = Following(log, refuses=(b"bad",))
-    with pytest.raises(deadletter.TooManyDeadLetters, match="fold of rollouts"):
+    with pytest.raises(deadletter.TooManyDeadLetters, match="fold/rollouts"):
         fold_.running.result(timeout=30)
     assert not fold_.caught_up.is_set()
 

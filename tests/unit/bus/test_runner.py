@@ -2,14 +2,18 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
+import datetime
 import threading
 
 import pytest
+from tests.unit.bus import conftest
 
-from trimtab.bus import deadletter, port, runner, topics
+from trimtab.bus import deadletter, letters, port, publish, runner, topics
 from trimtab.core import audit, errors
 from trimtab.wire import schemas
 
+AT = datetime.datetime(2026, 11, 21, tzinfo=datetime.UTC)
 AUDIT = port.TopicPartition("audit", 0)
 
 
@@ -45,7 +49,14 @@ def run(log, store, *, until=None, batch=500, limit=None, subscribed=(topics.AUD
 
 def dead_letters(log):
     with contextlib.closing(log.reader({port.TopicPartition("deadletter", 0): 0})) as reader:
-        return [schemas.decode(found.value, found.headers, audit.DeadLetter) for found in reader.poll(500, 0.0)]
+        said = [letters.read(found) for found in reader.poll(500, 0.0)]
+    return [one for one in said if isinstance(one, audit.DeadLetter)]
+
+
+def halted(log):
+    with contextlib.closing(letters.Letters(log)) as known:
+        known.refresh()
+        return known.halted
 
 
 def refuse(*values, problem):
@@ -229,6 +240,113 @@ def test_too_many_refusals_in_a_row_halt_the_runner_before_the_next_one(log, sto
     fill(log, [b"end"])
     run(log, store, until=b"end")
     assert store.values() == [b"good", b"bad", b"bad", b"end"]
+    assert halted(log) == {}
+
+
+def test_a_consumer_that_halted_and_is_started_again_uncorrected_halts_at_once_and_writes_no_letter(log, store):
+    fill(log, [b"bad"] * 9)
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    for said in ("3 records in a row", "halted before audit/0@3 and has not handled that yet", "halted before"):
+        with pytest.raises(deadletter.TooManyDeadLetters, match=f"before audit/0@3: .*{said}"):
+            run(log, store, limit=deadletter.Limit(consecutive=3))
+        assert (len(dead_letters(log)), store.positions()) == (3, {AUDIT: 3})
+    assert [one.offset for one in halted(log).values()] == [3]
+
+
+def test_records_of_elsewhere_do_not_end_a_halt(log, store):
+    fill(log, [b"bad"] * 9)
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    both = (topics.FEEDBACK, topics.AUDIT)
+    for elsewhere in ([], [b"good"] * 9):
+        fill(log, elsewhere, topic="feedback")
+        with pytest.raises(deadletter.TooManyDeadLetters):
+            run(log, store, limit=deadletter.Limit(consecutive=3), subscribed=both)
+    assert store.values() == [b"good"] * 9
+    assert (len(dead_letters(log)), store.positions()[AUDIT], list(halted(log))) == (3, 3, ["joins"])
+
+
+def test_a_halted_consumer_buries_not_even_what_was_replayed(log, store):
+    fill(log, [b"bad"])
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    with pytest.raises(deadletter.TooManyDeadLetters):
+        run(log, store, limit=deadletter.Limit(consecutive=0))
+    replayed = {letters.REPLAYED_FROM: b"feedback/0@7"}
+    log.append([port.NewRecord("feedback", b"k", b"bad", replayed, 0)]).result()
+    with pytest.raises(deadletter.TooManyDeadLetters):
+        run(log, store, subscribed=(topics.FEEDBACK, topics.AUDIT))
+    assert dead_letters(log) == []
+
+
+def test_an_operator_lets_a_halted_consumer_write_so_many_more(log, store):
+    fill(log, [b"bad"] * 9 + [b"end"])
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    with pytest.raises(deadletter.TooManyDeadLetters) as raised:
+        run(log, store, limit=deadletter.Limit(consecutive=3))
+    stop = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = pool.submit(raised.value.wait, stop)
+        word = audit.ConsumerResumed("joins", AT, "operator", "a broken import", letters=6)
+        publish.publish(log, topics.DEADLETTER, b"joins", word).result()
+        assert waiting.result(timeout=30)
+    run(log, store, until=b"end", limit=deadletter.Limit(consecutive=3))
+    assert (store.values(), len(dead_letters(log)), halted(log)) == ([b"end"], 9, {})
+
+
+def test_the_word_of_an_operator_lasts_for_so_many_letters_and_no_more(log, store):
+    fill(log, [b"bad"] * 9)
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    publish.publish(log, topics.DEADLETTER, b"joins", audit.ConsumerResumed("joins", AT, "o", "why", 4)).result()
+    with pytest.raises(deadletter.TooManyDeadLetters, match="before audit/0@6: 2 records"):
+        run(log, store, limit=deadletter.Limit(consecutive=2))
+
+
+def test_a_halted_consumer_that_is_told_to_end_ends(log, store):
+    fill(log, [b"bad"] * 2)
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    with pytest.raises(deadletter.TooManyDeadLetters) as raised:
+        run(log, store, limit=deadletter.Limit(consecutive=1))
+    stop = threading.Event()
+    stop.set()
+    assert not raised.value.wait(stop)
+
+
+def test_what_has_its_letter_is_passed_over_by_a_store_that_is_made_again(log, store, tmp_path):
+    fill(log, [b"bad", b"good"] * 3 + [b"end"])
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    run(log, store, until=b"end")
+    with contextlib.closing(conftest.Store(tmp_path / "again.db")) as again:
+        again.on_record = store.on_record
+        run(log, again, until=b"end", limit=deadletter.Limit(consecutive=1))
+        assert again.values() == store.values()
+    assert len(dead_letters(log)) == 3
+
+
+def test_a_record_larger_than_its_topic_takes_is_refused_unseen_and_its_letter_carries_its_beginning(
+    log, store, monkeypatch
+):
+    huge = bytes(range(256)) * 40_000
+    monkeypatch.setitem(topics.ALL, "audit", dataclasses.replace(topics.AUDIT, max_bytes=len(huge)))
+    fill(log, [huge, b"end"])
+    monkeypatch.undo()
+    run(log, store, until=b"end")
+    (letter,) = dead_letters(log)
+    assert (letter.reason, letter.value_bytes) == ("It is 10240000 bytes and topic audit takes 65536.", len(huge))
+    assert (letter.value, letter.key) == (huge[: deadletter.BEGINNING_BYTES], b"k")
+    assert store.values() == [b"end"]
+
+
+def test_a_record_with_more_beside_its_value_than_a_letter_can_carry_is_refused_too(log, store, monkeypatch):
+    monkeypatch.setattr(port, "MAX_KEY_AND_HEADERS_BYTES", 10_000_000)
+    log.append([port.NewRecord("audit", b"k" * 9_000_000, b"v", {"h": b"x" * 900_000})]).result()
+    monkeypatch.undo()
+    fill(log, [b"end"])
+    run(log, store, until=b"end")
+    (letter,) = dead_letters(log)
+    assert (
+        letter.reason
+        == f"Its key and headers are 9900001 bytes and a record may have {port.MAX_KEY_AND_HEADERS_BYTES}."
+    )
+    assert (len(letter.key), letter.headers, letter.value_bytes) == (deadletter.BEGINNING_BYTES, {}, 1)
 
 
 def test_a_handled_record_ends_the_row(log, store):
@@ -269,6 +387,9 @@ class DeadLettersAway:
 
     def reader(self, start):
         return self._log.reader(start)
+
+    def end_offsets(self, topic):
+        return self._log.end_offsets(topic)
 
 
 def test_the_position_stays_while_the_dead_letter_cannot_be_written(log, store):

@@ -13,8 +13,8 @@ import apsw
 import prometheus_client
 import pytest
 
-from trimtab.bus import connect, port
-from trimtab.bus.sqlite import SqliteLog, file, writer
+from trimtab.bus import connect, limits, port
+from trimtab.bus.sqlite import SqliteLog, file
 from trimtab.core import errors
 
 AUDIT = port.TopicPartition("audit", 0)
@@ -148,7 +148,7 @@ def test_waiting_appends_are_bounded_and_the_next_is_refused_at_once(path):
     with opened(path) as log, child(path, "hold") as holder:
         assert line(holder) == "held"
         large = port.NewRecord("completions", b"k", bytes(8_000_000), partition=0)
-        waiting = [log.append([large]) for _ in range(writer.MAX_WAITING_BYTES // 8_000_000)]
+        waiting = [log.append([large]) for _ in range(limits.MAX_WAITING_BYTES // 8_000_000)]
         with pytest.raises(errors.Overloaded, match="retry with back-off"):
             log.append([large])
         holder.communicate("release\n")

@@ -1,13 +1,13 @@
-"""A ledger on a database of its own."""
+"""A ledger on a database of its own, of either kind."""
 
-import pathlib
 from collections.abc import Iterator
 
 import pytest
+from tests.postgres.stores import Stores
 from tests.unit.ledger import making
 
 
 @pytest.fixture
-def ledger(tmp_path: pathlib.Path) -> Iterator[making.Ledger]:
-    with making.ledger(tmp_path / "ledger.db") as made:
+def ledger(stores: Stores) -> Iterator[making.Ledger]:
+    with making.ledger(stores.url()) as made:
         yield made

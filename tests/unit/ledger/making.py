@@ -186,8 +186,8 @@ class Ledger:
 
 
 @contextlib.contextmanager
-def ledger(path: pathlib.Path, artifacts: Any = None) -> Iterator[Ledger]:
-    store = database.Database(f"sqlite:///{path}")
+def ledger(url: str, artifacts: Any = None) -> Iterator[Ledger]:
+    store = database.Database(url)
     made = consumer.Consumer(
         store,
         artifacts or NoArtifacts(),

@@ -1,7 +1,6 @@
 """Promise 3: whatever the order of arrival and however it is cut into transactions, the same examples come out."""
 
 import collections
-import pathlib
 import random
 import tempfile
 from collections.abc import Sequence
@@ -70,7 +69,7 @@ def _event(draw: strategies.DrawFn, known: Sequence[completions.Completion]) -> 
 
 
 @strategies.composite
-def _log(draw: strategies.DrawFn) -> list[port.Record]:
+def logs(draw: strategies.DrawFn) -> list[port.Record]:
     """Completions and events, some of them twice, each partition in the order it was written."""
     known = draw(_answers())
     said = draw(strategies.lists(_event(known), min_size=1, max_size=10))
@@ -129,11 +128,11 @@ def _words(standing: joining.Standing) -> str:
     return f"{standing.status.value} {standing.reason}".strip()
 
 
-@hypothesis.given(records=_log(), order=strategies.randoms(use_true_random=False))
+@hypothesis.given(records=logs(), order=strategies.randoms(use_true_random=False))
 @hypothesis.settings(max_examples=30, deadline=None)
 def test_every_arrival_order_folds_to_the_same_examples(records: list[port.Record], order: random.Random) -> None:
     expected, statuses = _reference(records)
-    with tempfile.TemporaryDirectory() as folder, making.ledger(pathlib.Path(folder) / "ledger.db") as store:
+    with tempfile.TemporaryDirectory() as folder, making.ledger(f"sqlite:///{folder}/ledger.db") as store:
         for batch in arrivals(records, order, cut=0.3):
             store.feed(batch)
         assert making.without_place(store.newest()) == expected
@@ -151,7 +150,7 @@ def _hold_the_outbox_in_order(emitted: list[examples.Example]) -> None:
         assert found == list(range(1, len(found) + 1))
 
 
-@hypothesis.given(records=_log(), order=strategies.randoms(use_true_random=False))
+@hypothesis.given(records=logs(), order=strategies.randoms(use_true_random=False))
 @hypothesis.settings(max_examples=100, deadline=None)
 def test_the_fold_is_a_function_of_a_set(records: list[port.Record], order: random.Random) -> None:
     received, known = _whole(records)
@@ -161,7 +160,7 @@ def test_the_fold_is_a_function_of_a_set(records: list[port.Record], order: rand
     assert {head.example_id: head for head in one.heads} == {head.example_id: head for head in other.heads}
 
 
-@hypothesis.given(records=_log())
+@hypothesis.given(records=logs())
 @hypothesis.settings(max_examples=100, deadline=None)
 def test_every_event_has_one_standing_and_every_joined_one_is_a_head(records: list[port.Record]) -> None:
     received, known = _whole(records)

@@ -3,10 +3,9 @@
 import dataclasses
 import pathlib
 import random
-import shutil
-import sqlite3
 
 import pytest
+from tests.postgres.stores import Stores
 from tests.unit.ledger import making
 from tests.unit.ledger import test_rebuild_from_the_log as rebuilding
 from tests.unit.ledger.test_any_arrival_order import arrivals
@@ -74,7 +73,7 @@ def test_a_session_of_the_safety_stage_is_one_of_the_release(ledger: making.Ledg
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_any_arrival_order_gives_the_same_outcomes(tmp_path: pathlib.Path, seed: int) -> None:
+def test_any_arrival_order_gives_the_same_outcomes(stores: Stores, seed: int) -> None:
     chance = random.Random(seed)
     sources = making.Sources()
     records = []
@@ -85,7 +84,7 @@ def test_any_arrival_order_gives_the_same_outcomes(tmp_path: pathlib.Path, seed:
         records += [sources.record(value) for value in (answer, vote, again, vote)]
     found = []
     for name in ("one", "other"):
-        with making.ledger(tmp_path / f"{name}.db") as store:
+        with making.ledger(stores.url(name)) as store:
             for batch in arrivals(records, chance, cut=0.3):
                 store.feed(batch)
             found.append(ask(store))
@@ -107,28 +106,20 @@ def test_the_same_event_from_another_network_is_a_copy() -> None:
     assert "net" not in repr(moved)
 
 
-def as_an_older_version(path: pathlib.Path) -> None:
-    older = sqlite3.connect(path)
-    older.execute("PRAGMA user_version = 0")
-    older.execute("DROP INDEX votes_by_session")
-    older.execute("ALTER TABLE votes DROP COLUMN network")
-    older.commit()
-    older.close()
-
-
-def test_a_rebuilt_ledger_and_one_of_an_older_version_cap_the_same_votes(tmp_path: pathlib.Path) -> None:
+def test_a_rebuilt_ledger_and_one_of_an_older_version_cap_the_same_votes(
+    stores: Stores, tmp_path: pathlib.Path
+) -> None:
     log = sqlite_log.SqliteLog(tmp_path / "log.db")
     for number in range(8):
         rebuilding.write(log, *visit(number, rater="ann" if number % 2 else "bob", network="net" * (number > 4)))
-    paths = [tmp_path / name for name in ("ledger.db", "rebuilt.db", "older.db")]
-    rebuilding.catch_up(log, paths[0])
-    shutil.copy(paths[0], paths[2])
-    as_an_older_version(paths[2])
+    rebuilding.catch_up(log, stores.url("ledger"))
+    stores.copy("ledger", "older")
+    stores.as_an_older_version("older")
     published = rebuilding.published(log)
     found = []
-    for path in paths:
-        rebuilding.catch_up(log, path)
-        with making.ledger(path) as store:
+    for name in ("ledger", "rebuilt", "older"):
+        rebuilding.catch_up(log, stores.url(name))
+        with making.ledger(stores.url(name)) as store:
             found.append(ask(store))
     assert found[0] == found[1] == found[2]
     assert sum(one.capped for one in found[0].sessions) == 4
@@ -136,17 +127,16 @@ def test_a_rebuilt_ledger_and_one_of_an_older_version_cap_the_same_votes(tmp_pat
     log.close()
 
 
-def test_a_database_of_another_version_keeps_its_leases(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "ledger.db"
-    with making.ledger(path) as store:
+def test_a_database_of_another_version_keeps_its_leases(stores: Stores) -> None:
+    with making.ledger(stores.url()) as store:
         store.take(*visit(0, rater="ann"))
         with store.store.write() as connection:
             lease = {"name": "n", "holder": "h", "expires_us": 1, "generation": 7}
             connection.execute(tables.LEASES.insert().values(lease))
-    with making.ledger(path) as same:
+    with making.ledger(stores.url()) as same:
         assert len(ask(same).sessions) == 1
-    as_an_older_version(path)
-    with making.ledger(path) as newer:
+    stores.as_an_older_version("ledger")
+    with making.ledger(stores.url()) as newer:
         assert (ask(newer).sessions, newer.consumer.positions()) == ((), {})
         with newer.store.read() as connection:
             assert connection.scalar(tables.LEASES.select().with_only_columns(tables.LEASES.c.generation)) == 7

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 import pytest
+from tests.postgres.stores import Stores
 from tests.unit.ledger import making
 
 from trimtab.bus import runner
@@ -38,8 +39,8 @@ def folders(tmp_path: pathlib.Path) -> Folders:
 
 
 @pytest.fixture
-def store(tmp_path: pathlib.Path, folders: Folders) -> Iterator[making.Ledger]:
-    with making.ledger(tmp_path / "ledger.db", folders) as made:
+def store(stores: Stores, folders: Folders) -> Iterator[making.Ledger]:
+    with making.ledger(stores.url(), folders) as made:
         yield made
 
 

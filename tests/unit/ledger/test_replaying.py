@@ -7,9 +7,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from tests.postgres.stores import Stores
 from tests.unit.ledger import making
 
-from trimtab.bus import port, publish, topics
+from trimtab.bus import letters, port, publish, topics
 from trimtab.bus.sqlite import log as sqlite_log
 from trimtab.core import clock, completions, errors, feedback, ledger, scoring, text
 from trimtab.ledger import consumer, evidence, replaying
@@ -48,9 +49,9 @@ def write(log: port.EventLog, *values: completions.Completion | feedback.Feedbac
         publish.publish(log, topic, value.context.session_hash, value).result()
 
 
-def known(log: port.EventLog, path: pathlib.Path) -> ledger.EvidenceResponse:
+def known(log: port.EventLog, url: str) -> ledger.EvidenceResponse:
     """What a ledger says that has read all there is."""
-    store = database.Database(f"sqlite:///{path}")
+    store = database.Database(url)
     stop = threading.Event()
     consumer.run(log, store, making.NoArtifacts(), on_emitted=lambda: None, on_caught_up=stop.set, stop=stop)
     try:
@@ -69,22 +70,22 @@ def replayed(log: AgeingLog, folder: pathlib.Path, upto: dict[str, int], since: 
         store.close()
 
 
-def test_votes_that_came_later_are_not_there_yet(log: AgeingLog, tmp_path: pathlib.Path) -> None:
+def test_votes_that_came_later_are_not_there_yet(log: AgeingLog, tmp_path: pathlib.Path, stores: Stores) -> None:
     answers = [making.completion(f"s{number}", exposure=making.exposed()) for number in range(12)]
     votes = [making.thumb(answer, up=number % 3 == 0) for number, answer in enumerate(answers)]
     write(log, *votes[:3], *answers[:9], *votes[3:8])
-    then = known(log, tmp_path / "ledger.db")
+    then = known(log, stores.url("ledger"))
     assert sum(one.votes for one in then.sessions) == 8
     taken_back = making.event(feedback.Retraction("misread"), "taken back", supersedes=votes[0].id)
     write(log, *answers[9:], *votes[8:], taken_back)
-    now = known(log, tmp_path / "ledger.db")
+    now = known(log, stores.url("ledger"))
     assert now.sessions != then.sessions
     since = clock.utc_now() - datetime.timedelta(minutes=1)
     assert replayed(log, tmp_path / "then", then.consumed, since) == then
     assert replayed(log, tmp_path / "now", now.consumed, since) == now
 
 
-def test_scores_that_came_later_are_not_there_yet(log: AgeingLog, tmp_path: pathlib.Path) -> None:
+def test_scores_that_came_later_are_not_there_yet(log: AgeingLog, tmp_path: pathlib.Path, stores: Stores) -> None:
     measured = completions.Measured(tokens=3.0)
     answers = [
         dataclasses.replace(making.completion(f"s{number}", exposure=making.exposed()), measured=measured)
@@ -99,34 +100,36 @@ def test_scores_that_came_later_are_not_there_yet(log: AgeingLog, tmp_path: path
         return {one.first.reward for one in found.sessions if one.first is not None}
 
     write(log, *answers)
-    before = known(log, tmp_path / "ledger.db")
+    before = known(log, stores.url("ledger"))
     assert not any(name.startswith("scores") for name in before.consumed)
     write(log, *given[:3])
-    then = known(log, tmp_path / "ledger.db")
+    then = known(log, stores.url("ledger"))
     write(log, *given[3:])
-    now = known(log, tmp_path / "ledger.db")
+    now = known(log, stores.url("ledger"))
     assert [rewards(one) for one in (before, then, now)] == [{None}, {None, 0, 1, 2}, {0, 1, 2, 3, 4, 5}]
     since = clock.utc_now() - datetime.timedelta(minutes=1)
     for name, at_the_time in (("before", before), ("then", then), ("now", now)):
         assert replayed(log, tmp_path / name, at_the_time.consumed, since) == at_the_time
     # a database that was lost and folds everything again
-    assert known(log, tmp_path / "again.db") == now
+    assert known(log, stores.url("again")) == now
 
 
-def test_a_record_that_no_ledger_could_read_is_passed_over_again(log: AgeingLog, tmp_path: pathlib.Path) -> None:
+def test_a_record_that_no_ledger_could_read_is_passed_over_again(
+    log: AgeingLog, tmp_path: pathlib.Path, stores: Stores
+) -> None:
     answer = making.completion(exposure=making.exposed())
     key = text.Context(making.TENANT, making.LINE, session_hash=making.session("s")).session_hash
     log.append([port.NewRecord(topics.FEEDBACK.name, key, b"\xff no protobuf", {})]).result()
     write(log, answer, making.thumb(answer))
-    then = known(log, tmp_path / "ledger.db")
+    then = known(log, stores.url("ledger"))
     assert replayed(log, tmp_path / "then", then.consumed, clock.utc_now()) == then
 
 
-def test_a_log_that_was_cleaned_up_since_says_so(log: AgeingLog, tmp_path: pathlib.Path) -> None:
+def test_a_log_that_was_cleaned_up_since_says_so(log: AgeingLog, tmp_path: pathlib.Path, stores: Stores) -> None:
     since = clock.utc_now()
     answer = making.completion(exposure=making.exposed())
     write(log, answer, making.thumb(answer))
-    then = known(log, tmp_path / "ledger.db")
+    then = known(log, stores.url("ledger"))
     log.passed = LATER
     log.clean()
     with pytest.raises(errors.WrongState, match="first records were cleaned up"):
@@ -140,3 +143,22 @@ def test_a_log_that_was_cleaned_up_since_says_so(log: AgeingLog, tmp_path: pathl
     found = replayed(log, tmp_path / "new", now, since + LATER)
     assert found.consumed == now
     assert [one.votes for one in found.sessions] == [1]
+
+
+def test_what_was_refused_then_is_refused_again_though_it_is_read_by_now(
+    log: AgeingLog, tmp_path: pathlib.Path
+) -> None:
+    answer = making.completion(exposure=making.exposed())
+    write(log, answer)
+    vote = publish.new_record(topics.FEEDBACK, answer.context.session_hash, making.thumb(answer))
+    (at,) = log.append([vote]).result()
+    upto = {str(source): end for topic in TOPICS.values() for source, end in log.end_offsets(topic.name).items()}
+    place = letters.Place(at.topic, at.partition, at.offset)
+    found = []
+    for number, refused in enumerate(((), (place,))):
+        store = database.Database(f"sqlite:///{tmp_path / str(number)}.db")
+        replaying.replay(log, store, upto, making.at(-3600.0), refused=refused)
+        (session,) = evidence.evidence(store, REQUEST, making.at(100.0)).sessions
+        found.append(session.votes)
+        store.close()
+    assert found == [1, 0]

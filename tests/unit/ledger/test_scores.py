@@ -130,7 +130,7 @@ def test_every_order_of_arrival_and_a_rebuild_give_the_same(tmp_path: pathlib.Pa
         order = random.Random(turn).sample(range(len(records)), len(records))
         by_place = {source: iter([r for r in records if r.source == source]) for source in {r.source for r in records}}
         mixed = [next(by_place[records[place].source]) for place in order]  # within a partition nothing moves
-        with making.ledger(tmp_path / f"{turn}.db") as store:
+        with making.ledger(f"sqlite:///{tmp_path}/{turn}.db") as store:
             for start in range(0, len(mixed), 1 + turn):
                 store.feed(mixed[start : start + 1 + turn])
             found.append((rewards(store), unscored(store)))

@@ -1,11 +1,11 @@
 """Promise 3 at length: 20,000 events of every kind in a random order, and the ledger says what one process would."""
 
 import collections
-import pathlib
 import random
 from typing import Any
 
 import pytest
+from tests.postgres.stores import Stores
 from tests.unit.ledger import making, reference
 from tests.unit.ledger.test_any_arrival_order import arrivals
 
@@ -68,7 +68,7 @@ def said_in(rng: random.Random, answered: list[completions.Completion]) -> list[
 
 
 @pytest.mark.slow
-def test_twenty_thousand_events_in_any_order_mean_what_one_process_reads_in_them(tmp_path: pathlib.Path) -> None:
+def test_twenty_thousand_events_in_any_order_mean_what_one_process_reads_in_them(stores: Stores) -> None:
     rng = random.Random(20_000)
     answered = [answers(rng, session) for session in range(EVENTS // PER_SESSION + 1)]
     distinct = [event for ours in answered for event in said_in(rng, ours)]
@@ -79,7 +79,7 @@ def test_twenty_thousand_events_in_any_order_mean_what_one_process_reads_in_them
     sources = making.Sources()
     records = [sources.record(value) for value in [*arrived, *said]]
     expected = reference.meaning(said, arrived)
-    with making.ledger(tmp_path / "ledger.db") as store:
+    with making.ledger(stores.url()) as store:
         for batch in arrivals(records, rng, cut=0.0005):
             store.feed(batch)
         found = store.newest().values()

@@ -125,6 +125,17 @@ def test_a_reward_model_in_quarantine_scores_nothing_until_it_is_released() -> N
     assert intake.reward_for(serving().with_record(freed), published) == "e" * 64
 
 
+def test_a_reward_model_that_went_into_quarantine_while_its_release_waited_gives_way() -> None:
+    held = releases.Quarantine(NOW, reward_ids=("e" * 64,))
+    worse = dataclasses.replace(serving().new("b" * 64, CONFIG, NOW), quarantine=held)
+    waiting = serving().new("f" * 64, CONFIG, NOW, reward_id="e" * 64)
+    assert intake.rescored(waiting, serving(), "d" * 64) == waiting
+    other = intake.rescored(waiting, serving().with_record(worse), "d" * 64)
+    assert (other.reward_id, other.terms) == ("d" * 64, CONFIG)
+    none = intake.rescored(waiting, serving().with_record(worse), "")
+    assert (none.reward_id, none.terms) == ("", lines.unscored(CONFIG))
+
+
 def test_the_reward_model_is_fixed_when_the_release_is_made() -> None:
     one = serving()
     (release,) = intake.asked_for(one, [model("b")], CONFIG, at(100), "e" * 64)

@@ -99,6 +99,14 @@ def test_arms_that_differ_in_how_many_vote_hold_better_back() -> None:
     assert "differ in how many sessions vote" in found.reason
 
 
+def test_held_back_until_the_maximum_it_is_not_proven_and_the_reason_names_the_gap() -> None:
+    config = dataclasses.replace(CONFIG, maximum_sessions=900)
+    found = evidence.judge(sessions(0.45, 0.75, 1500, answer=(0.9, 0.4)), config)
+    assert found.verdict is releases.Verdict.NOT_PROVEN
+    assert "all of it lies above +0.00, but the arms differ in how many sessions vote (-0." in found.reason
+    assert "and 900 have voted" in found.reason
+
+
 def test_arms_that_differ_in_how_many_vote_do_not_hold_worse_back() -> None:
     found = evidence.judge(sessions(0.75, 0.25, 1500, answer=(0.9, 0.4)), CONFIG)
     assert found.verdict is releases.Verdict.WORSE

@@ -1,15 +1,19 @@
 """A process starts whole or not at all, ends in order, and no part of it dies unseen."""
 
+import contextlib
 import json
 import pathlib
 import resource
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
 from tests.unit.rpc import toy
+
+from trimtab.bus import connect, letters, settling
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -46,6 +50,36 @@ def test_a_failed_worker_ends_the_process_and_is_named(launch, flag, worker):
     assert [(line["event"], line["worker"]) for line in failures] == [("worker failed", worker)]
     assert "is gone" in failures[0]["exception"][0]["exc_value"]
     assert started.ends.read_text().splitlines()[-1] == "closed: first added"
+
+
+def test_a_consumer_that_halts_ends_no_process_and_goes_on_when_an_operator_says_so(launch, arguments, tmp_path):
+    url = arguments["log_url"] = f"sqlite:///{tmp_path}/log.sqlite"
+    started = launch("--halts")
+    started.address()
+    with contextlib.closing(connect.open_log(url)) as log, contextlib.closing(letters.Letters(log)) as known:
+        deadline = time.monotonic() + 60
+        while not known.halted:
+            assert time.monotonic() < deadline
+            known.refresh()
+        assert started.running.poll() is None
+        settling.Desk(log, known, settling.Act("acme", "ada", "why")).resume("toy", 0)
+    time.sleep(3.0)
+    started.running.terminate()
+    code, _, err = started.end()
+    said = [json.loads(line)["event"] for line in err.splitlines()]
+    assert code == 0
+    assert [event for event in said if "consumer" in event] == ["a consumer halts", "a consumer goes on"]
+    assert "thread" in started.ends.read_text()
+
+
+def test_a_halted_consumer_does_not_hold_a_process_that_is_told_to_end(launch, arguments, tmp_path):
+    arguments["log_url"] = f"sqlite:///{tmp_path}/log.sqlite"
+    started = launch("--halts")
+    started.address()
+    time.sleep(1.0)
+    started.running.terminate()
+    code, _, err = started.end()
+    assert (code, "worker did not stop" in err) == (0, False)
 
 
 def test_a_worker_that_will_not_stop_is_named_and_does_not_hold_the_process(launch):

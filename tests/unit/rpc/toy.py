@@ -1,13 +1,15 @@
 """A small process over the reward service, for tests that need a real one: `python toy.py --flags`."""
 
 import asyncio
+import contextlib
 import pathlib
 import threading
 from typing import Any
 
 import pydantic
 
-from trimtab.core import errors, scoring
+from trimtab.bus import connect, deadletter, letters, port
+from trimtab.core import clock, errors, scoring
 from trimtab.rpc import process, settings
 from trimtab.wire import codec
 from trimtabapi.reward.v1 import reward_service_pb2, reward_service_pb2_grpc
@@ -19,6 +21,7 @@ class ToySettings(settings.ProcessSettings):
     """Settings of the toy process."""
 
     fail_worker: bool = pydantic.Field(False, description="Whether the thread fails at once.")
+    halts: bool = pydantic.Field(False, description="Whether the thread's consumer halts.")
     fail_task: bool = pydantic.Field(False, description="Whether the task fails at once.")
     stubborn: bool = pydantic.Field(False, description="Whether the thread ignores being told to stop.")
     ends: pathlib.Path = pydantic.Field(description="File that says in which order things ended.")
@@ -49,6 +52,10 @@ def build(config: ToySettings) -> process.Process:
     register = reward_service_pb2_grpc.add_RewardServiceServicer_to_server
     toy.add_service(lambda server: register(ToyReward(), server), SERVICE)
 
+    log = connect.open_log(config.log_url) if config.halts else None
+    if log is not None:
+        toy.on_close(log.close)
+
     def note(line: str) -> None:
         with config.ends.open("a") as file:
             file.write(line + "\n")
@@ -56,6 +63,8 @@ def build(config: ToySettings) -> process.Process:
     def read(stop: threading.Event) -> None:
         if config.fail_worker:
             raise RuntimeError("the disk is gone")
+        if log is not None:
+            _halt_until_allowed(log)
         stop.wait()
         if config.stubborn:
             threading.Event().wait()
@@ -80,6 +89,17 @@ def build(config: ToySettings) -> process.Process:
     toy.on_close(close_first_added)
     toy.on_close(lambda: note("closed: last added"))
     return toy
+
+
+def _halt_until_allowed(log: port.EventLog) -> None:
+    """As a consumer that may write no dead letter at all, and has met a bad record."""
+    with contextlib.closing(letters.Letters(log)) as known:
+        known.refresh()
+        if "toy" in known.allowed:
+            return
+    refusing = deadletter.DeadLetters(log, "toy", deadletter.Limit(consecutive=0))
+    refusing.recall()
+    refusing.bury(port.Record("audit", 0, 0, clock.utc_now(), b"", b"bad", {}), "It is bad.")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 
 import apsw
 
-from trimtab.bus import port, topics
+from trimtab.bus import limits, port
 from trimtab.bus.sqlite import file, reader, writer
-from trimtab.core import clock, errors, ids
+from trimtab.core import clock
 
 
 class SqliteLog:
@@ -42,16 +42,16 @@ class SqliteLog:
 
     def reader(self, start: Mapping[port.TopicPartition, int]) -> port.Reader:
         self._require_same_process()
-        assigned = {source: (self._source_id(source.topic, source.partition), start[source]) for source in start}
+        assigned = {source: (self._source_id(source), start[source]) for source in start}
         with file.as_unavailable():
             return reader.SqliteReader(file.connect(self._path, self._deadline_s), assigned, self._writer.closed)
 
     def partitions(self, topic: str) -> int:
-        return _topic(topic).partitions
+        return limits.topic(topic).partitions
 
     def end_offsets(self, topic: str) -> dict[port.TopicPartition, int]:
         self._require_same_process()
-        _topic(topic)
+        limits.topic(topic)
         with file.as_unavailable(), contextlib.closing(file.connect(self._path, self._deadline_s)) as connection:
             rows = file.rows(connection, "SELECT partition, next_offset FROM sources WHERE topic = ?", (topic,))
         return {port.TopicPartition(topic, partition): end for partition, end in rows}
@@ -65,36 +65,15 @@ class SqliteLog:
         self._writer.close()
 
     def _row(self, record: port.NewRecord) -> writer.Row:
-        topic = _topic(record.topic)
-        if len(record.value) > topic.max_bytes:
-            raise errors.InvalidField(
-                "value",
-                f"is {len(record.value)} bytes and topic {topic.name} takes {topic.max_bytes}",
-                "send a smaller record",
-            )
+        partition = limits.placed(record)
         headers = json.dumps({name: value.decode("latin-1") for name, value in record.headers.items()})
-        if len(record.key) + len(headers) > port.MAX_KEY_AND_HEADERS_BYTES:
-            raise errors.InvalidField(
-                "headers", f"and key are over {port.MAX_KEY_AND_HEADERS_BYTES} bytes", "carry less beside the value"
-            )
-        partition = record.partition
-        if partition is None:
-            partition = ids.partition_of(record.key, topic.partitions)
-        source = self._source_id(topic.name, partition)
-        return writer.Row(source, topic.name, partition, bytes(record.key), headers, bytes(record.value))
+        source = self._sources[record.topic, partition]
+        return writer.Row(source, record.topic, partition, bytes(record.key), headers, bytes(record.value))
 
-    def _source_id(self, topic: str, partition: int) -> int:
-        count = _topic(topic).partitions
-        if not 0 <= partition < count:
-            raise errors.InvalidField("partition", f"{partition} is not one of {topic}", f"use 0 to {count - 1}")
-        return self._sources[topic, partition]
+    def _source_id(self, source: port.TopicPartition) -> int:
+        limits.require_partition(source.topic, source.partition)
+        return self._sources[source.topic, source.partition]
 
     def _require_same_process(self) -> None:
         if os.getpid() != self._pid:
             raise RuntimeError("This event log was opened before fork; open it in the process that uses it.")
-
-
-def _topic(name: str) -> topics.Topic:
-    if name not in topics.ALL:
-        raise errors.InvalidField("topic", f"{name!r} does not exist", f"use one of {', '.join(topics.ALL)}")
-    return topics.ALL[name]

@@ -11,12 +11,10 @@ from typing import Any
 
 import apsw
 
-from trimtab.bus import port, topics
+from trimtab.bus import limits, port
 from trimtab.bus.sqlite import file
 from trimtab.core import clock, errors
 
-# Of one poll, unless its first record alone is larger: bounds the memory of a reader of large records.
-MAX_POLL_BYTES = 32 * topics.MIB
 _SHORTEST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.08
 
@@ -39,7 +37,7 @@ class SqliteReader:
         self._exhausted_at: int | None = None  # the data_version at which there was nothing more to read
 
     def poll(self, max_records: int, timeout_s: float) -> list[port.Record]:
-        """See the port. Partitions take turns at being read first. At most MAX_POLL_BYTES, or one record."""
+        """See the port. Partitions take turns at being read first. At most `limits.MAX_POLL_BYTES`, or one record."""
         give_up_at = time.monotonic() + timeout_s
         pause = _SHORTEST_PAUSE_S
         while True:
@@ -71,7 +69,7 @@ class SqliteReader:
             return []
         with self._connection:  # one snapshot: what is beyond its end offsets is for the next poll
             ends = dict(file.rows(self._connection, "SELECT id, next_offset FROM sources"))
-            found = _Found(max_records, MAX_POLL_BYTES)
+            found = _Found(max_records, limits.MAX_POLL_BYTES)
             positions = {source: self._read_source(source, ends[self._ids[source]], found) for source in self._turn}
         self._positions = positions  # only now: a poll that failed half-way is met again whole
         exhausted = all(position == ends[self._ids[source]] for source, position in positions.items())
@@ -84,11 +82,7 @@ class SqliteReader:
     def _read_source(self, source: port.TopicPartition, end: int, found: "_Found") -> int:
         """Adds what there is and room for; returns where the next poll goes on, beyond gaps that end the partition."""
         position = self._positions[source]
-        if position > end:
-            raise errors.WrongState(
-                f"The reader stands at {source}@{position} and the log ends at {end}: this is another log than the one "
-                "the position was saved from. Rebuild the consumer's store from this log, or restore the log."
-            )
+        limits.require_in_log(source, position, end)
         if position == end or found.full:
             return position
         base = self._ids[source] << file.OFFSET_BITS

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import apsw
 
-from trimtab.bus import port, topics
+from trimtab.bus import limits, port, topics
 from trimtab.bus.sqlite import cleaning, file
 from trimtab.core import clock, errors, failpoints
 from trimtab.obs import logging, metrics
@@ -23,13 +23,8 @@ _log = logging.get(__name__)
 # Of one transaction: bounds how long other processes wait for their turn.
 MAX_BATCH_BYTES = 16 * topics.MIB
 MAX_BATCH_RECORDS = 4096
-# Of appends that wait: bounds this process's memory while the log is slow or away.
-MAX_WAITING_BYTES = 64 * topics.MIB
-MAX_WAITING_APPENDS = 20_000
 _CLEANING_CHECK_S = 60.0
 _DEADLINE_CHECKS = 10
-# What a row costs in memory beside its bytes, roughly.
-_ROW_OVERHEAD_BYTES = 512
 
 _Positions = concurrent.futures.Future[list[port.Position]]
 
@@ -81,19 +76,14 @@ class Writer:
     def submit(self, rows: Sequence[Row]) -> _Positions:
         """Queues an append. Overloaded at once when too much waits already."""
         future: _Positions = concurrent.futures.Future()
-        size = sum(len(row.value) + len(row.key) + len(row.headers) + _ROW_OVERHEAD_BYTES for row in rows)
+        size = sum(len(row.value) + len(row.key) + len(row.headers) + limits.RECORD_OVERHEAD_BYTES for row in rows)
         # The watching thread looks every tenth of the deadline; giving up one look early keeps the promise.
         give_up_at = time.monotonic() + self._deadline_s * (1 - 1 / _DEADLINE_CHECKS)
         with self._lock:
             if self._closing:
-                future.set_exception(errors.LogUnavailable("The event log is closed; nothing was stored."))
+                future.set_exception(limits.closed())
                 return future
-            if self._waiting and (
-                self._waiting_bytes + size > MAX_WAITING_BYTES or len(self._waiting) >= MAX_WAITING_APPENDS
-            ):
-                raise errors.Overloaded(
-                    f"{len(self._waiting)} appends wait for the event log already; retry with back-off."
-                )
+            limits.require_room(len(self._waiting), self._waiting_bytes, size)
             self._waiting.append(_Append(rows, size, give_up_at, future))
             self._waiting_bytes += size
             self._changed.notify()
@@ -234,7 +224,7 @@ class Writer:
 
     def _fail_what_is_left(self) -> None:
         """Also when the thread ends by a fault: nobody waits for an answer that will not come."""
-        problem = errors.LogUnavailable("The event log is closed; nothing was stored.")
+        problem = limits.closed()
         with self._lock:
             self._closing = True
             left = [*self._in_flight, *self._waiting]
@@ -260,14 +250,9 @@ class Writer:
                 overdue.append(self._waiting.popleft())
                 self._waiting_bytes -= overdue[-1].bytes
         for append in overdue:
-            _fail(append.future, errors.LogUnavailable("The event log did not take the record in time; not stored."))
+            _fail(append.future, limits.not_stored())
         for append in unsure:
-            _fail(
-                append.future,
-                errors.LogUnavailable(
-                    "The event log did not answer in time; the record may be stored yet. Retrying the same id is safe."
-                ),
-            )
+            _fail(append.future, limits.perhaps_stored("it did not answer in time"))
 
 
 def _fail(future: _Positions, problem: errors.LogUnavailable) -> None:

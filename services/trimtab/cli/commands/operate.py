@@ -1,5 +1,6 @@
 """What operators of a platform type: status, logs, down, audit, quarantine. Registered by `cli.commands.root`."""
 
+import pathlib
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ quarantine_app = typer.Typer(no_args_is_help=True, help="What led to policies th
 def register(app: typer.Typer) -> None:
     """Adds these commands."""
     app.add_typer(quarantine_app, name="quarantine")
-    for command in (status, logs, down, audit):
+    for command in (status, logs, down, audit, backup, restore):
         app.command()(command)
 
 
@@ -55,6 +56,35 @@ def audit(
     from trimtab.cli.operators import releasing
 
     options.run(releasing.audited(state, line, limit, json))
+
+
+def backup(
+    to: Annotated[pathlib.Path, typer.Argument(metavar="FOLDER", help="A new folder for the copy.")],
+    state: options.State = options.STATE,
+    json: options.Json = False,
+) -> None:
+    """Copy what a platform keeps, while it runs: log, models, finished runs, settings and secrets.
+
+    The copy holds every record that was acknowledged before it began. The ledger is not in it: it is made again from
+    the log. Keep it as you keep the secrets that are in it.
+    """
+    from trimtab.cli.operators import backups
+
+    backups.back_up(state, to, json)
+
+
+def restore(
+    backup: Annotated[pathlib.Path, typer.Argument(metavar="FOLDER", help="What `trimtab backup` made.")],
+    state: options.State = options.STATE,
+    json: options.Json = False,
+) -> None:
+    """Make a new state folder of a backup, checked byte by byte; `trimtab up` then goes on from there.
+
+    What came after the backup is gone. Training runs that were under way begin anew, and come to the same weights.
+    """
+    from trimtab.cli.operators import backups
+
+    backups.restore(backup, state, json)
 
 
 @quarantine_app.command("list")

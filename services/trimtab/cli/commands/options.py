@@ -12,6 +12,12 @@ from trimtab.cli.commands import completing
 STATE = completing.STATE
 State = Annotated[pathlib.Path, typer.Option("--state", help="Folder that holds everything the platform keeps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+Log = Annotated[
+    str,
+    typer.Option(
+        "--log", help="Event log, e.g. kafka://host:9092,host:9092/prefix-of-topics; default: the state folder's."
+    ),
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit record.")]
 Line = Annotated[str, typer.Option("--line", help="The policy line; by default the one `trimtab up` was given.")]
 EveryLine = Annotated[str, typer.Option("--line", help="One policy line; by default all of them.")]

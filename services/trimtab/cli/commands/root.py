@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from trimtab.cli.commands import evaluate, feedback, models, operate, options, rollout, train
+from trimtab.cli.commands import deadletter, evaluate, feedback, models, operate, options, rollout, topics, train
 from trimtab.core import errors
 
 _EPILOG = (
@@ -27,9 +27,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for name, group in (
+    ("deadletter", deadletter.app),
     ("feedback", feedback.app),
     ("models", models.app),
     ("rollout", rollout.app),
+    ("topics", topics.app),
     ("train", train.app),
 ):
     app.add_typer(group, name=name)
@@ -45,9 +47,6 @@ def run(arguments: list[str]) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-_LOG = "Event log, e.g. kafka://host:9092,host:9092/prefix-of-topics; default: the folder's own file."
 
 
 @contextlib.contextmanager
@@ -75,7 +74,7 @@ def up(
         int,
         typer.Option("--grpc-port", help="Port of the public gRPC API; 0 takes the one it had, at first a free one."),
     ] = 8081,
-    log: Annotated[str, typer.Option("--log", help=_LOG)] = "",
+    log: options.Log = "",
     state: options.State = options.STATE,
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C. What it keeps survives in the state folder."""
@@ -91,7 +90,7 @@ def demo(
         pathlib.Path | None,
         typer.Option("--state", help="Keep everything in this (new) folder; default: a temporary one."),
     ] = None,
-    log: Annotated[str, typer.Option("--log", help=_LOG)] = "",
+    log: options.Log = "",
     json: options.Json = False,
 ) -> None:
     """The whole loop with simulated users in about six minutes: two promotions, one not proven, one rollback, a table.

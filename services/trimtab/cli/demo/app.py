@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 
-from trimtab.bus import connect
 from trimtab.cli import show
 from trimtab.cli.demo import acts, operator, report, users
 from trimtab.cli.machine import platform
@@ -107,7 +106,7 @@ def _audited(
     judged = [release for release in history if release.evidence is not None]
     with (
         screen.step("computing every verdict from the log again") as step,
-        contextlib.closing(connect.open_log(layout.log_url)) as log,
+        contextlib.closing(layout.open_log()) as log,
     ):
         found = auditing.audited(log, judged, lambda read: step.say(f"{read:,} records"))
         step.say(f"{sum(one.equal for one in found)} of {len(found)} equal, to the last bit")

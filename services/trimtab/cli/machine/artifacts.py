@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 
 from trimtab import registry
-from trimtab.bus import connect, trail
+from trimtab.bus import trail
 from trimtab.cli.machine import platform
 from trimtab.core import audit, errors, ids, models, text
 
@@ -74,7 +74,7 @@ def note_imports(layout: platform.Layout) -> None:
     brought = [manifest for manifest in open_registry(layout).list() if manifest.imported_by]
     with (
         (layout.state / "imports.lock").open("a") as alone,
-        contextlib.closing(connect.open_log(layout.log_url)) as log,
+        contextlib.closing(layout.open_log()) as log,
         contextlib.closing(trail.Trail(log)) as acts,
     ):
         fcntl.flock(alone, fcntl.LOCK_EX)

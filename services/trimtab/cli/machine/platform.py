@@ -19,13 +19,13 @@ from typing import TypeVar
 import httpx
 
 import trimtab_client
-from trimtab.bus import connect
+from trimtab.bus import connect, letters, port
 from trimtab.cli import show
 from trimtab.cli.machine import supervisor
-from trimtab.core import control, errors, files, lines, releases, runs
+from trimtab.core import audit, control, errors, files, lines, releases, runs
 from trimtab.obs import logging
 from trimtab.rollout import processes
-from trimtab.rpc import health, secrets
+from trimtab.rpc import health, secrets, settings
 from trimtab.wire import calls
 
 _START_LIMIT_S = 60.0
@@ -91,8 +91,16 @@ class Layout:
                 "--log", f"is {url!r}, and {self.state} follows from {self.log_url!r}", "name that, or a new folder"
             )
         self.state.mkdir(parents=True, exist_ok=True)
-        connect.create_topics(url)
+        connect.create_topics(url, settings.log_security())
         files.replace(self.log_file, f"{url}\n")
+
+    def make_topics(self) -> None:
+        """Those that the log lacks: a newer version may have one more. LogUnavailable when the log is away."""
+        connect.create_topics(self.log_url, settings.log_security())
+
+    def open_log(self) -> port.EventLog:
+        """The log of this folder, for a command that reads or writes it itself."""
+        return connect.open_log(self.log_url, settings.log_security())
 
     def environment(self) -> dict[str, str]:
         """What every process is told."""
@@ -176,6 +184,10 @@ class Platform:
                 with screen.step("stopping the processes"):
                     stack.close()
 
+    def _halted(self) -> set[str]:
+        """Processes that live and do not serve since a consumer of theirs stands still: nothing waits for those."""
+        return {process_of(consumer) for consumer in halted(self.layout)}
+
     def _want(self, keeper: supervisor.Supervisor) -> dict[str, str]:
         addresses: dict[str, str] = {}
         for name in _BACK:
@@ -202,15 +214,31 @@ class Platform:
         deadline = time.monotonic() + _START_LIMIT_S
         while True:
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{facts.http_url}/readyz", timeout=2.0).status_code == httpx.codes.OK and _all_serve(
-                    facts
-                ):
+                ready = httpx.get(f"{facts.http_url}/readyz", timeout=2.0).status_code == httpx.codes.OK
+                if ready and (not (missing := _not_serving(facts)) or missing <= self._halted()):
                     return
             if time.monotonic() > deadline:
                 raise errors.ServiceUnavailable(
                     f"Not every process answered within {_START_LIMIT_S:.0f} s; their logs are in {self.layout.logs}."
                 )
             time.sleep(0.2)
+
+
+def halted(layout: Layout) -> dict[str, audit.ConsumerHalted]:
+    """By name, the consumers that stand still; none while the log cannot be asked."""
+    with (
+        contextlib.suppress(errors.LogUnavailable),
+        contextlib.closing(layout.open_log()) as log,
+        contextlib.closing(letters.Letters(log)) as known,
+    ):
+        known.refresh()
+        return known.halted
+    return {}
+
+
+def process_of(consumer: str) -> str:
+    """The process that a consumer belongs to: `gateway` of `gateway/rollouts`."""
+    return consumer.partition("/")[0]
 
 
 def free_port() -> int:
@@ -235,21 +263,24 @@ def _check_ports(http_port: int, grpc_port: int) -> None:
     """InvalidField names the flag of a port that cannot be had."""
     if http_port and http_port == grpc_port:
         raise errors.InvalidField("--grpc-port", f"is {grpc_port} like `--port`", "give each a port of its own")
-    for flag, port in (("--port", http_port), ("--grpc-port", grpc_port)):
+    for flag, number in (("--port", http_port), ("--grpc-port", grpc_port)):
         try:
-            socket.create_server(("127.0.0.1", port)).close()
+            socket.create_server(("127.0.0.1", number)).close()
         except (OSError, OverflowError) as problem:
             raise errors.InvalidField(
-                flag, f"{port} cannot be had ({problem})", f"stop what listens there, or give another port with {flag}"
+                flag,
+                f"{number} cannot be had ({problem})",
+                f"stop what listens there, or give another port with {flag}",
             ) from problem
 
 
-def _all_serve(facts: Facts) -> bool:
-    async def ask() -> bool:
-        for address in facts.addresses.values():
-            if not await health.is_serving(address, timeout_s=2.0):
-                return False
-        return True
+def _not_serving(facts: Facts) -> set[str]:
+    """Names of the processes that do not say SERVING."""
+
+    async def ask() -> set[str]:
+        return {
+            name for name, address in facts.addresses.items() if not await health.is_serving(address, timeout_s=2.0)
+        }
 
     return asyncio.run(ask())
 
@@ -372,6 +403,6 @@ def describe_release(release: releases.Release) -> str:
     if release.state is releases.ReleaseState.EVIDENCE and evidence is not None:
         votes = {arm.arm.value: f"{arm.approval:.2f} of {arm.voted}" for arm in evidence.arms}
         shares = ", ".join(f"{name} {share}" for name, share in votes.items())
-        capped = f"; {evidence.capped} votes over the raters' limits" if evidence.capped else ""
-        return f"{state}: approval {shares}; difference {evidence.lower:+.2f} to {evidence.upper:+.2f}{capped}"
+        figures = f"approval {shares}; difference {evidence.lower:+.2f} to {evidence.upper:+.2f}"
+        return "; ".join(filter(None, (f"{state}: {figures}", evidence.uncounted)))
     return f"{state}: {reason}" if reason else state

@@ -11,13 +11,13 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
-from trimtab.bus import connect, port
+from trimtab.bus import letters, port
 from trimtab.cli import show
 from trimtab.cli.machine import platform
 from trimtab.cli.models import inspecting
 from trimtab.core import errors, ledger, lines, releases
+from trimtab.ledger import consumer, replaying
 from trimtab.ledger import evidence as ledger_evidence
-from trimtab.ledger import replaying
 from trimtab.rollout import book, evidence
 
 _ARM_FIGURES = ("sessions", "mature", "voted", "approval", "completions")
@@ -42,7 +42,7 @@ def audit(state: pathlib.Path, beginning: str, as_json: bool) -> int:
     """One release, or all that have evidence; exit code 0 when every figure is equal, to the bit."""
     layout = platform.Layout(state)
     screen = show.Screen(as_json)
-    with contextlib.closing(connect.open_log(layout.log_url)) as log:
+    with contextlib.closing(layout.open_log()) as log:
         wanted = chosen(log, beginning)
         with screen.step("computing what the log gives") as step:
             found = audited(log, wanted, lambda read: step.say(f"{read:,} records"))
@@ -86,12 +86,16 @@ def replayed(
             raise errors.WrongState(f"Release {release.id} was judged by a version that did not record by which terms.")
         judged.append((release.evidence.judged_at, release, release.terms, release.evidence.consumed))
     found = []
+    with contextlib.closing(letters.Letters(log)) as known:
+        known.refresh()
+    refused = {place for place, by in known.entries if by == consumer.NAME}
     with tempfile.TemporaryDirectory(prefix="trimtab-audit-") as folder:
         store = replaying.scratch(pathlib.Path(folder))
         try:
             # One reading of the log serves all: each goes on where the one before it was judged.
             for judged_at, release, terms, consumed in sorted(judged, key=lambda one: (one[0], one[1].id)):
-                replaying.replay(log, store, consumed, min(one.created_at for one in wanted), tell=tell)
+                begun = min(one.created_at for one in wanted)
+                replaying.replay(log, store, consumed, begun, refused=refused, tell=tell)
                 asked = ledger.evidence_request(release, terms)
                 found.append(Replayed(release, terms, ledger_evidence.evidence(store, asked, judged_at)))
         finally:

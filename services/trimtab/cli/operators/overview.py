@@ -9,6 +9,7 @@ from typing import TypeVar
 from trimtab.cli import show
 from trimtab.cli.machine import platform
 from trimtab.cli.models import inspecting
+from trimtab.cli.operators import deadletters
 from trimtab.core import completions, control, errors, ledger, lines, releases, runs
 from trimtab.rollout import processes
 
@@ -42,7 +43,8 @@ class Line:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Process:
-    """memory_bytes: what is resident, without children; None of a process that does not run."""
+    """memory_bytes: what is resident, without children; None of a process that does not run. halted: consumers of it
+    that stand still."""
 
     name: str
     state: str
@@ -51,13 +53,15 @@ class Process:
     address: str
     memory_bytes: int | None
     last_exit: str
+    halted: tuple[str, ...] = ()
 
 
 async def status(state: pathlib.Path, as_json: bool) -> None:
     """NotFound when no platform runs in the folder. What does not answer is shown as a dash."""
     layout = platform.Layout(state)
     async with platform.doors(layout) as doors:
-        listed = _processes(layout)
+        standing = platform.halted(layout)
+        listed = _processes(layout, tuple(standing))
         names = [one.name for one in lines.load_lines(layout.lines).values() if one.tenant == doors.facts.tenant]
         found = [await _line(doors, name) for name in names]
     screen = show.Screen(as_json)
@@ -66,14 +70,18 @@ async def status(state: pathlib.Path, as_json: bool) -> None:
             {
                 "http_url": doors.facts.http_url,
                 "processes": inspecting.plain(listed),
+                "halted": inspecting.plain(list(standing.values())),
                 "lines": [inspecting.plain(one) for one in found],
             }
         )
         return
     _show(screen, doors.facts, listed, found)
+    if standing:
+        screen.say("")
+        deadletters.say_halted(screen, standing)
 
 
-def _processes(layout: platform.Layout) -> tuple[Process, ...]:
+def _processes(layout: platform.Layout, halted: tuple[str, ...]) -> tuple[Process, ...]:
     with contextlib.closing(processes.Table(layout.state)) as table:
         return tuple(
             Process(
@@ -84,6 +92,7 @@ def _processes(layout: platform.Layout) -> tuple[Process, ...]:
                 address=row.address,
                 memory_bytes=_resident(row.pid),
                 last_exit=row.last_exit,
+                halted=tuple(one for one in halted if platform.process_of(one) == row.name),
             )
             for row in table.rows()
             if row.wanted or row.pid
@@ -155,7 +164,7 @@ def _show(screen: show.Screen, facts: platform.Facts, listed: tuple[Process, ...
         [
             (
                 one.name,
-                one.state + (f" ({one.last_exit})" if one.state == "crashed" else ""),
+                _state(one),
                 str(one.pid or "-"),
                 str(one.restarts),
                 one.address,
@@ -188,6 +197,12 @@ def _show(screen: show.Screen, facts: platform.Facts, listed: tuple[Process, ...
         for approval in one.approvals
     ]
     screen.table(("line", "policy", "", "votes", "approval"), approvals, numbers=("votes", "approval"))
+
+
+def _state(one: Process) -> str:
+    if one.halted and one.state == processes.Status.RUNNING:
+        return f"halted ({', '.join(one.halted)})"
+    return one.state + (f" ({one.last_exit})" if one.state == processes.Status.CRASHED else "")
 
 
 def _feedback(counts: ledger.CountsResponse | None) -> str:

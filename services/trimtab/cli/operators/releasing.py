@@ -37,8 +37,9 @@ async def status(state: pathlib.Path, line: str, as_json: bool) -> None:
             for release in listed
         ],
     )
-    for words in filter(None, map(uncounted, listed)):
-        screen.say(show.literal(words))
+    for release in listed:
+        if release.evidence and release.evidence.capped and release.state not in releases.FINAL_STATES:
+            screen.say(f"release {show.literal(release.id)}: {release.evidence.uncounted}")
     for head in heads(listed).values():
         for target in head.arms:
             if target.weight > 0:
@@ -46,14 +47,6 @@ async def status(state: pathlib.Path, line: str, as_json: bool) -> None:
                 screen.say(f"live on line {show.literal(head.context.line)}: {share}")
     if not listed:
         screen.say("No policy has been adopted yet: `trimtab rollout adopt MODEL --reason WHY`.")
-
-
-def uncounted(release: releases.Release) -> str:
-    """How many votes an open release does not count because of who cast them, in words; empty when it counts all."""
-    capped = release.evidence.capped if release.evidence else 0
-    if not capped or release.state in releases.FINAL_STATES:
-        return ""
-    return f"release {release.id}: {capped} votes over the raters' limits did not count"
 
 
 def heads(listed: Sequence[releases.Release]) -> dict[str, releases.Release]:

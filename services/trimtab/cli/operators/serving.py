@@ -1,21 +1,23 @@
 """`trimtab up`: everything on this machine, until Ctrl-C."""
 
 import asyncio
+import contextlib
 import pathlib
-import threading
 import time
 from collections.abc import Sequence
 
+from trimtab.bus import letters
 from trimtab.cli import show
 from trimtab.cli.machine import artifacts, operating, platform
-from trimtab.cli.operators import acts, releasing
-from trimtab.core import control, errors, files, lines, releases
+from trimtab.cli.operators import acts, deadletters, releasing
+from trimtab.core import audit, control, errors, files, lines, releases
 from trimtab.rpc import health, secrets
 
 # Who owns the line of a new state folder.
 _TENANT = "local"
 _LOAD_LIMIT_S = 300.0
 _POLL_S = 0.2
+_LOOK_EVERY_S = 5.0
 
 
 def up(state: pathlib.Path, line: str, port: int, grpc_port: int, policy: pathlib.Path | None, *, log: str) -> None:
@@ -28,6 +30,8 @@ def up(state: pathlib.Path, line: str, port: int, grpc_port: int, policy: pathli
     layout.state.mkdir(parents=True, exist_ok=True)
     if log:
         layout.choose_log(log)
+    else:
+        layout.make_topics()
     tenant = _configure(layout, line)
     model = ""
     if policy is not None:
@@ -42,7 +46,7 @@ def up(state: pathlib.Path, line: str, port: int, grpc_port: int, policy: pathli
             asyncio.run(_adopt_first(layout, model, screen))
         asyncio.run(_until_it_serves(layout, screen))
         _welcome(screen, layout, facts, line)
-        _until_interrupted(screen)
+        _until_interrupted(screen, layout)
 
 
 def import_folder(state: pathlib.Path, line: str, folder: pathlib.Path) -> None:
@@ -126,8 +130,21 @@ def _welcome(screen: show.Screen, layout: platform.Layout, facts: platform.Facts
     screen.say("\nCtrl-C or `trimtab down` stops it; the same command goes on where it stopped.")
 
 
-def _until_interrupted(screen: show.Screen) -> None:
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        screen.say("")
+def _until_interrupted(screen: show.Screen, layout: platform.Layout) -> None:
+    """Says when a consumer halts, and when it goes on."""
+    told: dict[str, audit.ConsumerHalted] = {}
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        contextlib.closing(layout.open_log()) as log,
+        contextlib.closing(letters.Letters(log)) as known,
+    ):
+        while True:
+            with contextlib.suppress(errors.LogUnavailable):
+                known.refresh()
+            standing = dict(known.halted)
+            deadletters.say_halted(screen, {name: one for name, one in standing.items() if name not in told})
+            for name in told.keys() - standing.keys():
+                screen.say(show.literal(f"{name} goes on"))
+            told = standing
+            time.sleep(_LOOK_EVERY_S)
+    screen.say("")

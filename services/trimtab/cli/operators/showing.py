@@ -8,7 +8,7 @@ import datetime
 import pathlib
 from collections.abc import Callable, Sequence
 
-from trimtab.bus import connect, port
+from trimtab.bus import port
 from trimtab.cli import plotting, show
 from trimtab.cli.machine import platform
 from trimtab.cli.models import inspecting
@@ -30,7 +30,7 @@ _UNITS = (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 
 def show_release(state: pathlib.Path, beginning: str, picture: pathlib.Path | None, as_json: bool) -> None:
     """picture: an SVG file to write."""
     screen = show.Screen(as_json)
-    with contextlib.closing(connect.open_log(platform.Layout(state).log_url)) as log:
+    with contextlib.closing(platform.Layout(state).open_log()) as log:
         release = auditing.chosen(log, beginning)[-1]
         if as_json:
             screen.json(inspecting.plain(release))
@@ -92,7 +92,7 @@ def _tell(screen: show.Screen, release: releases.Release) -> None:
         numbers=columns[1:],
     )
     if found.capped:
-        screen.say(f"{found.capped} votes did not count: of their raters or networks as many sessions count already.")
+        screen.say(f"{found.uncounted}.")
     screen.say("")
     screen.say(show.literal(f"{found.verdict.value.replace('_', ' ')}: {found.reason}"))
     if found.guardrails:

@@ -1,1 +1,1 @@
-"""The ledger's tables: SQLAlchemy Core over SQLite. Only `trimtab.ledger` calls it."""
+"""The ledger's tables: SQLAlchemy Core over SQLite or PostgreSQL. Only `trimtab.ledger` calls it."""

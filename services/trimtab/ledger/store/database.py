@@ -3,66 +3,93 @@
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Protocol
 
-import sqlalchemy
-from sqlalchemy import dialects, engine, event
+import sqlalchemy as sa
+from sqlalchemy import exc
 
-from trimtab.core import errors
-from trimtab.ledger.store import driver, tables
+from trimtab.core import clock, errors
+from trimtab.ledger.store import dialects, rows, tables
 
-dialects.registry.register("sqlite.apsw", "trimtab.ledger.store.driver", "Dialect")
+
+class Store(Protocol):
+    """What the ledger writes through: a `Database`, or one that asks at each write who leads (`ledger.leading`)."""
+
+    def write(self) -> contextlib.AbstractContextManager[sa.Connection]:
+        """A transaction that commits at the end and rolls back on an exception. Writers take turns."""
+        ...
+
+    def read(self) -> contextlib.AbstractContextManager[sa.Connection]:
+        """A transaction that sees one moment, whatever is written meanwhile."""
+        ...
 
 
 class Database:
-    """Opens (and creates) the tables at a URL such as `sqlite:////var/lib/trimtab/ledger.db`. A database of another
-    version begins anew."""
+    """Opens (and creates) the tables at a URL, `sqlite:////var/lib/trimtab/ledger.db` or
+    `postgresql+psycopg://user@host:port/database`. A database of another version begins anew.
 
-    def __init__(self, url: str) -> None:
-        address = engine.make_url(url)
-        if address.get_backend_name() != "sqlite" or not address.database:
-            raise errors.InvalidField("database", f"is {url!r}", "give sqlite:/// and an absolute path to a file")
-        if driver.sqlite_version_info < driver.OLDEST_SAFE:
-            raise errors.InvalidField("database", "needs SQLite 3.51.3 or newer", "install a newer apsw")
-        self._engine = sqlalchemy.create_engine(address.set(drivername="sqlite+apsw"), pool_size=8, max_overflow=24)
-        event.listen(self._engine, "connect", _configure)
-        event.listen(self._engine, "begin", _begin)
+    now: the clock of a SQLite database; PostgreSQL has its own. paused_s: see `store.dialects`. ServiceUnavailable here
+    and from every transaction while a server is away; what a transaction has done is then either there or not.
+    """
+
+    def __init__(self, url: str, *, now: clock.Clock = clock.utc_now, paused_s: float = 30.0) -> None:
+        self._dialect = dialects.of(url, now, paused_s)
+        self._engine = self._dialect.engine()
         self._writing = threading.Lock()
         with self.write() as connection:
-            if connection.exec_driver_sql("PRAGMA user_version").scalar() != tables.VERSION:
-                _empty(connection)
+            self._dialect.check(connection)
+            if self.version(connection) != tables.VERSION:
+                self._empty(connection)
             tables.METADATA.create_all(connection)
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write to it."""
+        return self._dialect.shared
+
     @contextlib.contextmanager
-    def write(self) -> Iterator[sqlalchemy.Connection]:
-        """A transaction that commits at the end and rolls back on an exception. Writers take turns."""
-        immediate = self._engine.execution_options(begin="BEGIN IMMEDIATE")
-        with self._writing, immediate.begin() as connection:
+    def write(self) -> Iterator[sa.Connection]:
+        """See `Store`."""
+        with self._writing, self._watched(), self._dialect.writing(self._engine) as connection:
             yield connection
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[sqlalchemy.Connection]:
-        """A transaction that sees one moment, whatever is written meanwhile."""
-        with self._engine.connect() as connection, connection.begin():
+    def read(self) -> Iterator[sa.Connection]:
+        """See `Store`."""
+        with self._watched(), self._dialect.reading(self._engine) as connection:
             yield connection
+
+    def version(self, connection: sa.Connection) -> int:
+        """Of the tables that are there; `tables.VERSION`, unless another version of the ledger came since."""
+        return self._dialect.version(connection)
+
+    def now_us(self, connection: sa.Connection) -> int:
+        """The time that leases go by, in microseconds since 1970: that of the server, where there is one."""
+        return rows.to_us(self._dialect.now(connection))
 
     def close(self) -> None:
         self._engine.dispose()
 
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.DBAPIError as problem:
+            outage = self._dialect.outage(problem)
+            if outage is None:
+                raise
+            raise outage from problem
 
-def _empty(connection: sqlalchemy.Connection) -> None:
-    """What another version left goes, but for the leases: `ledger.restoring` rebuilds it like a lost database."""
-    rebuilt = [table for table in tables.METADATA.sorted_tables if table is not tables.LEASES]
-    tables.METADATA.drop_all(connection, tables=rebuilt)
-    connection.exec_driver_sql(f"PRAGMA user_version = {tables.VERSION}")
-
-
-def _configure(connection: driver.Connection, _record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536", "foreign_keys = ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-        cursor.fetchall()
-    cursor.close()
-
-
-def _begin(connection: sqlalchemy.Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+    def _empty(self, connection: sa.Connection) -> None:
+        """What another version left goes, but for the leases: `ledger.restoring` rebuilds it like a lost database."""
+        tables.METADATA.create_all(connection, tables=[tables.LEASES])
+        lead = sa.select(tables.LEASES).where(tables.LEASES.c.name == tables.LEAD)
+        led = connection.execute(lead).one_or_none()
+        if led is not None and led.expires_us > self.now_us(connection):
+            raise errors.WrongState(
+                f"The database has tables of version {self.version(connection)}, this ledger wants version "
+                f"{tables.VERSION}, and {led.holder} works with it. Stop that one first: the tables begin anew."
+            )
+        rebuilt = [table for table in tables.METADATA.sorted_tables if table is not tables.LEASES]
+        tables.METADATA.drop_all(connection, tables=rebuilt)
+        self._dialect.set_version(connection, tables.VERSION)

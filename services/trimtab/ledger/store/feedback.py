@@ -130,7 +130,9 @@ def scopes(connection: sa.Connection, after: joining.Scope | None, limit: int) -
     columns = (_TABLE.c.scope, _TABLE.c.tenant)
     query = sa.select(*columns).distinct().order_by(*columns).limit(limit)
     if after is not None:
-        query = query.where(sa.tuple_(*columns) > sa.tuple_(sa.literal(after[1]), sa.literal(after[0])))
+        query = query.where(
+            sa.tuple_(*columns) > sa.tuple_(sa.literal(after[1]), sa.literal(after[0], _TABLE.c.tenant.type))
+        )
     return [(row.tenant, row.scope) for row in connection.execute(query)]
 
 

@@ -59,11 +59,14 @@ def add_members(connection: sa.Connection, dataset: models.PublishedModel, membe
 
 
 def add_release(connection: sa.Connection, record: port.Record, release: releases.Release) -> None:
-    """Stores a release's newest record; that of a controller that was replaced without knowing it is passed over."""
+    """Stores a release's newest record; that of a controller that was replaced without knowing it is passed over, and
+    an older one that was replayed."""
     table = tables.RELEASES
-    known = connection.scalar(sa.select(table.c.generation).where(table.c.id == release.id))
-    if known is not None and known > release.generation:
-        return
+    query = sa.select(table.c.value, table.c.schema)
+    for stored in rows.matching(connection, query, table.c.id, [release.id]):
+        known = rows.decoded(stored, releases.Release)
+        if (known.generation, known.revision) > (release.generation, release.revision):
+            return
     row = {
         "id": release.id,
         "tenant": release.context.tenant,

@@ -1,6 +1,8 @@
 """Small things every table module needs: times as microseconds, long lists in pieces, records as their bytes."""
 
+import collections
 import datetime
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -45,6 +47,21 @@ def replace(connection: sa.Connection, table: sa.Table, key: str, rows: Sequence
         column = table.c[key]
         connection.execute(sa.delete(table).where(column == sa.bindparam("old")), [{"old": row[key]} for row in rows])
         insert(connection, table, rows)
+
+
+def tallied(key: sa.ColumnElement[str], outcome: sa.ColumnElement[float]) -> sa.Select[str, float, int]:
+    """(key, outcome, how often): rows for `summed`."""
+    return sa.select(key, outcome, sa.func.count()).group_by(key, outcome)
+
+
+def summed(tallies: Iterable[Any]) -> dict[str, tuple[int, float]]:
+    """By key, how many there are and their sum: rounded once, so that it is the same whichever database counted."""
+    counts: collections.Counter[str] = collections.Counter()
+    parts: dict[str, list[float]] = collections.defaultdict(list)
+    for key, outcome, count in tallies:
+        counts[key] += count
+        parts[key].append(outcome * count)
+    return {key: (count, math.fsum(parts[key])) for key, count in counts.items()}
 
 
 def bytes_of(record: port.Record) -> dict[str, bytes]:

@@ -6,6 +6,8 @@ from there. Nothing here is the only copy: all but `leases` is rebuilt from the 
 
 import sqlalchemy as sa
 
+from trimtab.ledger.store import dialects
+
 METADATA = sa.MetaData()
 # Rises with every change of a table that is here already: a database of another version is emptied of all that the log
 # gives again, and rebuilt. Leases stay, so their table never changes.
@@ -15,7 +17,7 @@ VERSION = 2
 OFFSETS = sa.Table(
     "offsets",
     METADATA,
-    sa.Column("topic", sa.String, primary_key=True),
+    sa.Column("topic", dialects.NAME, primary_key=True),
     sa.Column("partition", sa.Integer, primary_key=True),
     sa.Column("next_offset", sa.BigInteger, nullable=False),
 )
@@ -24,16 +26,16 @@ OFFSETS = sa.Table(
 MARKS = sa.Table(
     "marks",
     METADATA,
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("value", sa.String, nullable=False),
+    sa.Column("name", dialects.NAME, primary_key=True),
+    sa.Column("value", dialects.NAME, nullable=False),
 )
 
 COMPLETIONS = sa.Table(
     "completions",
     METADATA,
     sa.Column("uuid", sa.LargeBinary, primary_key=True),
-    sa.Column("tenant", sa.String, primary_key=True),
-    sa.Column("line", sa.String, nullable=False),
+    sa.Column("tenant", dialects.NAME, primary_key=True),
+    sa.Column("line", dialects.NAME, nullable=False),
     sa.Column("session", sa.LargeBinary, nullable=False),
     sa.Column("value", sa.LargeBinary, nullable=False),
     sa.Column("schema", sa.LargeBinary, nullable=False),
@@ -47,19 +49,19 @@ FEEDBACK = sa.Table(
     "feedback",
     METADATA,
     sa.Column("pk", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("tenant", sa.String, nullable=False),
-    sa.Column("line", sa.String, nullable=False),
+    sa.Column("tenant", dialects.NAME, nullable=False),
+    sa.Column("line", dialects.NAME, nullable=False),
     sa.Column("scope", sa.LargeBinary, nullable=False),
     sa.Column("uuid", sa.LargeBinary, nullable=False),
-    sa.Column("feedback_id", sa.String, nullable=False),
+    sa.Column("feedback_id", dialects.NAME, nullable=False),
     sa.Column("digest", sa.LargeBinary, nullable=False),
     sa.Column("verified", sa.Boolean, nullable=False),
     sa.Column("partition", sa.Integer, nullable=False),
     sa.Column("offset", sa.BigInteger, nullable=False),
     sa.Column("copies", sa.Integer, nullable=False),
-    sa.Column("status", sa.String, nullable=False),
-    sa.Column("reason", sa.String, nullable=False),
-    sa.Column("example_id", sa.String, nullable=False),
+    sa.Column("status", dialects.NAME, nullable=False),
+    sa.Column("reason", dialects.NAME, nullable=False),
+    sa.Column("example_id", dialects.NAME, nullable=False),
     sa.Column("value", sa.LargeBinary, nullable=False),
     sa.Column("schema", sa.LargeBinary, nullable=False),
     sa.Index("feedback_by_identity", "uuid", "tenant", "feedback_id", "digest", unique=True),
@@ -80,9 +82,9 @@ FEEDBACK_TARGETS = sa.Table(
 EXAMPLES = sa.Table(
     "examples",
     METADATA,
-    sa.Column("example_id", sa.String, primary_key=True),
-    sa.Column("tenant", sa.String, nullable=False),
-    sa.Column("line", sa.String, nullable=False),
+    sa.Column("example_id", dialects.NAME, primary_key=True),
+    sa.Column("tenant", dialects.NAME, nullable=False),
+    sa.Column("line", dialects.NAME, nullable=False),
     sa.Column("session", sa.LargeBinary, nullable=False),
     sa.Column("partition", sa.Integer, nullable=False),
     sa.Column("sequence", sa.BigInteger, nullable=False),
@@ -122,23 +124,23 @@ SEQUENCES = sa.Table(
 EXPOSURES = sa.Table(
     "exposures",
     METADATA,
-    sa.Column("release_id", sa.String, primary_key=True),
-    sa.Column("tenant", sa.String, primary_key=True),
+    sa.Column("release_id", dialects.NAME, primary_key=True),
+    sa.Column("tenant", dialects.NAME, primary_key=True),
     sa.Column("session", sa.LargeBinary, primary_key=True),
     sa.Column("exposed_us", sa.BigInteger, nullable=False),
-    sa.Column("completion_id", sa.String, nullable=False),
-    sa.Column("arm", sa.String, nullable=False),
+    sa.Column("completion_id", dialects.NAME, nullable=False),
+    sa.Column("arm", dialects.NAME, nullable=False),
     sa.Column("propensity", sa.Float, nullable=False),
-    sa.Column("stage", sa.String, nullable=False),
-    sa.Column("segment", sa.String, nullable=False),
+    sa.Column("stage", dialects.NAME, nullable=False),
+    sa.Column("segment", dialects.NAME, nullable=False),
 )
 
 # What the policy measured of the answer that is a session's first exposure, if it did.
 FIRST_ANSWERS = sa.Table(
     "first_answers",
     METADATA,
-    sa.Column("completion_id", sa.String, primary_key=True),
-    sa.Column("tenant", sa.String, primary_key=True),
+    sa.Column("completion_id", dialects.NAME, primary_key=True),
+    sa.Column("tenant", dialects.NAME, primary_key=True),
     sa.Column("latency_s", sa.Float, nullable=False),
     sa.Column("tokens", sa.Float, nullable=False),
     sa.Column("refused", sa.Float, nullable=False),
@@ -150,26 +152,26 @@ FIRST_ANSWERS = sa.Table(
 SCORABLE = sa.Table(
     "scorable",
     METADATA,
-    sa.Column("completion_id", sa.String, primary_key=True),
-    sa.Column("tenant", sa.String, primary_key=True),
+    sa.Column("completion_id", dialects.NAME, primary_key=True),
+    sa.Column("tenant", dialects.NAME, primary_key=True),
 )
 
 # Rewards of first answers, in the reward model's own units; absent with the reason where there is none.
 SCORES = sa.Table(
     "scores",
     METADATA,
-    sa.Column("completion_id", sa.String, primary_key=True),
-    sa.Column("tenant", sa.String, primary_key=True),
+    sa.Column("completion_id", dialects.NAME, primary_key=True),
+    sa.Column("tenant", dialects.NAME, primary_key=True),
     sa.Column("reward", sa.Float, nullable=True),
-    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("reason", dialects.NAME, nullable=False),
 )
 
 ARM_TOTALS = sa.Table(
     "arm_totals",
     METADATA,
-    sa.Column("release_id", sa.String, primary_key=True),
-    sa.Column("tenant", sa.String, primary_key=True),
-    sa.Column("arm", sa.String, primary_key=True),
+    sa.Column("release_id", dialects.NAME, primary_key=True),
+    sa.Column("tenant", dialects.NAME, primary_key=True),
+    sa.Column("arm", dialects.NAME, primary_key=True),
     sa.Column("completions", sa.BigInteger, nullable=False),
     sa.Column("completion_tokens", sa.BigInteger, nullable=False),
     sa.Column("latency_s", sa.Float, nullable=False),
@@ -180,15 +182,15 @@ ARM_TOTALS = sa.Table(
 VOTES = sa.Table(
     "votes",
     METADATA,
-    sa.Column("example_id", sa.String, primary_key=True),
-    sa.Column("release_id", sa.String, nullable=False),
-    sa.Column("tenant", sa.String, nullable=False),
+    sa.Column("example_id", dialects.NAME, primary_key=True),
+    sa.Column("release_id", dialects.NAME, nullable=False),
+    sa.Column("tenant", dialects.NAME, nullable=False),
     sa.Column("session", sa.LargeBinary, nullable=False),
-    sa.Column("arm", sa.String, nullable=False),
+    sa.Column("arm", dialects.NAME, nullable=False),
     sa.Column("outcome", sa.Float, nullable=False),
     sa.Column("occurred_us", sa.BigInteger, nullable=False),
-    sa.Column("rater", sa.String, nullable=False),
-    sa.Column("network", sa.String, nullable=False),
+    sa.Column("rater", dialects.NAME, nullable=False),
+    sa.Column("network", dialects.NAME, nullable=False),
     sa.Index("votes_by_session", "release_id", "tenant", "session", "occurred_us", "outcome", "rater", "network"),
 )
 
@@ -196,10 +198,10 @@ VOTES = sa.Table(
 OPINIONS = sa.Table(
     "opinions",
     METADATA,
-    sa.Column("example_id", sa.String, primary_key=True),
-    sa.Column("tenant", sa.String, nullable=False),
-    sa.Column("line", sa.String, nullable=False),
-    sa.Column("policy_id", sa.String, nullable=False),
+    sa.Column("example_id", dialects.NAME, primary_key=True),
+    sa.Column("tenant", dialects.NAME, nullable=False),
+    sa.Column("line", dialects.NAME, nullable=False),
+    sa.Column("policy_id", dialects.NAME, nullable=False),
     sa.Column("outcome", sa.Float, nullable=False),
     sa.Index("opinions_by_policy", "tenant", "line", "policy_id", "outcome"),
 )
@@ -207,10 +209,10 @@ OPINIONS = sa.Table(
 MODELS = sa.Table(
     "models",
     METADATA,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("tenant", sa.String, nullable=False),
-    sa.Column("line", sa.String, nullable=False),
-    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("id", dialects.NAME, primary_key=True),
+    sa.Column("tenant", dialects.NAME, nullable=False),
+    sa.Column("line", dialects.NAME, nullable=False),
+    sa.Column("kind", dialects.NAME, nullable=False),
     sa.Column("generation", sa.BigInteger, nullable=False, index=True),
     sa.Column("value", sa.LargeBinary, nullable=False),
     sa.Column("schema", sa.LargeBinary, nullable=False),
@@ -220,8 +222,8 @@ MODELS = sa.Table(
 MODEL_SOURCES = sa.Table(
     "model_sources",
     METADATA,
-    sa.Column("model_id", sa.String, primary_key=True),
-    sa.Column("source_id", sa.String, primary_key=True),
+    sa.Column("model_id", dialects.NAME, primary_key=True),
+    sa.Column("source_id", dialects.NAME, primary_key=True),
     sa.Column("dataset", sa.Boolean, nullable=False),
     sa.Index("model_sources_by_source", "source_id"),
 )
@@ -229,10 +231,10 @@ MODEL_SOURCES = sa.Table(
 MEMBERSHIPS = sa.Table(
     "memberships",
     METADATA,
-    sa.Column("dataset_id", sa.String, primary_key=True),
-    sa.Column("example_id", sa.String, primary_key=True),
-    sa.Column("disposition", sa.String, nullable=False),
-    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("dataset_id", dialects.NAME, primary_key=True),
+    sa.Column("example_id", dialects.NAME, primary_key=True),
+    sa.Column("disposition", dialects.NAME, nullable=False),
+    sa.Column("reason", dialects.NAME, nullable=False),
     sa.Index("memberships_by_example", "example_id"),
 )
 
@@ -240,19 +242,19 @@ MEMBERSHIPS = sa.Table(
 USES = sa.Table(
     "uses",
     METADATA,
-    sa.Column("example_id", sa.String, primary_key=True),
-    sa.Column("tenant", sa.String, nullable=False),
-    sa.Column("line", sa.String, nullable=False),
-    sa.Column("disposition", sa.String, nullable=False),
+    sa.Column("example_id", dialects.NAME, primary_key=True),
+    sa.Column("tenant", dialects.NAME, nullable=False),
+    sa.Column("line", dialects.NAME, nullable=False),
+    sa.Column("disposition", dialects.NAME, nullable=False),
     sa.Index("uses_by_line", "tenant", "line", "disposition"),
 )
 
 RELEASES = sa.Table(
     "releases",
     METADATA,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("tenant", sa.String, nullable=False),
-    sa.Column("candidate_id", sa.String, nullable=False, index=True),
+    sa.Column("id", dialects.NAME, primary_key=True),
+    sa.Column("tenant", dialects.NAME, nullable=False),
+    sa.Column("candidate_id", dialects.NAME, nullable=False, index=True),
     sa.Column("generation", sa.BigInteger, nullable=False, index=True),
     sa.Column("created_us", sa.BigInteger, nullable=False),
     sa.Column("value", sa.LargeBinary, nullable=False),
@@ -263,31 +265,33 @@ RELEASES = sa.Table(
 QUARANTINES = sa.Table(
     "quarantines",
     METADATA,
-    sa.Column("release_id", sa.String, primary_key=True),
-    sa.Column("tenant", sa.String, nullable=False),
-    sa.Column("line", sa.String, nullable=False),
-    sa.Column("dataset_id", sa.String, nullable=False),
-    sa.Column("previous_dataset_id", sa.String, nullable=False),
+    sa.Column("release_id", dialects.NAME, primary_key=True),
+    sa.Column("tenant", dialects.NAME, nullable=False),
+    sa.Column("line", dialects.NAME, nullable=False),
+    sa.Column("dataset_id", dialects.NAME, nullable=False),
+    sa.Column("previous_dataset_id", dialects.NAME, nullable=False),
     sa.Column("in_force", sa.Boolean, nullable=False),
 )
 
 AUDIT = sa.Table(
     "audit",
     METADATA,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("tenant", sa.String, nullable=False),
-    sa.Column("line", sa.String, nullable=False),
+    sa.Column("id", dialects.NAME, primary_key=True),
+    sa.Column("tenant", dialects.NAME, nullable=False),
+    sa.Column("line", dialects.NAME, nullable=False),
     sa.Column("at_us", sa.BigInteger, nullable=False),
     sa.Column("value", sa.LargeBinary, nullable=False),
     sa.Column("schema", sa.LargeBinary, nullable=False),
     sa.Index("audit_by_time", "tenant", "at_us"),
 )
 
+# The lease of the ledger that leads (`ledger.leading`).
+LEAD = "ledger"
 LEASES = sa.Table(
     "leases",
     METADATA,
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("holder", sa.String, nullable=False),
+    sa.Column("name", dialects.NAME, primary_key=True),
+    sa.Column("holder", dialects.NAME, nullable=False),
     sa.Column("expires_us", sa.BigInteger, nullable=False),
     sa.Column("generation", sa.BigInteger, nullable=False),
 )

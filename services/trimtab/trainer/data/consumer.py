@@ -5,12 +5,13 @@ decided here (`trainer.runs.triggers`). The small topics `rollouts` and `models`
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 
 import sqlalchemy
 
 from trimtab.bus import port
-from trimtab.core import examples
+from trimtab.core import errors, examples
 from trimtab.obs import metrics
 from trimtab.trainer.data import store
 from trimtab.wire import schemas
@@ -35,14 +36,22 @@ class Examples:
 
 
 class _Effect:
+    """Collects; what was received is stored with the positions after it."""
+
     def __init__(self, connection: sqlalchemy.Connection) -> None:
         self._connection = connection
+        self._received: list[store.Received] = []
 
     def apply(self, record: port.Record) -> None:
         example = schemas.decode(record.value, record.headers, examples.Example)
-        if not store.add_example(self._connection, example):
-            metrics.TRAINER_DUPLICATES.inc()
+        strength = example.kind.strength if isinstance(example.kind, examples.PairExample) else None
+        if not (math.isfinite(example.propensity) and math.isfinite(strength or 0.0)):
+            figures = f"`propensity` is {example.propensity} and `strength` {strength}"
+            raise errors.MalformedRecord(f"Its {figures}: no numbers to weigh with.")
+        self._received.append(store.Received(example, record.value, record.headers[schemas.SCHEMA_HEADER]))
 
     def save(self, positions: Mapping[port.TopicPartition, int]) -> None:
+        new = store.add_examples(self._connection, self._received)
+        metrics.TRAINER_DUPLICATES.inc(len(self._received) - new)
         for source, offset in positions.items():
             store.save_position(self._connection, source, offset)

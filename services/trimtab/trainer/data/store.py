@@ -10,10 +10,11 @@ import json
 import pathlib
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy
 from sqlalchemy import Boolean, Column, Integer, LargeBinary, String, Text
+from sqlalchemy.dialects import sqlite
 
 from trimtab.bus import port
 from trimtab.core import examples, failpoints
@@ -165,29 +166,34 @@ def upsert(
         connection.execute(sqlalchemy.insert(table).values(**key, **values))
 
 
-def add_example(connection: sqlalchemy.Connection, example: examples.Example) -> bool:
-    """Stores one revision; False when this (partition, sequence) was stored before."""
-    known = sqlalchemy.select(EXAMPLES.c.arrival).where(
-        EXAMPLES.c.partition == example.partition, EXAMPLES.c.sequence == example.sequence
-    )
-    if connection.execute(known).first() is not None:
-        return False
-    value, headers = schemas.encode(example)
-    connection.execute(
-        sqlalchemy.insert(EXAMPLES).values(
-            partition=example.partition,
-            sequence=example.sequence,
-            example_id=example.id,
-            revision=example.revision,
-            tenant=example.context.tenant,
-            line=example.context.line,
-            trainable=cutting.is_trainable(example),
-            withdrawn=example.withdrawn,
-            schema=headers[schemas.SCHEMA_HEADER],
-            value=value,
-        )
-    )
-    return True
+class Received(NamedTuple):
+    """An example, and the bytes and schema that it came as: they are kept as they are."""
+
+    example: examples.Example
+    value: bytes
+    schema: bytes
+
+
+def add_examples(connection: sqlalchemy.Connection, received: Sequence[Received]) -> int:
+    """Stores revisions in this order; returns how many were new: a (partition, sequence) is stored once."""
+    if not received:
+        return 0
+    rows = [
+        {
+            "partition": example.partition,
+            "sequence": example.sequence,
+            "example_id": example.id,
+            "revision": example.revision,
+            "tenant": example.context.tenant,
+            "line": example.context.line,
+            "trainable": cutting.is_trainable(example),
+            "withdrawn": example.withdrawn,
+            "schema": schema,
+            "value": value,
+        }
+        for example, value, schema in received
+    ]
+    return connection.execute(sqlite.insert(EXAMPLES).on_conflict_do_nothing(), rows).rowcount
 
 
 def examples_until(connection: sqlalchemy.Connection, tenant: str, line: str, arrival: int) -> list[examples.Example]:

@@ -79,17 +79,18 @@ class Known:
 
     def incumbent(self, tenant: str, line: str) -> str:
         """The line's latest reward model that passed its gates and is not in quarantine; empty when there is none."""
-        held = {id_ for one in self.quarantines(tenant, line).values() if one.in_force for id_ in one.reward_ids}
+        held = releases.held_rewards(self.quarantines(tenant, line).values())
         with self._lock:
             mine = [
-                model.id
+                model
                 for model in self._models.values()
                 if (model.context.tenant, model.context.line) == (tenant, line)
                 and model.kind is models.ModelKind.REWARD
                 and model.passed
                 and model.id not in held
             ]
-        return mine[-1] if mine else ""
+        # by when, not by arrival: a repeated announcement does not make an old model the latest
+        return max(reversed(mine), key=lambda model: model.published_at).id if mine else ""
 
     def generation(self, tenant: str, line: str) -> int:
         """The newest generation that has published on this line; 0 when none has."""

@@ -9,7 +9,6 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-import math
 import pathlib
 from collections.abc import Sequence
 
@@ -94,7 +93,7 @@ class RewardService:
             raise self._refused(f"scores with other bytes ({served}) than the run's reward model ({self.digest[:12]})")
         if len(answer.scores) != asked:
             return [scoring.Score("the reward service gave another number of scores")] * asked
-        return [_number(score) for score in answer.scores]
+        return [dataclasses.replace(score, outcome=scoring.finite(score.outcome)) for score in answer.scores]
 
     def _refused(self, what: str) -> errors.InvalidField:
         return errors.InvalidField(
@@ -102,12 +101,6 @@ class RewardService:
             f"names a reward service that {what}",
             f"name one over the registry that holds {self.model_id[:12]}, or leave it out to score in process",
         )
-
-
-def _number(score: scoring.Score) -> scoring.Score:
-    if isinstance(score.outcome, float) and not math.isfinite(score.outcome):
-        return scoring.Score("no number: the service's score is not finite")
-    return score
 
 
 def _asked(path: pathlib.Path) -> str:

@@ -5,14 +5,13 @@ its run folder, not the trainer's database, no process. What other processes tol
 """
 
 import dataclasses
-import hashlib
 import pathlib
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 
 from trimtab import registry
-from trimtab.core import clock, errors, runs
+from trimtab.core import clock, errors, files, runs
 from trimtab.trainer import record
 from trimtab.trainer.runs import jobs
 
@@ -115,7 +114,7 @@ def _record(manifest: registry.Manifest) -> tuple[runs.Run, record.Judging]:
 def _compared(
     artifacts: registry.Registry, manifest: registry.Manifest, file: registry.File, made: pathlib.Path
 ) -> Compared:
-    digest = hashlib.sha256(made.read_bytes()).hexdigest() if made.is_file() else ""
+    digest = files.digest(made) if made.is_file() else ""
     difference = None
     if digest and digest != file.sha256 and made.suffix == ".safetensors":
         difference = _largest_difference(artifacts.fetch(manifest.id) / file.path, made)

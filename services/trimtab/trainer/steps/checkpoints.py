@@ -105,7 +105,7 @@ class Checkpoints:
             "record": self._record,
             "versions": self._versions,
             "tensors": tensors.name,
-            "sha256": _digest(scratch),
+            "sha256": files.digest(scratch),
         }
         files.settle(scratch, tensors)
         failpoints.reach("trainer.checkpoint.before_document")
@@ -128,7 +128,7 @@ class Checkpoints:
                 raise _Unusable("it is of another record")
             if changed := self._changed(document["versions"]):
                 raise _Unusable(f"it was written under another version of {', '.join(changed)}")
-            if _digest(tensors) != document["sha256"]:
+            if files.digest(tensors) != document["sha256"]:
                 raise _Unusable(f"{tensors.name} is torn")
             return document, tensor_files.load_file(tensors)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as problem:
@@ -182,8 +182,3 @@ def _put_back(carried: Carried, document: Mapping[str, Any], tensors: dict[str, 
         optimizer.put_back(state, document["optimizers"][name])
     carried.values.update(document["values"])
     torch.set_rng_state(own["generator"])
-
-
-def _digest(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

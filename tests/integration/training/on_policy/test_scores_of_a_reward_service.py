@@ -99,7 +99,7 @@ def test_a_run_scored_by_a_service_is_the_run_scored_in_process(
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda scores: [scoring.Score(math.nan), *scores[1:]], "unscored, no number"),
+        (lambda scores: [scoring.Score(math.nan), *scores[1:]], "unscored, the reward is nan"),
         (lambda scores: [scoring.Score("empty answer"), *scores[1:]], "unscored, empty answer"),
     ],
 )

@@ -41,6 +41,19 @@ TAUGHT = {
     ("feedback", "import"): ("--format", "--state", "--json", "hh-rlhf", ".gz", "counts nothing twice"),
     ("feedback", "judge"): ("--file", "--url", "--model", "--reward", "--criterion", "--json", "both orders", "twice"),
     ("feedback", "trace"): ("ID", "--state", "--json", "completion, feedback", "example"),
+    ("deadletter", "list"): (
+        "--topic",
+        "--consumer",
+        "--matching",
+        "--settled",
+        "--log",
+        "--json",
+        "one line",
+    ),
+    ("deadletter", "show"): ("SOURCE", "feedback/3@5", "--log", "--json", "sealed", "first bytes"),
+    ("deadletter", "replay"): ("SOURCE...", "--all", "--matching", "--reason", "audit", "effect of one", "Exit code 1"),
+    ("deadletter", "drop"): ("SOURCE...", "--all", "--matching", "--reason", "audit", "retention"),
+    ("deadletter", "resume"): ("CONSUMER", "--letters", "--reason", "audit", "limit"),
     ("models", "list"): ("--state", "--json", "oldest first"),
     ("models", "show"): ("--state", "--json", "beginning"),
     ("models", "lineage"): ("--state", "--json", "beginning", "base model", "released"),
@@ -48,6 +61,8 @@ TAUGHT = {
     ("status",): ("--state", "--json", "processes", "lines"),
     ("logs",): ("PROCESS", "--follow", "--run", "--lines", "--state"),
     ("down",): ("--state", "another terminal", "waits"),
+    ("backup",): ("FOLDER", "--state", "--json", "while it runs", "secrets"),
+    ("restore",): ("FOLDER", "--state", "--json", "byte by byte", "goes on"),
     ("audit",): ("--state", "--line", "--limit", "--json", "who"),
     ("quarantine", "list"): ("--state", "--line", "--json", "worse"),
     ("quarantine", "release"): ("--state", "--reason", "--json", "audit"),
@@ -63,6 +78,8 @@ TAUGHT = {
     ("rollout", "abort"): ("--reason", "--state", "audit", "Withdraw"),
     ("rollout", "undo"): ("--reason", "--state", "audit", "Go back"),
     ("rollout", "simulate"): ("--sessions", "--response", "--difference", "--likeness", "--json", "How long a verdict"),
+    ("topics", "diff"): ("--log", "--replicas", "--state", "--json", "kafka://", "Exit code 0"),
+    ("topics", "apply"): ("--log", "--replicas", "--state", "--json", "never changed", "exit code is 1"),
     ("train", "runs"): ("--state", "--json", "oldest first"),
     ("train", "show"): ("--state", "--json", "--watch", "beginning", "gates in words"),
     ("train", "report"): ("--state", "--output", "--samples", "HTML", "lineage"),
@@ -82,7 +99,10 @@ PROCESS_FLAGS = {
     "trainer": ("--ledger-address", "--state"),
     "rollout": ("--ledger-address", "--reward-address", "--state", "--policy-command"),
 }
-SHARED_FLAGS = ("--listen", "--log-url", "--secrets-file", "--metrics-port", "--drain-s", "--log-level")
+SHARED_FLAGS = (
+    *("--listen", "--log-url", "--secrets-file", "--metrics-port", "--drain-s", "--log-level"),
+    *("--kafka-security-protocol", "--kafka-password-file"),
+)
 # Asked in processes of their own.
 MISTYPED = (("up", "--nope"), ("gateway", "--nope"), ("feedback", "--metrics-port=x"))
 HELPS = (("--help",), ("up", "--help"), *((name, "--help") for name in PROCESS_FLAGS))
@@ -233,6 +253,11 @@ def test_a_bad_flag_of_a_process_points_to_help_that_is_there(typed: Typed) -> N
         ("train", "start", "sft", "--parent", "abc"),
         ("train", "cancel", "abc", "--reason", "why"),
         ("rollout", "status", "--json"),
+        ("deadletter", "list"),
+        ("deadletter", "show", "feedback/3@5"),
+        ("deadletter", "replay", "--all", "--reason", "why"),
+        ("deadletter", "drop", "feedback/3@5", "--reason", "why"),
+        ("deadletter", "resume", "ledger", "--reason", "why"),
         ("rollout", "start", "abc"),
         ("rollout", "adopt", "abc", "--reason", "why"),
         *(("rollout", verb, "--reason", "why") for verb in ("promote", "pause", "resume", "abort", "undo")),

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from trimtabapi.common.v1 import common_pb2 as trimtabapi_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftrimtabapi/audit/v1/audit.proto\x12\x13trimtabapi.audit.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!trimtabapi/common/v1/common.proto\"\xad\x01\n\x0b\x41uditRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1d.trimtabapi.common.v1.Context\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03\x61\x63t\x18\x05 \x01(\t\x12\x0e\n\x06target\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\"\x86\x01\n\x07\x45rasure\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1d.trimtabapi.common.v1.Context\x12\x30\n\x0crequested_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"\x93\x02\n\nDeadLetter\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0b\n\x03key\x18\x04 \x01(\x0c\x12\r\n\x05value\x18\x05 \x01(\x0c\x12=\n\x07headers\x18\x06 \x03(\x0b\x32,.trimtabapi.audit.v1.DeadLetter.HeadersEntry\x12\x10\n\x08\x63onsumer\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12&\n\x02\x61t\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftrimtabapi/audit/v1/audit.proto\x12\x13trimtabapi.audit.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!trimtabapi/common/v1/common.proto\"\xad\x01\n\x0b\x41uditRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1d.trimtabapi.common.v1.Context\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03\x61\x63t\x18\x05 \x01(\t\x12\x0e\n\x06target\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\"\x86\x01\n\x07\x45rasure\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1d.trimtabapi.common.v1.Context\x12\x30\n\x0crequested_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"\xa8\x02\n\nDeadLetter\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0b\n\x03key\x18\x04 \x01(\x0c\x12\r\n\x05value\x18\x05 \x01(\x0c\x12=\n\x07headers\x18\x06 \x03(\x0b\x32,.trimtabapi.audit.v1.DeadLetter.HeadersEntry\x12\x10\n\x08\x63onsumer\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12&\n\x02\x61t\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bvalue_bytes\x18\n \x01(\x04\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\xca\x01\n\x11\x44\x65\x61\x64LetterSettled\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x30\n\x07outcome\x18\x05 \x01(\x0e\x32\x1f.trimtabapi.audit.v1.Settlement\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12&\n\x02\x61t\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8c\x01\n\x0e\x43onsumerHalted\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x87\x01\n\x0f\x43onsumerResumed\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07letters\x18\x05 \x01(\r\x12\n\n\x02id\x18\x06 \x01(\t*Y\n\nSettlement\x12\x1a\n\x16SETTLEMENT_UNSPECIFIED\x10\x00\x12\x17\n\x13SETTLEMENT_REPLAYED\x10\x01\x12\x16\n\x12SETTLEMENT_DROPPED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DEADLETTER_HEADERSENTRY']._loaded_options = None
   _globals['_DEADLETTER_HEADERSENTRY']._serialized_options = b'8\001'
+  _globals['_SETTLEMENT']._serialized_start=1222
+  _globals['_SETTLEMENT']._serialized_end=1311
   _globals['_AUDITRECORD']._serialized_start=125
   _globals['_AUDITRECORD']._serialized_end=298
   _globals['_ERASURE']._serialized_start=301
   _globals['_ERASURE']._serialized_end=435
   _globals['_DEADLETTER']._serialized_start=438
-  _globals['_DEADLETTER']._serialized_end=713
-  _globals['_DEADLETTER_HEADERSENTRY']._serialized_start=667
-  _globals['_DEADLETTER_HEADERSENTRY']._serialized_end=713
+  _globals['_DEADLETTER']._serialized_end=734
+  _globals['_DEADLETTER_HEADERSENTRY']._serialized_start=688
+  _globals['_DEADLETTER_HEADERSENTRY']._serialized_end=734
+  _globals['_DEADLETTERSETTLED']._serialized_start=737
+  _globals['_DEADLETTERSETTLED']._serialized_end=939
+  _globals['_CONSUMERHALTED']._serialized_start=942
+  _globals['_CONSUMERHALTED']._serialized_end=1082
+  _globals['_CONSUMERRESUMED']._serialized_start=1085
+  _globals['_CONSUMERRESUMED']._serialized_end=1220
 # @@protoc_insertion_point(module_scope)

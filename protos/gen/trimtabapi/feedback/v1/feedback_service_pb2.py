@@ -26,13 +26,15 @@ from trimtabapi.common.v1 import common_pb2 as trimtabapi_dot_common_dot_v1_dot_
 from trimtabapi.feedback.v1 import feedback_pb2 as trimtabapi_dot_feedback_dot_v1_dot_feedback__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-trimtabapi/feedback/v1/feedback_service.proto\x12\x16trimtabapi.feedback.v1\x1a!trimtabapi/common/v1/common.proto\x1a%trimtabapi/feedback/v1/feedback.proto\"S\n\x0bSendRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x34\n\x05\x65vent\x18\x02 \x01(\x0b\x32%.trimtabapi.feedback.v1.FeedbackEvent\"6\n\x0cSendResponse\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"F\n\x10SendBatchRequest\x12\x32\n\x05items\x18\x01 \x03(\x0b\x32#.trimtabapi.feedback.v1.SendRequest\"M\n\x11SendBatchResponse\x12\x38\n\x07results\x18\x01 \x03(\x0b\x32\'.trimtabapi.feedback.v1.SendBatchResult\"\x8a\x01\n\x0fSendBatchResult\x12\x38\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32$.trimtabapi.feedback.v1.SendResponseH\x00\x12\x32\n\x07refused\x18\x02 \x01(\x0b\x32\x1f.trimtabapi.feedback.v1.RefusalH\x00\x42\t\n\x07outcome\"*\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xd0\x01\n\x12ImportedPreference\x12-\n\x06prompt\x18\x01 \x03(\x0b\x32\x1d.trimtabapi.common.v1.Message\x12-\n\tpreferred\x18\x02 \x01(\x0b\x32\x1a.trimtabapi.common.v1.Text\x12,\n\x08rejected\x18\x03 \x01(\x0b\x32\x1a.trimtabapi.common.v1.Text\x12\x0c\n\x04item\x18\x04 \x01(\t\x12\x0b\n\x03tie\x18\x05 \x01(\x08\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x06 \x01(\t\"\xf7\x01\n\x18ImportPreferencesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x39\n\x05items\x18\x04 \x03(\x0b\x32*.trimtabapi.feedback.v1.ImportedPreference\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12,\n\x05rater\x18\x08 \x01(\x0b\x32\x1d.trimtabapi.feedback.v1.Rater\x12\x11\n\tcriterion\x18\t \x01(\t\"y\n\x19ImportPreferencesResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x12\n\nduplicates\x18\x02 \x01(\r\x12\x36\n\x07refused\x18\x03 \x03(\x0b\x32%.trimtabapi.feedback.v1.ImportRefusal\"O\n\rImportRefusal\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x30\n\x07refusal\x18\x02 \x01(\x0b\x32\x1f.trimtabapi.feedback.v1.Refusal2\xc0\x02\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12Q\n\x04Send\x12#.trimtabapi.feedback.v1.SendRequest\x1a$.trimtabapi.feedback.v1.SendResponse\x12`\n\tSendBatch\x12(.trimtabapi.feedback.v1.SendBatchRequest\x1a).trimtabapi.feedback.v1.SendBatchResponse\x12x\n\x11ImportPreferences\x12\x30.trimtabapi.feedback.v1.ImportPreferencesRequest\x1a\x31.trimtabapi.feedback.v1.ImportPreferencesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-trimtabapi/feedback/v1/feedback_service.proto\x12\x16trimtabapi.feedback.v1\x1a!trimtabapi/common/v1/common.proto\x1a%trimtabapi/feedback/v1/feedback.proto\"S\n\x0bSendRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x34\n\x05\x65vent\x18\x02 \x01(\x0b\x32%.trimtabapi.feedback.v1.FeedbackEvent\"6\n\x0cSendResponse\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"F\n\x10SendBatchRequest\x12\x32\n\x05items\x18\x01 \x03(\x0b\x32#.trimtabapi.feedback.v1.SendRequest\"M\n\x11SendBatchResponse\x12\x38\n\x07results\x18\x01 \x03(\x0b\x32\'.trimtabapi.feedback.v1.SendBatchResult\"\x8a\x01\n\x0fSendBatchResult\x12\x38\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32$.trimtabapi.feedback.v1.SendResponseH\x00\x12\x32\n\x07refused\x18\x02 \x01(\x0b\x32\x1f.trimtabapi.feedback.v1.RefusalH\x00\x42\t\n\x07outcome\"\x99\x01\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12=\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32,.trimtabapi.feedback.v1.Refusal.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd0\x01\n\x12ImportedPreference\x12-\n\x06prompt\x18\x01 \x03(\x0b\x32\x1d.trimtabapi.common.v1.Message\x12-\n\tpreferred\x18\x02 \x01(\x0b\x32\x1a.trimtabapi.common.v1.Text\x12,\n\x08rejected\x18\x03 \x01(\x0b\x32\x1a.trimtabapi.common.v1.Text\x12\x0c\n\x04item\x18\x04 \x01(\t\x12\x0b\n\x03tie\x18\x05 \x01(\x08\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x06 \x01(\t\"\xf7\x01\n\x18ImportPreferencesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x39\n\x05items\x18\x04 \x03(\x0b\x32*.trimtabapi.feedback.v1.ImportedPreference\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12,\n\x05rater\x18\x08 \x01(\x0b\x32\x1d.trimtabapi.feedback.v1.Rater\x12\x11\n\tcriterion\x18\t \x01(\t\"y\n\x19ImportPreferencesResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x12\n\nduplicates\x18\x02 \x01(\r\x12\x36\n\x07refused\x18\x03 \x03(\x0b\x32%.trimtabapi.feedback.v1.ImportRefusal\"O\n\rImportRefusal\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x30\n\x07refusal\x18\x02 \x01(\x0b\x32\x1f.trimtabapi.feedback.v1.Refusal2\xc0\x02\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12Q\n\x04Send\x12#.trimtabapi.feedback.v1.SendRequest\x1a$.trimtabapi.feedback.v1.SendResponse\x12`\n\tSendBatch\x12(.trimtabapi.feedback.v1.SendBatchRequest\x1a).trimtabapi.feedback.v1.SendBatchResponse\x12x\n\x11ImportPreferences\x12\x30.trimtabapi.feedback.v1.ImportPreferencesRequest\x1a\x31.trimtabapi.feedback.v1.ImportPreferencesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trimtabapi.feedback.v1.feedback_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_REFUSAL_DETAILSENTRY']._loaded_options = None
+  _globals['_REFUSAL_DETAILSENTRY']._serialized_options = b'8\001'
   _globals['_SENDREQUEST']._serialized_start=147
   _globals['_SENDREQUEST']._serialized_end=230
   _globals['_SENDRESPONSE']._serialized_start=232
@@ -43,16 +45,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SENDBATCHRESPONSE']._serialized_end=437
   _globals['_SENDBATCHRESULT']._serialized_start=440
   _globals['_SENDBATCHRESULT']._serialized_end=578
-  _globals['_REFUSAL']._serialized_start=580
-  _globals['_REFUSAL']._serialized_end=622
-  _globals['_IMPORTEDPREFERENCE']._serialized_start=625
-  _globals['_IMPORTEDPREFERENCE']._serialized_end=833
-  _globals['_IMPORTPREFERENCESREQUEST']._serialized_start=836
-  _globals['_IMPORTPREFERENCESREQUEST']._serialized_end=1083
-  _globals['_IMPORTPREFERENCESRESPONSE']._serialized_start=1085
-  _globals['_IMPORTPREFERENCESRESPONSE']._serialized_end=1206
-  _globals['_IMPORTREFUSAL']._serialized_start=1208
-  _globals['_IMPORTREFUSAL']._serialized_end=1287
-  _globals['_FEEDBACKSERVICE']._serialized_start=1290
-  _globals['_FEEDBACKSERVICE']._serialized_end=1610
+  _globals['_REFUSAL']._serialized_start=581
+  _globals['_REFUSAL']._serialized_end=734
+  _globals['_REFUSAL_DETAILSENTRY']._serialized_start=688
+  _globals['_REFUSAL_DETAILSENTRY']._serialized_end=734
+  _globals['_IMPORTEDPREFERENCE']._serialized_start=737
+  _globals['_IMPORTEDPREFERENCE']._serialized_end=945
+  _globals['_IMPORTPREFERENCESREQUEST']._serialized_start=948
+  _globals['_IMPORTPREFERENCESREQUEST']._serialized_end=1195
+  _globals['_IMPORTPREFERENCESRESPONSE']._serialized_start=1197
+  _globals['_IMPORTPREFERENCESRESPONSE']._serialized_end=1318
+  _globals['_IMPORTREFUSAL']._serialized_start=1320
+  _globals['_IMPORTREFUSAL']._serialized_end=1399
+  _globals['_FEEDBACKSERVICE']._serialized_start=1402
+  _globals['_FEEDBACKSERVICE']._serialized_end=1722
 # @@protoc_insertion_point(module_scope)

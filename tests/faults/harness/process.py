@@ -1,0 +1,28 @@
+"""A process of the platform as `trimtab` starts it, but for what the environment says: another clock, a wrong design.
+
+python -m tests.faults.harness.process PROGRAM FLAGS
+"""
+
+import os
+import pathlib
+import sys
+
+CLOCK, MUTANT = "HARNESS_CLOCK", "HARNESS_MUTANT"
+
+
+def main() -> None:
+    if file := os.environ.get(CLOCK):
+        from tests.faults.harness import clocks
+
+        clocks.turn(pathlib.Path(file))
+    if name := os.environ.get(MUTANT):
+        from tests.faults.harness import mutants
+
+        mutants.ALL[name].make()
+    from trimtab.cli import app
+
+    app.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Real processes of the platform on one log, and what can be done to them."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tests.broker import cluster
+from tests.faults.harness import clocks, process
+
+from trimtab.core import failpoints
+
+ROOT = pathlib.Path(__file__).parents[3]
+_SERVING_WITHIN_S = 60.0
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Failed(Exception):
+    """Something did not come about that a row needs, or that every row may count on; the sentence says what."""
+
+
+class Subject:
+    """One process, at one address for life. A kill keeps all that is on disk; `start` goes on with it."""
+
+    def __init__(
+        self, program: str, name: str, folder: pathlib.Path, settings: Mapping[str, Any], *, mutant: str = ""
+    ) -> None:
+        self.name = name
+        self.address = f"127.0.0.1:{cluster.free_ports(1)[0]}"
+        self.kills = 0
+        self.said = folder / f"{name}.log"
+        self.clock = folder / f"{name}.clock"
+        self._program = program
+        self._settings = {**settings, "listen": self.address}
+        self._mutant = {process.MUTANT: mutant} if mutant else {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, failpoint: str = "") -> None:
+        """failpoint: where it is to die by itself. Returns before it serves."""
+        flags = [part for name, value in self._settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+        environment = os.environ | self._mutant
+        environment |= {failpoints.VARIABLE: failpoint} if failpoint else {}
+        environment |= {process.CLOCK: str(self.clock)} if self.clock.exists() else {}
+        special = self._mutant or self.clock.exists()
+        module = "tests.faults.harness.process" if special else "trimtab.cli.app"
+        with self.said.open("ab") as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, self._program, *flags],
+                env=environment,
+                cwd=ROOT,
+                stdout=said,
+                stderr=said,
+            )
+
+    def await_serving(self) -> None:
+        """Returns when it serves, or has died at its failpoint."""
+        give_up_at = time.monotonic() + _SERVING_WITHIN_S
+        while not self._is_serving():
+            if self.died():
+                return
+            if time.monotonic() > give_up_at:
+                raise Failed(f"{self.name} does not serve: {self.said.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        self._send(signal.SIGKILL)
+        self._running.wait()
+        self.kills += 1
+
+    def await_death(self, within_s: float) -> bool:
+        """Whether it has died at its failpoint in time."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._running.wait(within_s)
+        self.kills += self.died()
+        return self.died()
+
+    def died(self) -> bool:
+        """Killed; Failed when it ended in another way, which nobody asked of it."""
+        code = self._running.poll()
+        if code not in (None, -signal.SIGKILL):
+            said = self.said.read_text(errors="replace")[-2000:]
+            raise Failed(f"{self.name} ended by itself with exit code {code}: {said}")
+        return code is not None
+
+    def set_clock(self, seconds_ahead: float) -> None:
+        """Of a process that is, or will be, started with a clock of its own."""
+        clocks.put(self.clock, seconds_ahead)
+
+    def rss_mib(self) -> float:
+        pages = pathlib.Path(f"/proc/{self._running.pid}/statm").read_text().split()[1]
+        return int(pages) * _PAGE_BYTES / 2**20
+
+    def end(self) -> None:
+        """Nothing of it is left."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise Failed(f"{self.name} was not started")
+        return self._process
+
+    def _send(self, number: signal.Signals) -> None:
+        self._running.send_signal(number)
+
+    def _is_serving(self) -> bool:
+        with contextlib.suppress(grpc.RpcError), grpc.insecure_channel(self.address) as channel:
+            asked = health_pb2.HealthCheckRequest(service="")
+            answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=1.0)
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        return False
+
+
+class Broker:
+    """A Kafka of one node that clients reach directly, or through a proxy's port."""
+
+    def __init__(self, folder: pathlib.Path, proxied: int) -> None:
+        direct, controller, behind = cluster.free_ports(3)
+        self.address, self.proxied_address = f"127.0.0.1:{direct}", f"127.0.0.1:{proxied}"
+        self.behind = behind
+        settings = {
+            "listeners": f"PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{behind},"
+            f"CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.address},PROXIED://{self.proxied_address}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        }
+        [self.node] = cluster.Cluster(folder, 1, settings, (direct, controller)).nodes
+        self.kills = 0
+
+    def start(self) -> None:
+        self.node.start()
+        self.node.await_ready()
+
+    def kill(self) -> None:
+        self.node.kill()
+        self.kills += 1
+
+
+@contextlib.contextmanager
+def broker(folder: pathlib.Path, proxied: int) -> Iterator[Broker]:
+    made = Broker(folder, proxied)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.node.kill()
