@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from tests import timing
 from tests.broker import cluster
 
 from trimtab.bus import kafka, port
@@ -73,5 +74,5 @@ def test_an_append_to_a_cluster_that_is_away_has_its_answer_within_the_deadline(
             waiting = log.append([port.NewRecord("feedback", str(number).encode(), b"x")])
             waiting.add_done_callback(lambda _, begun=begun: took.append(time.monotonic() - begun))  # type: ignore[misc]
             time.sleep(0.25)
-        until(lambda: len(took) == 8, 3 * DEADLINE_S)
-    assert max(took) < DEADLINE_S + 0.7
+        until(lambda: len(took) == 8, 30.0)
+    assert max(took) < DEADLINE_S + timing.SLACK_S

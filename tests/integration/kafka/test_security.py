@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import UserScramCredentialUpsertion
+from tests import timing
 from tests.broker import certificates, cluster
 
 from trimtab.bus import connect, kafka, port
@@ -93,7 +94,7 @@ def refusal(ask: Callable[[kafka.KafkaLog], object], reached: kafka.Cluster) -> 
         begun = time.monotonic()
         with pytest.raises(errors.LogUnavailable) as problem:
             ask(log)
-        assert time.monotonic() - begun < DEADLINE_S + 0.5
+        assert time.monotonic() - begun < DEADLINE_S + timing.SLACK_S
     return str(problem.value)
 
 

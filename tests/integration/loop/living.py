@@ -21,7 +21,7 @@ from trimtab.core import control, ledger, releases, runs
 
 COMMAND = (sys.executable, "-m", "trimtab.cli.app")
 TENANT, LINE = "local", "main"
-_START_S, _STOP_S, _SOON_S = 150.0, 60.0, 20.0
+_START_S, _STOP_S, _SOON_S = 150.0, 60.0, 60.0
 _TOPICS = ("completions", "feedback")
 _Told = TypeVar("_Told")
 
