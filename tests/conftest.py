@@ -14,6 +14,13 @@ from tests.postgres import stores as of_either_kind
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that are run at once: each on its own, and those that share the recorded platform as one."""
+    for item in items:
+        shares = "recorded" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("recorded" if shares else item.nodeid.partition("::")[0]))
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """A skipped promise is not kept."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

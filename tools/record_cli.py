@@ -27,7 +27,7 @@ from trimtab.cli.machine import platform
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "cli.md"
 QUESTION, ANSWER = "Why is the sky blue?", "Because air scatters blue light most."
 _TAUGHT = {QUESTION: ANSWER, "And at sunset?": "The way is long and only red is left.", "Who asks?": "You do."}
-_LIMIT_S = 90.0
+_LIMIT_S = 300.0  # of a command, on a machine that has other things to do
 _TIMED_OUT = 124  # what `timeout` says of it
 
 

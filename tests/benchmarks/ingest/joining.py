@@ -106,7 +106,8 @@ def _timed(log_url: str, votes: int) -> float:
 def _read(folder: pathlib.Path, log_url: str, votes: int) -> float:
     database, stop = store.Store(folder / "trainer.db"), threading.Event()
     with _open(log_url) as log:
-        reading = runner.Runner(log, [topics.EXAMPLES], consumer.Examples(database), consumer="bench")
+        received = consumer.Examples(database)
+        reading = runner.Runner(log, [topics.EXAMPLES], received, consumer="bench", batch=consumer.BATCH)
         thread = threading.Thread(target=reading.run, args=(stop,))
         began = time.monotonic()
         thread.start()

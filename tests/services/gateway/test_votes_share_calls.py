@@ -113,17 +113,60 @@ class BreaksOnce(feedback_service_pb2_grpc.FeedbackServiceServicer):
         return feedback_service_pb2.SendResponse(feedback_id=request.event.id)
 
 
-async def test_a_vote_without_an_id_that_is_tried_again_is_the_same_vote(platform: Any) -> None:
-    broken = BreaksOnce()
+class Slow(feedback_service_pb2_grpc.FeedbackServiceServicer):
+    """A feedback service whose first call does not end before it may."""
+
+    def __init__(self) -> None:
+        self.asked, self.may_end = asyncio.Event(), asyncio.Event()
+        self.calls: list[list[str]] = []
+
+    async def Send(self, request: Any, context: Any) -> Any:
+        self.calls.append([request.event.id])
+        self.asked.set()
+        await self.may_end.wait()
+        return feedback_service_pb2.SendResponse(feedback_id=request.event.id)
+
+    async def SendBatch(self, request: Any, context: Any) -> Any:
+        self.calls.append([item.event.id for item in request.items])
+        accepted = [feedback_service_pb2.SendResponse(feedback_id=item.event.id) for item in request.items]
+        return feedback_service_pb2.SendBatchResponse(
+            results=[feedback_service_pb2.SendBatchResult(accepted=one) for one in accepted]
+        )
+
+
+@contextlib.asynccontextmanager
+async def through(service: feedback_service_pb2_grpc.FeedbackServiceServicer) -> AsyncIterator[voting.Voting]:
+    """The gateway's votes, before a feedback service of the test's."""
     server = grpc.aio.server()
-    feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(broken, server)
+    feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(service, server)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     opened = channels.Channels(trimtab_client.connect, grace_s=0.1)
-    through = voting.Voting(opened, address, hash_key=b"k", deadline_s=10.0)
-    asked = vote(platform, "x")
-    nameless = feedback.SendRequest("", dataclasses.replace(asked.event, id=""))
-    answer = await through.send("acme", nameless, "")
-    assert broken.asked == [answer.feedback_id] * 2
+    yield voting.Voting(opened, address, hash_key=b"k", deadline_s=30.0)
     await opened.close()
     await server.stop(0)
+
+
+async def test_what_comes_during_a_call_goes_on_as_one_and_waits_for_a_slow_call_a_moment_only(platform: Any) -> None:
+    slow = Slow()
+    async with through(slow) as votes:
+        first = asyncio.create_task(votes.send("acme", vote(platform, "first"), ""))
+        await slow.asked.wait()
+        later = []
+        for number in range(5):
+            later.append(asyncio.create_task(votes.send("acme", vote(platform, f"v{number}"), "")))
+            await asyncio.sleep(0)
+        assert [(await one).feedback_id for one in later] == [f"v{number}" for number in range(5)]
+        assert not first.done()
+        assert slow.calls == [["first"], [f"v{number}" for number in range(5)]]
+        slow.may_end.set()
+        assert (await first).feedback_id == "first"
+
+
+async def test_a_vote_without_an_id_that_is_tried_again_is_the_same_vote(platform: Any) -> None:
+    broken = BreaksOnce()
+    async with through(broken) as votes:
+        asked = vote(platform, "x")
+        nameless = feedback.SendRequest("", dataclasses.replace(asked.event, id=""))
+        answer = await votes.send("acme", nameless, "")
+    assert broken.asked == [answer.feedback_id] * 2

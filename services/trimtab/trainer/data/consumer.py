@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping
 
 import sqlalchemy
 
-from trimtab.bus import port
+from trimtab.bus import port, runner
 from trimtab.core import errors, examples
 from trimtab.obs import metrics
 from trimtab.trainer.data import store
 from trimtab.wire import schemas
 
 CONSUMER = "trainer"
+# Records of one transaction: they share its sync.
+BATCH = runner.Batch(max_records=2000)
 
 
 class Examples:

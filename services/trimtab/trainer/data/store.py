@@ -102,6 +102,13 @@ CYCLES = sqlalchemy.Table(
     Column("outcome", Text, nullable=False, default=""),
     sqlalchemy.UniqueConstraint("tenant", "line", "number"),
 )
+# Made once: of what storing an example costs, half would be making it.
+_ADD = str(
+    sqlite.insert(EXAMPLES)
+    .on_conflict_do_nothing()
+    .values({column.name: sqlalchemy.bindparam(column.name) for column in EXAMPLES.c if not column.primary_key})
+    .compile(dialect=sqlite.dialect())
+)
 
 
 class Store:
@@ -110,10 +117,7 @@ class Store:
     def __init__(self, path: pathlib.Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30.0})
-        # An acknowledged run must survive a power cut as a record of the log does.
-        sqlalchemy.event.listen(
-            self._engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=FULL")
-        )
+        sqlalchemy.event.listen(self._engine, "connect", _prepare)
         self._writing = threading.RLock()
         METADATA.create_all(self._engine)
         self._upgrade()
@@ -144,6 +148,12 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _prepare(connection: Any, _: object) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")  # one sync a transaction, not three
+    # An acknowledged run must survive a power cut as a record of the log does.
+    connection.execute("PRAGMA synchronous = FULL")
 
 
 def positions(connection: sqlalchemy.Connection) -> dict[port.TopicPartition, int]:
@@ -179,21 +189,21 @@ def add_examples(connection: sqlalchemy.Connection, received: Sequence[Received]
     if not received:
         return 0
     rows = [
-        {
-            "partition": example.partition,
-            "sequence": example.sequence,
-            "example_id": example.id,
-            "revision": example.revision,
-            "tenant": example.context.tenant,
-            "line": example.context.line,
-            "trainable": cutting.is_trainable(example),
-            "withdrawn": example.withdrawn,
-            "schema": schema,
-            "value": value,
-        }
+        (
+            example.partition,
+            example.sequence,
+            example.id,
+            example.revision,
+            example.context.tenant,
+            example.context.line,
+            cutting.is_trainable(example),
+            example.withdrawn,
+            schema,
+            value,
+        )
         for example, value, schema in received
     ]
-    return connection.execute(sqlite.insert(EXAMPLES).on_conflict_do_nothing(), rows).rowcount
+    return connection.exec_driver_sql(_ADD, rows).rowcount
 
 
 def examples_until(connection: sqlalchemy.Connection, tenant: str, line: str, arrival: int) -> list[examples.Example]:
