@@ -13,6 +13,11 @@ class LedgerSettings(settings.ProcessSettings):
         "postgresql+psycopg://user@host:5432/ledger, the password in PGPASSWORD or PGPASSFILE; "
         "rebuilt from the log when lost."
     )
+    unjoinable_after_s: float = pydantic.Field(
+        3600.0,
+        gt=0,
+        description="Seconds after which feedback that still waits for its answer is counted and shown as unjoinable.",
+    )
     lease_s: float = pydantic.Field(
         10.0, ge=1, description="Seconds of silence after which another ledger on the same PostgreSQL takes over."
     )

@@ -208,7 +208,8 @@ def _state(one: Process) -> str:
 def _feedback(counts: ledger.CountsResponse | None) -> str:
     if counts is None:
         return "-"
-    others = {"waiting": counts.waiting, "conflicts": counts.conflicts, "rejected": counts.rejected}
+    others = {"waiting": counts.waiting, "unjoinable": counts.unjoinable}
+    others |= {"conflicts": counts.conflicts, "rejected": counts.rejected}
     told = [f"{number} {name}" for name, number in others.items() if number]
     return ", ".join([f"{counts.joined} joined", *told])
 
