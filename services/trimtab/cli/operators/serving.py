@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from trimtab.bus import letters
 from trimtab.cli import show
-from trimtab.cli.machine import artifacts, operating, platform
-from trimtab.cli.operators import acts, deadletters, releasing
+from trimtab.cli.machine import artifacts, halting, operating, platform
+from trimtab.cli.operators import acts, releasing
 from trimtab.core import audit, control, errors, files, lines, releases
 from trimtab.rpc import health, secrets
 
@@ -142,7 +142,7 @@ def _until_interrupted(screen: show.Screen, layout: platform.Layout) -> None:
             with contextlib.suppress(errors.LogUnavailable):
                 known.refresh()
             standing = dict(known.halted)
-            deadletters.say_halted(screen, {name: one for name, one in standing.items() if name not in told})
+            halting.say(screen, {name: one for name, one in standing.items() if name not in told})
             for name in told.keys() - standing.keys():
                 screen.say(show.literal(f"{name} goes on"))
             told = standing
