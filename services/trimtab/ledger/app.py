@@ -10,7 +10,7 @@ import functools
 import threading
 
 from trimtab import registry
-from trimtab.bus import connect, deadletter
+from trimtab.bus import deadletter
 from trimtab.ledger import consumer, leading, outbox, servicer, settings, standing_by, unjoinable
 from trimtab.ledger.store import database
 from trimtab.rpc import process
@@ -19,8 +19,7 @@ from trimtab.rpc import process
 def build(config: settings.LedgerSettings) -> process.Process:
     """The process, ready to run."""
     made = process.Process("ledger", config)
-    log = connect.open_log(config.log_url, config.log_security())
-    made.on_close(log.close)
+    log = made.open_log()
     store = database.Database(config.database, paused_s=leading.PAUSED_LEASES * config.lease_s)
     made.on_close(store.close)
     lead = leading.Lead(store, config.lease_s)
