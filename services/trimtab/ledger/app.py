@@ -20,7 +20,8 @@ def build(config: settings.LedgerSettings) -> process.Process:
     """The process, ready to run."""
     made = process.Process("ledger", config)
     log = made.open_log()
-    store = database.Database(config.database, paused_s=leading.PAUSED_LEASES * config.lease_s)
+    paused_s = leading.PAUSED_LEASES * config.lease_s
+    store = database.Database(config.database, password=config.password(), paused_s=paused_s)
     made.on_close(store.close)
     lead = leading.Lead(store, config.lease_s)
     made.on_close(lead.give_up)

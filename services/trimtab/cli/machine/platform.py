@@ -74,6 +74,7 @@ class Layout:
         self.state = state.absolute()
         self.logs = self.state / "logs"
         self.log_file = self.state / "log.url"
+        self.database_file = self.state / "database.url"
         self.registry_url = f"file://{self.state}/registry"
         self.cache = self.state / "cache"
         self.lines = self.state / "lines.toml"
@@ -87,6 +88,25 @@ class Layout:
         if self.log_file.exists():
             return self.log_file.read_text().strip()
         return f"sqlite:///{self.state}/log.sqlite"
+
+    @property
+    def database_url(self) -> str:
+        """Of the ledger's database: the SQLite in this folder, unless another one was chosen for it."""
+        if self.database_file.exists():
+            return self.database_file.read_text().strip()
+        return f"sqlite:///{self.state}/ledger.sqlite"
+
+    def use_database(self, url: str) -> None:
+        """From now on, this one; empty: the one chosen before. The ledger is made again from the log in one that lacks
+        something of it. InvalidField or ServiceUnavailable when a ledger cannot work with it."""
+        if not url and not self.database_file.exists():
+            return
+        from trimtab.ledger import settings as ledger_settings
+        from trimtab.ledger.store import database
+
+        database.require(url or self.database_url, ledger_settings.database_password())
+        if url:
+            files.replace(self.database_file, f"{url}\n")
 
     def choose_log(self, url: str) -> None:
         """For good: what the folder holds follows from one log. InvalidField when it follows from another already."""
@@ -195,7 +215,7 @@ class Platform:
         for name in _BACK:
             match name:
                 case "ledger":
-                    extra: tuple[str, ...] = ("--database", f"sqlite:///{self.layout.state}/ledger.sqlite")
+                    extra: tuple[str, ...] = ("--database", self.layout.database_url)
                 case "trainer":
                     extra = ("--ledger-address", addresses["ledger"], "--state", str(self.layout.state / "trainer"))
                 case "rollout":
