@@ -40,6 +40,7 @@ def build(config: settings.LedgerSettings) -> process.Process:
     def work(stop: threading.Event) -> None:
         door.goes_on()
         patience.knows(False)
+        standby.begin_again()
         try:
             consumer.run(log, lead, artifacts, on_emitted=publisher.wake, on_caught_up=caught_up, stop=stop)
         except deadletter.TooManyDeadLetters as problem:

@@ -11,6 +11,8 @@ import pytest
 from tests.integration.loop import living
 from tests.postgres import server
 
+from trimtab.core import ids
+
 pytestmark = pytest.mark.slow
 PASSWORD = secrets.token_urlsafe(12)
 
@@ -48,9 +50,21 @@ def counted(up: living.Up) -> tuple[int, int, int]:
     return counts.completions, counts.joined, counts.examples
 
 
+def show_what_waits_for_an_answer_that_never_was(terminal: living.Terminal) -> None:
+    terminal.done("feedback", "send", "thumb", str(ids.uuid7()), "up", "--id", "on-nothing")
+    words = "thumb up: unjoinable (completion has not arrived)"
+    living.until(lambda: words in terminal.type("feedback", "trace", "on-nothing").stdout, words)
+    assert "3 joined, 1 unjoinable" in " ".join(terminal.done("status").split())
+
+
 def test_it_comes_up_counts_votes_and_goes_on_after_a_restart(
-    policy: pathlib.Path, tmp_path: pathlib.Path, asking: server.Server, password_file: pathlib.Path
+    policy: pathlib.Path,
+    tmp_path: pathlib.Path,
+    asking: server.Server,
+    password_file: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("TRIMTAB_UNJOINABLE_AFTER_S", "1")
     url = asking.create()
     up = living.Up(tmp_path, policy, "--database", url)
     terminal = living.Terminal(up)
@@ -63,6 +77,7 @@ def test_it_comes_up_counts_votes_and_goes_on_after_a_restart(
         assert not (up.state / "ledger.sqlite").exists()
         before = up.trace(answers[0])
         assert terminal.told("status")["lines"][0]["counts"]["joined"] == 3
+        show_what_waits_for_an_answer_that_never_was(terminal)
         copied = terminal.done("backup", str(tmp_path / "backup"))
         assert f"The ledger's database {url} is not in it: a ledger is made again from the log." in copied
         assert not {"database.url", "ledger.sqlite"} & {path.name for path in (tmp_path / "backup").iterdir()}
