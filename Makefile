@@ -33,7 +33,7 @@ faults: $(READY) ## Break ingestion on both logs, then kill at random during thr
 	@$(BIN)/python -m tests.faults.harness.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
 	@$(BIN)/python -m tests.faults.storm.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
 
-bench: $(READY) ## Measure: SUITE=training (beside TRL, an hour), methods, release (half an hour), ingest (half an hour), ledger, or preferences FILE=... POLICY=...
+bench: $(READY) ## Measure: SUITE=training (beside TRL, an hour), methods, release (half an hour), ingest (half an hour), ledger (half an hour), or preferences FILE=... POLICY=...
 	@$(BIN)/python -m tests.benchmarks.$(or $(SUITE),training) $(FILE) $(POLICY) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: $(READY) ## Style, types, layers, generated code

@@ -58,9 +58,13 @@ def _install() -> None:
 
 
 class Server:
-    """One server with data of its own in a folder. A kill or a stop keeps them; `start` goes on with them."""
+    """One server with data of its own in a folder. A kill or a stop keeps them; `start` goes on with them.
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    password: what it asks everybody for; empty: it lets everybody in.
+    """
+
+    def __init__(self, folder: pathlib.Path, password: str = "") -> None:
+        self._password = password
         self._folder = folder
         self._data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,8 +72,17 @@ class Server:
         self._free: list[str] = []
         if self._owner is not None:
             os.chown(folder, self._owner.pw_uid, self._owner.pw_gid)
-        words = ("-D", str(self._data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+        words = ["-D", str(self._data), "-U", _USER, "-E", "UTF8", "--locale=C.UTF-8", "-A"]
+        words += ["scram-sha-256", f"--pwfile={self._password_file()}"] if password else ["trust"]
         subprocess.run([str(programs() / "initdb"), *words], stdout=subprocess.DEVNULL, check=True, **self._as_owner)
+
+    def _password_file(self) -> pathlib.Path:
+        path = self._folder / "password"
+        path.write_text(self._password)
+        if self._owner is not None:
+            os.chown(path, self._owner.pw_uid, self._owner.pw_gid)
+        path.chmod(0o600)
+        return path
 
     @functools.cached_property
     def _owner(self) -> pwd.struct_passwd | None:
@@ -152,7 +165,13 @@ class Server:
 
     def _connect(self, name: str = "postgres") -> psycopg.Connection:
         return psycopg.connect(
-            host="127.0.0.1", port=self.port, user=_USER, dbname=name, autocommit=True, connect_timeout=5
+            host="127.0.0.1",
+            port=self.port,
+            user=_USER,
+            password=self._password,
+            dbname=name,
+            autocommit=True,
+            connect_timeout=5,
         )
 
 
@@ -167,10 +186,10 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Server]:
+def running(password: str = "") -> Iterator[Server]:
     """A server of its own for as long as the context lasts."""
     with tempfile.TemporaryDirectory(prefix="trimtab-postgres-") as folder:
-        server = Server(pathlib.Path(folder))
+        server = Server(pathlib.Path(folder), password)
         try:
             server.start()
             yield server

@@ -89,6 +89,14 @@ def closed() -> errors.LogUnavailable:
     return errors.LogUnavailable("The event log is closed; nothing was stored.")
 
 
+def broken(fault: BaseException) -> errors.LogUnavailable:
+    """Of an append to a log whose own thread has ended by a fault."""
+    return errors.LogUnavailable(
+        f"The event log has ended in this process by a fault of ours ({fault!r}); nothing was stored. Start the "
+        "process again; retrying the same id is safe."
+    )
+
+
 def perhaps_stored(why: str) -> errors.LogUnavailable:
     """Of an append that was sent and not answered."""
     return errors.LogUnavailable(

@@ -11,7 +11,7 @@ Blocking calls: use them from threads. `append` returns a future so that callers
 import concurrent.futures
 import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 # Key and headers of one record together: a dead letter must be able to carry any record whole.
@@ -112,6 +112,11 @@ class EventLog(Protocol):
 
     def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
         """Per partition, the offset the next record will get."""
+        ...
+
+    def on_fault(self, tell: Callable[[BaseException], None]) -> None:
+        """Has `tell` called, from any thread, when a thread of the log has ended by a fault of ours: what waits is
+        refused then, and nothing is taken any more. To be opened again in another process."""
         ...
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ class FeedbackStatus(enum.StrEnum):
     SUPERSEDED = "superseded"
     CONFLICT = "conflict"
     REJECTED = "rejected"
+    UNJOINABLE = "unjoinable"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -210,7 +211,8 @@ class PolicyVotes:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CountsResponse:
-    """feedback = distinct ids = waiting + joined + superseded + conflicts + rejected; duplicates are dropped copies.
+    """feedback = distinct ids = waiting + unjoinable + joined + superseded + conflicts + rejected; duplicates are
+    dropped copies. unjoinable: what has waited so long that its answer is taken to be lost.
 
     dispositions: by an example's last use, or "quarantined" while it is in quarantine.
     """
@@ -228,6 +230,7 @@ class CountsResponse:
     dispositions: dict[str, int] = dataclasses.field(default_factory=dict)
     consumed: dict[str, int] = dataclasses.field(default_factory=dict)
     votes: tuple[PolicyVotes, ...] = ()
+    unjoinable: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import functools
 import threading
 
 import trimtab_client
-from trimtab.bus import connect, fold, port, topics
+from trimtab.bus import fold, port, topics
 from trimtab.core import releases
 from trimtab.gateway import answering, auth, channels, http_server, routes, routing, servicer, voting
 from trimtab.gateway import settings as gateway_settings
@@ -21,8 +21,7 @@ def build(settings: gateway_settings.GatewaySettings) -> process.Process:
     """The process, ready to run."""
     known = secrets.load(settings.secrets_file)
     made = process.Process("gateway", settings, authenticate=functools.partial(auth.tenant_of_key, known))
-    log = connect.open_log(settings.log_url, settings.log_security())
-    made.on_close(log.close)
+    log = made.open_log()
     open_channel = functools.partial(trimtab_client.connect, token=known.internal_token, assigns_ids=True)
     policies = channels.Channels(functools.partial(open_channel, assigns_ids=True), grace_s=settings.policy_deadline_s)
     services = channels.Channels(open_channel, grace_s=settings.feedback_deadline_s)

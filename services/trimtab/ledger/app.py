@@ -6,11 +6,12 @@ ledgers on one PostgreSQL `leading` lets one write; `standing_by` is what the ot
 docs/concepts/feedback.md follows one vote.
 """
 
+import functools
 import threading
 
 from trimtab import registry
-from trimtab.bus import connect, deadletter
-from trimtab.ledger import consumer, leading, outbox, servicer, settings, standing_by
+from trimtab.bus import deadletter
+from trimtab.ledger import consumer, leading, outbox, servicer, settings, standing_by, unjoinable
 from trimtab.ledger.store import database
 from trimtab.rpc import process
 
@@ -18,25 +19,34 @@ from trimtab.rpc import process
 def build(config: settings.LedgerSettings) -> process.Process:
     """The process, ready to run."""
     made = process.Process("ledger", config)
-    log = connect.open_log(config.log_url, config.log_security())
-    made.on_close(log.close)
-    store = database.Database(config.database, paused_s=leading.PAUSED_LEASES * config.lease_s)
+    log = made.open_log()
+    paused_s = leading.PAUSED_LEASES * config.lease_s
+    store = database.Database(config.database, password=config.password(), paused_s=paused_s)
     made.on_close(store.close)
     lead = leading.Lead(store, config.lease_s)
     made.on_close(lead.give_up)
     artifacts = registry.Registry(config.registry_url, config.cache)
     publisher = outbox.Publisher(log, lead)
-    caught_up = made.add_readiness("log")
+    ready = made.add_readiness("log")
+    patience = unjoinable.Patience(config.unjoinable_after_s)
+    door = servicer.LedgerServicer(store, patience)
+
+    def caught_up() -> None:
+        patience.knows(True)
+        ready()
+
     standby = standing_by.Standby(log, lead, caught_up)
-    door = servicer.LedgerServicer(store)
 
     def work(stop: threading.Event) -> None:
         door.goes_on()
+        patience.knows(False)
+        standby.begin_again()
         try:
             consumer.run(log, lead, artifacts, on_emitted=publisher.wake, on_caught_up=caught_up, stop=stop)
         except deadletter.TooManyDeadLetters as problem:
             door.stands_still(str(problem))
-            caught_up()  # leases and traces are not to wait for an operator
+            patience.knows(False)
+            ready()  # leases and traces are not to wait for an operator
             raise
 
     def consume(stop: threading.Event) -> None:
@@ -46,6 +56,7 @@ def build(config: settings.LedgerSettings) -> process.Process:
     made.add_thread("consumer", consume)
     made.add_thread("lead", lead.keep)
     made.add_thread("outbox", publisher.run)
+    made.add_thread("unjoinable", functools.partial(unjoinable.watch, store, patience))
     return made
 
 

@@ -3,23 +3,26 @@
 import sqlalchemy as sa
 
 from trimtab.core import ledger
-from trimtab.ledger import consumer, quarantine
+from trimtab.ledger import consumer, quarantine, unjoinable
 from trimtab.ledger.store import database, offsets, rows, tables
 
 _STATUS = ledger.FeedbackStatus
 
 
-def counts(store: database.Database, request: ledger.CountsRequest) -> ledger.CountsResponse:
+def counts(store: database.Database, request: ledger.CountsRequest, overdue_us: int = 0) -> ledger.CountsResponse:
     """One moment of the database. An empty line means all lines of the tenant.
 
     Feedback whose completion is unknown belongs to no line yet and is counted with every line of its tenant.
+    overdue_us: see `unjoinable`.
     """
     with store.read() as connection:
         by_status, duplicates, reasons = _feedback(connection, request)
+        lost = unjoinable.count(connection, overdue_us, *_of_line(request, tables.FEEDBACK, ""))
         return ledger.CountsResponse(
             completions=_total(connection, request, tables.COMPLETIONS),
             feedback=sum(by_status.values()),
-            waiting=by_status.get(_STATUS.WAITING, 0),
+            waiting=by_status.get(_STATUS.WAITING, 0) - lost,
+            unjoinable=lost,
             joined=by_status.get(_STATUS.JOINED, 0),
             superseded=by_status.get(_STATUS.SUPERSEDED, 0),
             conflicts=by_status.get(_STATUS.CONFLICT, 0),

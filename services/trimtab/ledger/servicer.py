@@ -7,7 +7,7 @@ from typing import Any
 import grpc.aio
 
 from trimtab.core import clock, errors, ledger
-from trimtab.ledger import auditing, counting, evidence, leases, quarantine, scores, tracing
+from trimtab.ledger import auditing, counting, evidence, leases, quarantine, scores, tracing, unjoinable
 from trimtab.ledger.store import database
 from trimtab.wire import codec
 from trimtabapi.ledger.v1 import ledger_service_pb2 as pb
@@ -22,8 +22,11 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
     """While the consumer stands still there is no evidence: a release is not decided by half of what was said."""
 
-    def __init__(self, store: database.Database, now: clock.Clock = clock.utc_now) -> None:
+    def __init__(
+        self, store: database.Database, patience: unjoinable.Patience, now: clock.Clock = clock.utc_now
+    ) -> None:
         self._store = store
+        self._patience = patience
         self._now = now
         self._standing = ""
 
@@ -40,7 +43,8 @@ class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
 
     async def Trace(self, request: pb.TraceRequest, context: _Context) -> pb.TraceResponse:
         asked = codec.from_proto(request, ledger.TraceRequest)
-        return codec.to_proto(await asyncio.to_thread(tracing.trace, self._store, asked), pb.TraceResponse)
+        found = await asyncio.to_thread(tracing.trace, self._store, asked, self._patience.overdue_us())
+        return codec.to_proto(found, pb.TraceResponse)
 
     async def Lineage(self, request: pb.LineageRequest, context: _Context) -> pb.LineageResponse:
         asked = codec.from_proto(request, ledger.LineageRequest)
@@ -60,7 +64,8 @@ class LedgerServicer(ledger_service_pb2_grpc.LedgerServiceServicer):
 
     async def Counts(self, request: pb.CountsRequest, context: _Context) -> pb.CountsResponse:
         asked = codec.from_proto(request, ledger.CountsRequest)
-        return codec.to_proto(await asyncio.to_thread(counting.counts, self._store, asked), pb.CountsResponse)
+        found = await asyncio.to_thread(counting.counts, self._store, asked, self._patience.overdue_us())
+        return codec.to_proto(found, pb.CountsResponse)
 
     async def AcquireLease(self, request: pb.AcquireLeaseRequest, context: _Context) -> pb.AcquireLeaseResponse:
         asked = codec.from_proto(request, ledger.AcquireLeaseRequest)

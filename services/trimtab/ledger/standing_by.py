@@ -8,7 +8,8 @@ from trimtab.ledger.store import database
 
 
 class Standby:
-    """Says once that all that stood in the log at the first look is in the database, whoever put it there."""
+    """Says once, until it leads, that all that stood in the log at the first look is in the database, whoever put it
+    there."""
 
     def __init__(self, log: port.EventLog, store: database.Store, on_caught_up: Callable[[], None]) -> None:
         self._log = log
@@ -16,6 +17,10 @@ class Standby:
         self._on_caught_up = on_caught_up
         self._targets: Mapping[port.TopicPartition, int] | None = None
         self._done = False
+
+    def begin_again(self) -> None:
+        """It leads now; should it stand by once more, it has to look again."""
+        self._targets, self._done = None, False
 
     def look(self) -> None:
         """LogUnavailable or ServiceUnavailable when one of the two is away: look again."""

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from trimtab.core import errors, feedback, ids, ledger, models
-from trimtab.ledger import quarantine
+from trimtab.ledger import quarantine, unjoinable
 from trimtab.ledger.store import completions as completion_store
 from trimtab.ledger.store import database, lineage, rows, tables
 from trimtab.ledger.store import examples as example_store
@@ -18,8 +18,11 @@ from trimtab.ledger.store import examples as example_store
 _FEEDBACK, _TARGETS, _EXAMPLES = tables.FEEDBACK, tables.FEEDBACK_TARGETS, tables.EXAMPLES
 
 
-def trace(store: database.Database, request: ledger.TraceRequest) -> ledger.TraceResponse:
-    """Everything a completion, feedback or example id is part of; NotFound when the tenant has nothing under it."""
+def trace(store: database.Database, request: ledger.TraceRequest, overdue_us: int = 0) -> ledger.TraceResponse:
+    """Everything a completion, feedback or example id is part of; NotFound when the tenant has nothing under it.
+
+    overdue_us: see `unjoinable`.
+    """
     with store.read() as connection:
         own = _own_uuid(connection, request)
         found = _feedback(connection, request, own)
@@ -33,7 +36,7 @@ def trace(store: database.Database, request: ledger.TraceRequest) -> ledger.Trac
         made = lineage.models_by_id(connection, request.tenant, sorted(used | lineage.made_from(connection, used)))
         return ledger.TraceResponse(
             completions=answers,
-            feedback=tuple(_traced(row) for row in sorted(found.values(), key=_order)),
+            feedback=tuple(_traced(row, overdue_us) for row in sorted(found.values(), key=_order)),
             examples=tuple(example_store.current(connection, _newest(connection, named))),
             datasets=datasets,
             models=parents_first(made),
@@ -121,6 +124,6 @@ def _order(row: sa.Row[Any]) -> tuple[int, int, int]:
     return row.partition, row.offset, row.pk
 
 
-def _traced(row: sa.Row[Any]) -> ledger.TracedFeedback:
+def _traced(row: sa.Row[Any], overdue_us: int) -> ledger.TracedFeedback:
     event = rows.decoded(row, feedback.FeedbackEvent)
-    return ledger.TracedFeedback(event, ledger.FeedbackStatus(row.status), row.reason, row.copies)
+    return ledger.TracedFeedback(event, unjoinable.status_of(row, overdue_us), row.reason, row.copies)

@@ -69,9 +69,12 @@ REWARD_SCORES = prometheus_client.Counter(
 )
 REWARD_QUEUE_ITEMS = prometheus_client.Gauge("trimtab_reward_queue_items", "Answers that wait for the scoring thread.")
 
-# --- ledger (ledger.consumer) ---
+# --- ledger (ledger.consumer, ledger.unjoinable) ---
 LEDGER_EXAMPLES = prometheus_client.Counter(
     "trimtab_ledger_examples_total", "Examples and revisions of examples written to the outbox."
+)
+LEDGER_UNJOINABLE = prometheus_client.Gauge(
+    "trimtab_ledger_unjoinable_feedback", "Feedback that has waited so long that its answer is taken to be lost."
 )
 
 # --- policy ---

@@ -8,7 +8,6 @@ docs/concepts/completion.md follows one question.
 import functools
 
 from trimtab import registry
-from trimtab.bus import connect
 from trimtab.policy import answering, artifact, local, recorder, servicer, settings
 from trimtab.rpc import process
 
@@ -21,7 +20,7 @@ def main(config: settings.PolicySettings) -> None:
 def build(config: settings.PolicySettings) -> process.Process:
     """The composition root."""
     made = process.Process("policy", config)
-    log = connect.open_log(config.log_url, config.log_security())
+    log = made.open_log()
     engine = local.LocalEngine(
         functools.partial(artifact.load, registry.Registry(config.registry_url, config.cache), config),
         max_batch=config.max_batch,
@@ -30,7 +29,6 @@ def build(config: settings.PolicySettings) -> process.Process:
     )
     records = recorder.Recorder(log, wait_s=config.record_wait_s, spool=config.record_spool)
     answers = answering.Answering(engine, records, policy_id=config.model_id, line=config.line)
-    made.on_close(log.close)
     made.on_close(functools.partial(records.close, config.drain_s))
     made.on_close(answers.close)
     made.add_service(servicer.PolicyServicer(answers).register, servicer.FULL_NAME)

@@ -10,7 +10,7 @@ import pathlib
 import threading
 
 from trimtab import registry
-from trimtab.bus import connect, fold, topics
+from trimtab.bus import fold, topics
 from trimtab.reward import catalog, scoring, servicer, settings, shelf
 from trimtab.rpc import process
 
@@ -23,8 +23,7 @@ def main(config: settings.RewardSettings) -> None:
 def build(config: settings.RewardSettings) -> process.Process:
     """The process, ready to run."""
     reward = process.Process("reward", config)
-    log = connect.open_log(config.log_url, config.log_security())
-    reward.on_close(log.close)
+    log = reward.open_log()
     artifacts = registry.Registry(config.registry_url, config.cache)
     known = catalog.Catalog()
     loaded = shelf.Shelf(artifacts, functools.partial(_load, config.threads), config.max_loaded)

@@ -14,7 +14,7 @@ import sys
 import threading
 
 from trimtab import registry
-from trimtab.bus import connect, fold, topics
+from trimtab.bus import fold, topics
 from trimtab.core import clock, ids, lines
 from trimtab.rollout import (
     controller,
@@ -37,8 +37,7 @@ def build(config: settings.RolloutSettings) -> process.Process:
     """The process, ready to run."""
     made = process.Process("rollout", config)
     configured = lines.load_lines(config.lines_file)
-    log = connect.open_log(config.log_url, config.log_security())
-    made.on_close(log.close)
+    log = made.open_log()
     machine = local.LocalBackend(config.state, _policy_command(config), _environment(config))
     made.on_close(machine.close)
     others = remote.Remote(config.ledger_address, config.reward_address, made.secrets.internal_token)

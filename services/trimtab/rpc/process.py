@@ -26,6 +26,7 @@ import prometheus_client
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from trimtab.bus import connect, port
 from trimtab.core import errors
 from trimtab.obs import logging, metrics
 from trimtab.rpc import interceptors, secrets, settings, workers
@@ -100,6 +101,14 @@ class Process:
     def on_close(self, close: Close) -> None:
         """Runs after everything else has ended; the last added runs first."""
         self._closers.append(close)
+
+    def open_log(self) -> port.EventLog:
+        """The event log of the settings, closed at the end. A fault in its own threads ends the process like that of a
+        worker: one that appends nothing must not look healthy."""
+        log = connect.open_log(self.settings.log_url, self.settings.log_security())
+        self.on_close(log.close)
+        log.on_fault(functools.partial(self._workers.fail, "event log"))
+        return log
 
     def add_readiness(self, name: str) -> Callable[[], None]:
         """The process reports SERVING only after the function returned here was called, from any thread."""

@@ -10,7 +10,7 @@ import os
 import pathlib
 import sys
 import tomllib
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self, TypeVar
 
 import pydantic
 import pydantic_settings
@@ -20,21 +20,23 @@ from trimtab.core import errors
 
 CONFIG_VARIABLE = "TRIMTAB_CONFIG"
 _PREFIX = "TRIMTAB_"
+_TOLD = pydantic_settings.SettingsConfigDict(
+    env_prefix=_PREFIX,
+    cli_kebab_case=True,
+    cli_exit_on_error=False,
+    cli_avoid_json=True,
+    cli_implicit_flags=True,
+    cli_hide_none_type=True,
+    extra="forbid",
+    frozen=True,
+)
+_Surrounding = TypeVar("_Surrounding", bound=pydantic_settings.BaseSettings)
 
 
 class KafkaSettings(pydantic_settings.BaseSettings):
     """How the brokers of the event log are shown who we are, where it is on Kafka."""
 
-    model_config = pydantic_settings.SettingsConfigDict(
-        env_prefix=_PREFIX,
-        cli_kebab_case=True,
-        cli_exit_on_error=False,
-        cli_avoid_json=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        extra="forbid",
-        frozen=True,
-    )
+    model_config = _TOLD
 
     kafka_security_protocol: securities.Protocol = pydantic.Field(
         "PLAINTEXT", description="How Kafka's brokers of the event log are reached."
@@ -65,7 +67,7 @@ class KafkaSettings(pydantic_settings.BaseSettings):
             protocol=self.kafka_security_protocol,
             mechanism=self.kafka_sasl_mechanism,
             username=self.kafka_username,
-            password=self._kafka_password(),
+            password=_password("kafka_password", self.kafka_password, self.kafka_password_file),
             ca_file=self.kafka_ca_file,
             cert_file=self.kafka_cert_file,
             key_file=self.kafka_key_file,
@@ -78,23 +80,22 @@ class KafkaSettings(pydantic_settings.BaseSettings):
         told = {name: getattr(self, name) for name in KafkaSettings.model_fields if name != "kafka_password"}
         return {_PREFIX + name.upper(): str(value) for name, value in told.items() if value is not None}
 
-    def _kafka_password(self) -> str | None:
-        path = self.kafka_password_file
-        if path is None:
-            return None if self.kafka_password is None else self.kafka_password.get_secret_value()
-        if self.kafka_password is not None:
-            raise errors.InvalidField("kafka_password", "is given twice", "leave it or `kafka_password_file` out")
-        try:
-            mode, password = path.stat().st_mode, path.read_text().rstrip("\n")
-        except (OSError, UnicodeDecodeError) as problem:
-            raise errors.InvalidField(
-                "kafka_password_file", f"{str(path)!r} cannot be read ({problem})", "name the file with the password"
-            ) from problem
-        if mode & 0o007:
-            raise errors.InvalidField(
-                "kafka_password_file", f"{str(path)!r} is open to every user", f"run `chmod 600 {path}`"
-            )
-        return password
+
+class DatabaseSettings(pydantic_settings.BaseSettings):
+    """How a database that asks for it is shown who we are."""
+
+    model_config = _TOLD
+
+    database_password: pydantic.SecretStr | None = pydantic.Field(
+        None, description="The database's password; as a flag every user of the machine can read it, so rather a file."
+    )
+    database_password_file: pathlib.Path | None = pydantic.Field(
+        None, description="File with the password, readable by its owner only; else PGPASSWORD and PGPASSFILE hold."
+    )
+
+    def password(self) -> str | None:
+        """InvalidField when it is given twice, or cannot be read."""
+        return _password("database_password", self.database_password, self.database_password_file)
 
 
 class ProcessSettings(KafkaSettings):
@@ -151,15 +152,37 @@ def log_security() -> securities.Security:
 
     InvalidField for what is wrong.
     """
-    table = _table(ProcessSettings, os.environ.get(CONFIG_VARIABLE, ""), "")
-    table = {name: value for name, value in table.items() if name in KafkaSettings.model_fields}
+    return surrounding(KafkaSettings, ProcessSettings).log_security()
+
+
+def surrounding(wanted: type[_Surrounding], process: type[ProcessSettings], program: str = "") -> _Surrounding:
+    """Some settings of a process as a command finds them: TRIMTAB_* variables, then the TOML file. InvalidField."""
+    table = _table(process, os.environ.get(CONFIG_VARIABLE, ""), program)
+    table = {name: value for name, value in table.items() if name in wanted.model_fields}
     try:
-        return KafkaSettings(**(table | pydantic_settings.EnvSettingsSource(KafkaSettings)())).log_security()
+        return wanted(**(table | pydantic_settings.EnvSettingsSource(wanted)()))
     except pydantic.ValidationError as problem:
         field = str(problem.errors()[0]["loc"][0])
         raise errors.InvalidField(
             _PREFIX + field.upper(), f"is wrong ({problem.errors()[0]['msg']})", "correct it"
         ) from problem
+
+
+def _password(field: str, given: pydantic.SecretStr | None, path: pathlib.Path | None) -> str | None:
+    """A password that is given itself or by a file that its owner alone can read; InvalidField names what is wrong."""
+    if path is None:
+        return None if given is None else given.get_secret_value()
+    if given is not None:
+        raise errors.InvalidField(field, "is given twice", f"leave it or `{field}_file` out")
+    try:
+        mode, password = path.stat().st_mode, path.read_text().rstrip("\n")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise errors.InvalidField(
+            f"{field}_file", f"{str(path)!r} cannot be read ({problem})", "name the file with the password"
+        ) from problem
+    if mode & 0o007:
+        raise errors.InvalidField(f"{field}_file", f"{str(path)!r} is open to every user", f"run `chmod 600 {path}`")
+    return password
 
 
 def refuse(program: str, sentence: str) -> NoReturn:

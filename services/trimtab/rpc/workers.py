@@ -10,10 +10,9 @@ import contextlib
 import dataclasses
 import functools
 import threading
-import types
 from collections.abc import Awaitable, Callable
 
-from trimtab.bus import deadletter
+from trimtab.bus import deadletter, threads
 from trimtab.obs import logging
 
 _log = logging.get("trimtab.workers")
@@ -39,6 +38,10 @@ class Workers:
         self._stop_tasks = asyncio.Event()
         self._stop_intake = asyncio.Event()
         self._failure = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_lock = threading.Lock()
+        # What failed before the event loop was there.
+        self._early: list[tuple[str, BaseException]] = []
 
     def add_thread(self, name: str, run: Callable[[threading.Event], None]) -> None:
         self._threads.append((name, run))
@@ -48,14 +51,26 @@ class Workers:
 
     def start(self) -> None:
         """Call inside the event loop."""
-        loop = asyncio.get_running_loop()
+        with self._loop_lock:
+            self._loop = asyncio.get_running_loop()
+        for name, problem in self._early:
+            self._fail(name, "worker failed", problem)
         for task in self._tasks:
             task.running = asyncio.ensure_future(task.run(self._stop_intake if task.intake else self._stop_tasks))
             task.running.add_done_callback(functools.partial(self._task_ended, name=task.name))
         for name, run in self._threads:
-            thread = threading.Thread(target=self._run_thread, args=(name, run, loop), name=name, daemon=True)
+            thread = threading.Thread(target=self._run_thread, args=(name, run), name=name, daemon=True)
             thread.start()
             self._running.append(thread)
+
+    def fail(self, name: str, problem: BaseException) -> None:
+        """From any thread: what was told here has failed, and ends the process as a worker that raised does."""
+        with self._loop_lock:
+            if self._loop is None:
+                self._early.append((name, problem))
+                return
+        with contextlib.suppress(RuntimeError):  # the loop has closed: the process is ending anyway
+            self._loop.call_soon_threadsafe(self._fail, name, "worker failed", problem)
 
     async def stopped_or_failed(self, stop: asyncio.Event) -> None:
         """Returns when `stop` is set or a worker has failed."""
@@ -92,13 +107,12 @@ class Workers:
         if not future.cancelled() and (problem := future.exception()) is not None:
             self._fail(name, "worker failed", problem)
 
-    def _run_thread(self, name: str, run: Callable[[threading.Event], None], loop: asyncio.AbstractEventLoop) -> None:
-        with _Watched() as watched:
+    def _run_thread(self, name: str, run: Callable[[threading.Event], None]) -> None:
+        with threads.Kept() as kept:
             while self._may_go_on(run):
                 pass
-        if watched.problem is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has closed: the process is ending anyway
-                loop.call_soon_threadsafe(self._fail, name, "worker failed", watched.problem)
+        if kept.problem is not None:
+            self.fail(name, kept.problem)
 
     def _may_go_on(self, run: Callable[[threading.Event], None]) -> bool:
         """Runs it to its end; True when its consumer halted and may go on by now, so that it is to be run again."""
@@ -116,19 +130,3 @@ class Workers:
         _log.error(what, worker=name, exc_info=problem)
         self.failed = True
         self._failure.set()
-
-
-class _Watched:
-    """Keeps whatever ends a thread, for the event loop to hear of."""
-
-    def __init__(self) -> None:
-        self.problem: BaseException | None = None
-
-    def __enter__(self) -> "_Watched":
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, problem: BaseException | None, _trace: types.TracebackType | None
-    ) -> bool:
-        self.problem = problem
-        return True

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable
 
 from trimtab import registry
-from trimtab.bus import connect, fold, port, runner, topics
+from trimtab.bus import fold, port, runner, topics
 from trimtab.core import errors, files, lines
 from trimtab.rpc import process
 from trimtab.trainer import servicer, settings
@@ -39,8 +39,7 @@ def build(config: settings.TrainerSettings) -> process.Process:
     link = ledger_link.LedgerLink(
         config.ledger_address, trainer.secrets.internal_token, _own(config.state, trainer), config.lease_s
     )
-    log = connect.open_log(config.log_url, config.log_security())
-    trainer.on_close(log.close)
+    log = trainer.open_log()
     artifacts = registry.Registry(config.registry_url, config.cache)
     database = store.Store(config.state / "trainer.db")
     trainer.on_close(database.close)

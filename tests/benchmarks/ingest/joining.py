@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tests.benchmarks.ingest import load, subjects
 
@@ -17,7 +17,8 @@ from trimtab.trainer.data import consumer, store
 TOKENS = 40
 _APPEND = 500
 _LOOK_S = 0.02
-_WITHIN_S = 1800.0
+# A ledger that has joined nothing more for so long has stopped.
+_STILL_S = 300.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +32,19 @@ class Flow:
     trainer_bytes: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """What a ledger did with a log: examples a second, and its resident memory on the way.
+
+    memory: (records read, MiB), once a second; what is read is told by what came of it: an example is two records.
+    """
+
+    per_s: float
+    memory: Sequence[tuple[int, float]]
+
+
 def fill(log_url: str, ring: ids.KeyRing, votes: int) -> None:
-    """So many answers of 40 tokens, four to a session, and a vote on each."""
+    """So many answers of 40 tokens, each of a session of its own, and a vote on each."""
     log = connect.open_log(log_url)
     waiting = []
     made = load.Votes(ring, sessions=votes)
@@ -83,24 +95,30 @@ def measure(folder: pathlib.Path, log_url: str, votes: int) -> Flow:
     connect.create_topics(log_url)
     fill(log_url, secrets.load(folder / "secrets.toml").signing, votes)
     with subjects.ledger(folder, log_url) as process:
-        joined = _timed(log_url, votes)
-        memory = subjects.peak_mib(process)
+        joined = watched(process, log_url, votes).per_s
+        memory = subjects.resident_mib(process, peak=True)
     read = _read(folder, log_url, votes)
     return Flow(joined, read, memory, (folder / "ledger.db").stat().st_size, (folder / "trainer.db").stat().st_size)
 
 
-def _timed(log_url: str, votes: int) -> float:
-    """Examples a second, from the first that is seen on the log to the last."""
+def watched(process: int, log_url: str, votes: int) -> Joined:
+    """A ledger that was just started, from the first example that is seen on the log to the last."""
+    memory: list[tuple[int, float]] = []
     with contextlib.closing(connect.open_log(log_url)) as log:
         first, began = 0, 0.0
-        give_up_at = time.monotonic() + _WITHIN_S
+        before, moved = 0, time.monotonic()
         while (there := sum(log.end_offsets(topics.EXAMPLES.name).values())) < votes:
+            now = time.monotonic()
             if there and not first:
-                first, began = there, time.monotonic()
-            if time.monotonic() > give_up_at:
-                raise RuntimeError(f"the ledger joined {there} of {votes} in {_WITHIN_S:.0f} s")
+                first, began = there, now
+            if first and now - began >= len(memory):
+                memory.append((2 * there, subjects.resident_mib(process)))
+            before, moved = (there, now) if there > before else (before, moved)
+            if now - moved > _STILL_S:
+                raise RuntimeError(f"the ledger joined {there} of {votes} and nothing more in {_STILL_S:.0f} s")
             time.sleep(_LOOK_S)
-        return (votes - first) / (time.monotonic() - began)
+        memory.append((2 * there, subjects.resident_mib(process)))
+        return Joined((votes - first) / (time.monotonic() - began), memory)
 
 
 def _read(folder: pathlib.Path, log_url: str, votes: int) -> float:

@@ -50,19 +50,20 @@ def platform(folder: pathlib.Path, log_url: str) -> Iterator[Platform]:
 
 
 @contextlib.contextmanager
-def ledger(folder: pathlib.Path, log_url: str) -> Iterator[int]:
-    """A ledger with an empty database, in a folder with secrets; its process id."""
+def ledger(folder: pathlib.Path, log_url: str, database: str = "") -> Iterator[int]:
+    """A ledger with an empty database, a SQLite of the folder by default, in a folder with secrets; its process id."""
     (folder / "lines.toml").write_text("")
     shared = _shared(folder, log_url)
-    given = (*_TRIMTAB, "ledger", *shared, "--database", f"sqlite:///{folder}/ledger.db")
+    given = (*_TRIMTAB, "ledger", *shared, "--database", database or f"sqlite:///{folder}/ledger.db")
     with _started(folder, "ledger", *given) as (_, process):
         yield process
 
 
-def peak_mib(process: int) -> float:
-    """The greatest resident memory so far."""
+def resident_mib(process: int, *, peak: bool = False) -> float:
+    """The resident memory now, or the greatest so far."""
     status = pathlib.Path(f"/proc/{process}/status").read_text()
-    [kib] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    wanted = "VmHWM:" if peak else "VmRSS:"
+    [kib] = [line.split()[1] for line in status.splitlines() if line.startswith(wanted)]
     return int(kib) / 1024
 
 

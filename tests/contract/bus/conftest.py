@@ -11,8 +11,9 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
+import apsw
 import pytest
 from tests.broker import cleaning, cluster, shared
 
@@ -36,6 +37,10 @@ class Adapter(Protocol):
         """Lets that much time pass, then runs compaction and retention to their end."""
         ...
 
+    def break_a_thread(self, log: port.EventLog) -> None:
+        """Makes what a handle appends next a thing that its own thread cannot have expected."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -56,6 +61,10 @@ class SqliteAdapter:
         self.passed += later
         assert isinstance(log, SqliteLog)
         log.clean()
+
+    def break_a_thread(self, log: port.EventLog) -> None:
+        with contextlib.closing(apsw.Connection(str(self.path))) as connection:
+            connection.execute("DELETE FROM sources")
 
     def close(self) -> None:
         for log in self._opened:
@@ -97,6 +106,10 @@ class KafkaAdapter:
         if self._cleaner is None:
             self._cleaner = cleaning.Cleaner(self._cluster.servers, self._cluster.prefix)
         self._cleaner.clean(log, later)
+
+    def break_a_thread(self, log: port.EventLog) -> None:
+        no_bytes: Any = {"a header": "text"}
+        log.append([port.NewRecord("examples", b"k", b"v", no_bytes)])
 
     def close(self) -> None:
         for log in self._opened:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import datetime
+import queue
 import threading
 import time
 
@@ -331,3 +332,22 @@ def test_closing_wakes_a_blocked_reader(log):
         log.close()
         with pytest.raises(errors.LogUnavailable):
             polling.result(timeout=30)
+
+
+# --- a fault of its own ---
+
+
+def test_a_fault_in_its_own_thread_is_told_and_nothing_is_taken_any_more(adapter):
+    log = adapter.open()
+    append(log, "examples", b"k", b"before")
+    told: queue.Queue[BaseException] = queue.Queue()
+    log.on_fault(told.put)
+    adapter.break_a_thread(log)
+    with pytest.raises(errors.LogUnavailable):
+        log.append([port.NewRecord("examples", b"k", b"v")]).result(timeout=60)
+    problem = told.get(timeout=60)
+    with pytest.raises(errors.LogUnavailable, match="ended in this process by a fault of ours"):
+        log.append([port.NewRecord("examples", b"k", b"v")]).result(timeout=60)
+    log.on_fault(told.put)  # who asks late hears of it, too
+    assert told.get_nowait() is problem
+    log.close()

@@ -17,7 +17,7 @@ from tests.unit.ledger.test_twenty_thousand_events import answers, said_in
 from trimtab.bus import port, topics
 from trimtab.core import audit, completions, ledger, scoring, text
 from trimtab.ledger import auditing, counting, evidence, scores, tracing
-from trimtab.ledger.store import tables
+from trimtab.ledger.store import rows, tables
 
 SESSIONS, SEED = 70, 7
 STAGES = ("safety", "evidence")
@@ -55,9 +55,11 @@ def told(store: making.Ledger, ids: Sequence[str] = ()) -> list[Any]:
             request = ledger.EvidenceRequest(making.TENANT, release, 50.0, limit, 2 * limit)
             asked.append(evidence.evidence(store.store, request, making.at(100.0)))
         asked.append(scores.unscored(store.store, ledger.UnscoredRequest(making.TENANT, release, 50)))
-    asked += [counting.counts(store.store, ledger.CountsRequest(making.TENANT, line)) for line in ("", making.LINE)]
+    for overdue_us in (0, rows.to_us(making.at(1.0))):
+        counted = [ledger.CountsRequest(making.TENANT, line) for line in ("", making.LINE)]
+        asked += [counting.counts(store.store, request, overdue_us) for request in counted]
+        asked += [tracing.trace(store.store, ledger.TraceRequest(making.TENANT, one), overdue_us) for one in ids]
     asked.append(auditing.listed(store.store, ledger.ListAuditRequest(making.TENANT)))
-    asked += [tracing.trace(store.store, ledger.TraceRequest(making.TENANT, one)) for one in ids]
     return asked
 
 

@@ -43,9 +43,10 @@ class Books:
 
 
 class Up:
-    """`trimtab up` on one state folder. It may be stopped and started again."""
+    """`trimtab up` on one state folder. It may be stopped and started again. more: flags besides."""
 
-    def __init__(self, folder: pathlib.Path, policy: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, policy: pathlib.Path, *more: str) -> None:
+        self._more = more
         self.state = folder / "state"
         self.url = f"http://127.0.0.1:{platform.free_port()}"
         self._said = folder / "said"
@@ -56,6 +57,7 @@ class Up:
         """Returns once it has told people where to go."""
         port = self.url.rpartition(":")[2]
         flags = ("up", "--policy", str(self._policy), "--state", str(self.state), "--port", port, "--grpc-port", "0")
+        flags += self._more
         with self._said.open("wb") as output:
             process = subprocess.Popen((*COMMAND, *flags), stdout=output, stderr=subprocess.STDOUT)
         self._process = process

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 
+import apsw
 import pytest
 from tests.unit.rpc import toy
 
@@ -49,6 +50,21 @@ def test_a_failed_worker_ends_the_process_and_is_named(launch, flag, worker):
     assert code == 1
     assert [(line["event"], line["worker"]) for line in failures] == [("worker failed", worker)]
     assert "is gone" in failures[0]["exception"][0]["exc_value"]
+    assert started.ends.read_text().splitlines()[-1] == "closed: first added"
+
+
+def test_a_log_that_appends_nothing_any_more_ends_the_process_with_the_reason(launch, arguments, tmp_path):
+    arguments["log_url"] = f"sqlite:///{tmp_path}/log.sqlite"
+    started = launch("--appends")
+    started.address()
+    with contextlib.closing(apsw.Connection(f"{tmp_path}/log.sqlite")) as connection:
+        connection.set_busy_timeout(10_000)
+        connection.execute("DELETE FROM sources")
+    code, _, err = started.end()
+    failures = [json.loads(line) for line in err.splitlines() if '"error"' in line]
+    assert code == 1
+    assert [(line["event"], line["worker"]) for line in failures] == [("worker failed", "event log")]
+    assert failures[0]["exception"][0]["exc_type"] == "TypeError"
     assert started.ends.read_text().splitlines()[-1] == "closed: first added"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pydantic
 
-from trimtab.bus import connect, deadletter, letters, port
+from trimtab.bus import deadletter, letters, port
 from trimtab.core import clock, errors, scoring
 from trimtab.rpc import process, settings
 from trimtab.wire import codec
@@ -21,6 +21,7 @@ class ToySettings(settings.ProcessSettings):
     """Settings of the toy process."""
 
     fail_worker: bool = pydantic.Field(False, description="Whether the thread fails at once.")
+    appends: bool = pydantic.Field(False, description="Whether the thread appends to the event log all the time.")
     halts: bool = pydantic.Field(False, description="Whether the thread's consumer halts.")
     fail_task: bool = pydantic.Field(False, description="Whether the task fails at once.")
     stubborn: bool = pydantic.Field(False, description="Whether the thread ignores being told to stop.")
@@ -52,9 +53,7 @@ def build(config: ToySettings) -> process.Process:
     register = reward_service_pb2_grpc.add_RewardServiceServicer_to_server
     toy.add_service(lambda server: register(ToyReward(), server), SERVICE)
 
-    log = connect.open_log(config.log_url) if config.halts else None
-    if log is not None:
-        toy.on_close(log.close)
+    log = toy.open_log() if config.halts or config.appends else None
 
     def note(line: str) -> None:
         with config.ends.open("a") as file:
@@ -63,8 +62,11 @@ def build(config: ToySettings) -> process.Process:
     def read(stop: threading.Event) -> None:
         if config.fail_worker:
             raise RuntimeError("the disk is gone")
-        if log is not None:
+        if log is not None and config.halts:
             _halt_until_allowed(log)
+        while log is not None and config.appends and not stop.wait(0.02):
+            with contextlib.suppress(errors.LogUnavailable):
+                log.append([port.NewRecord("audit", b"k", b"v")]).result()
         stop.wait()
         if config.stubborn:
             threading.Event().wait()

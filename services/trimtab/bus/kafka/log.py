@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trimtab.bus import limits, port
@@ -47,6 +47,10 @@ class KafkaLog:
     def show_positions(self, consumer: str, positions: Mapping[port.TopicPartition, int]) -> None:
         """See the port."""
         self._advice.show(consumer, positions)
+
+    def on_fault(self, tell: Callable[[BaseException], None]) -> None:
+        """See the port."""
+        self._sender.threads.on_fault(tell)
 
     def close(self) -> None:
         """Sends what waits, within the deadline, then lets go. A second call does nothing."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import kafka.errors
 
-from trimtab.bus import limits, port, topics
+from trimtab.bus import limits, port, threads, topics
 from trimtab.bus.kafka import clients, diagnosis
 from trimtab.core import errors
 from trimtab.obs import logging, metrics
@@ -77,7 +77,7 @@ class _Append:
 
 
 class Sender:
-    """Owns the producer. `closed` is set once nothing more will be sent."""
+    """Owns the producer. `closed` is set once nothing more will be sent; `threads` tell of a fault."""
 
     def __init__(self, cluster: clients.Cluster) -> None:
         self._cluster = cluster
@@ -98,10 +98,9 @@ class Sender:
         self._problem: Exception | None = None
         self._why = ""
         self._asking: threading.Thread | None = None
-        self._sending = threading.Thread(target=self._send_until_closed, name="log-sender", daemon=True)
-        self._watching = threading.Thread(target=self._watch_deadlines, name="log-deadlines", daemon=True)
-        self._sending.start()
-        self._watching.start()
+        self.threads = threads.Threads()
+        self._sending = self.threads.start("log-sender", self._send_until_closed, self._end)
+        self._watching = self.threads.start("log-deadlines", self._watch_deadlines)
 
     def submit(self, records: Sequence[tuple[port.NewRecord, int]]) -> _Positions:
         """Queues an append of records with their partitions. Overloaded at once when too much waits already."""
@@ -110,7 +109,7 @@ class Sender:
         append = _Append(records, give_up_at, self._let_go)
         with self._lock:
             if self._closing:
-                append.fail(limits.closed())
+                append.fail(self.threads.refusal())
                 return append.future
             limits.require_room(len(self._waiting) + len(self._in_flight), self._bytes, append.bytes)
             self._waiting.append(append)
@@ -130,15 +129,11 @@ class Sender:
     # --- the sending thread ---
 
     def _send_until_closed(self) -> None:
-        try:
-            while self._wait_for_work():
-                if self._spoiled:
-                    self._let_producer_go(0.0)
-                if self._producer is not None or self._connect():
-                    self._send(self._take())
-        finally:
-            self._let_producer_go(self._patience_left())
-            self._fail_what_is_left()
+        while self._wait_for_work():
+            if self._spoiled:
+                self._let_producer_go(0.0)
+            if self._producer is not None or self._connect():
+                self._send(self._take())
 
     def _wait_for_work(self) -> bool:
         """False when it is time to end."""
@@ -253,14 +248,17 @@ class Sender:
             with contextlib.suppress(kafka.errors.KafkaError):
                 ended.close(timeout=1.0)
 
-    def _fail_what_is_left(self) -> None:
+    def _end(self) -> None:
         """Also when the thread ends by a fault: nobody waits for an answer that will not come."""
         with self._lock:
             self._closing = True
-            never_sent, unsure = list(self._waiting), list(self._in_flight)
+            never_sent = list(self._waiting)
             self._waiting.clear()
         for append in never_sent:
-            append.fail(limits.closed())
+            append.fail(self.threads.refusal())
+        self._let_producer_go(self._patience_left())
+        with self._lock:
+            unsure = list(self._in_flight)
         for append in unsure:
             append.fail(limits.perhaps_stored("it was closed"))
 

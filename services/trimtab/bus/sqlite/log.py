@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import apsw
 
@@ -60,6 +60,10 @@ class SqliteLog:
         """Compaction and retention now, instead of when they are next due."""
         self._require_same_process()
         self._writer.clean().result()
+
+    def on_fault(self, tell: Callable[[BaseException], None]) -> None:
+        """See the port."""
+        self._writer.threads.on_fault(tell)
 
     def close(self) -> None:
         self._writer.close()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import apsw
 
-from trimtab.bus import limits, port, topics
+from trimtab.bus import limits, port, threads, topics
 from trimtab.bus.sqlite import cleaning, file
 from trimtab.core import clock, errors, failpoints
 from trimtab.obs import logging, metrics
@@ -50,7 +50,7 @@ class _Append:
 
 
 class Writer:
-    """Owns the connection that writes. `closed` is set once nothing more will be written."""
+    """Owns the connection that writes. `closed` is set once nothing more will be written; `threads` tell of a fault."""
 
     def __init__(
         self, connection: apsw.Connection, turnstile: file.Turnstile, deadline_s: float, now: clock.Clock
@@ -68,10 +68,9 @@ class Writer:
         self._cleanings: list[concurrent.futures.Future[None]] = []
         self._closing = False
         self.closed = threading.Event()
-        self._writing = threading.Thread(target=self._write_until_closed, name="log-writer", daemon=True)
-        self._watching = threading.Thread(target=self._watch_deadlines, name="log-deadlines", daemon=True)
-        self._writing.start()
-        self._watching.start()
+        self.threads = threads.Threads()
+        self._writing = self.threads.start("log-writer", self._write_until_closed, self._let_go)
+        self._watching = self.threads.start("log-deadlines", self._watch_deadlines)
 
     def submit(self, rows: Sequence[Row]) -> _Positions:
         """Queues an append. Overloaded at once when too much waits already."""
@@ -81,7 +80,7 @@ class Writer:
         give_up_at = time.monotonic() + self._deadline_s * (1 - 1 / _DEADLINE_CHECKS)
         with self._lock:
             if self._closing:
-                future.set_exception(limits.closed())
+                future.set_exception(self.threads.refusal())
                 return future
             limits.require_room(len(self._waiting), self._waiting_bytes, size)
             self._waiting.append(_Append(rows, size, give_up_at, future))
@@ -94,7 +93,7 @@ class Writer:
         future: concurrent.futures.Future[None] = concurrent.futures.Future()
         with self._lock:
             if self._closing:
-                future.set_exception(errors.LogUnavailable("The event log is closed."))
+                future.set_exception(self.threads.refusal())
                 return future
             self._cleanings.append(future)
             self._changed.notify()
@@ -112,14 +111,14 @@ class Writer:
     # --- the writing thread ---
 
     def _write_until_closed(self) -> None:
-        try:
-            while self._wait_for_work():
-                self._write()
-                self._clean()
-        finally:
-            self._fail_what_is_left()
-            self._connection.close()
-            self._turnstile.close()
+        while self._wait_for_work():
+            self._write()
+            self._clean()
+
+    def _let_go(self) -> None:
+        self._fail_what_is_left()
+        self._connection.close()
+        self._turnstile.close()
 
     def _wait_for_work(self) -> bool:
         """False when it is time to end. Returns without work, too, when a cleaning may be due."""
@@ -224,14 +223,16 @@ class Writer:
 
     def _fail_what_is_left(self) -> None:
         """Also when the thread ends by a fault: nobody waits for an answer that will not come."""
-        problem = limits.closed()
+        problem = self.threads.refusal()
         with self._lock:
             self._closing = True
-            left = [*self._in_flight, *self._waiting]
-            self._in_flight, cleanings = [], self._cleanings
+            never_written, unsure = list(self._waiting), self._in_flight
             self._waiting.clear()
-        for append in left:
+            self._in_flight, cleanings = [], self._cleanings
+        for append in never_written:
             _fail(append.future, problem)
+        for append in unsure:
+            _fail(append.future, limits.perhaps_stored("its writer ended in the middle"))
         for future in cleanings:
             future.set_exception(problem)
 

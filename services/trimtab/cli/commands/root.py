@@ -75,12 +75,20 @@ def up(
         typer.Option("--grpc-port", help="Port of the public gRPC API; 0 takes the one it had, at first a free one."),
     ] = 8081,
     log: options.Log = "",
+    database: Annotated[
+        str,
+        typer.Option(
+            "--database",
+            help="The ledger's database, e.g. postgresql://user@host:5432/ledger, its password in the file that "
+            "TRIMTAB_DATABASE_PASSWORD_FILE names; default: a SQLite in the state folder.",
+        ),
+    ] = "",
     state: options.State = options.STATE,
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C. What it keeps survives in the state folder."""
     from trimtab.cli.operators import serving
 
-    serving.up(state, line, port, grpc_port, policy, log=log)
+    serving.up(state, line, port, grpc_port, policy, log=log, database=database)
 
 
 @app.command()

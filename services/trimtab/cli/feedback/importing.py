@@ -163,6 +163,10 @@ async def _send(
     return accepted, known, sum(refused.values())
 
 
+def _unjoined(counts: ledger.CountsResponse) -> int:
+    return counts.waiting + counts.unjoinable
+
+
 async def _counts(doors: platform.Doors) -> ledger.CountsResponse:
     return await doors.ledger.counts(ledger.CountsRequest(doors.facts.tenant, doors.facts.line), timeout_s=10)
 
@@ -179,7 +183,7 @@ async def _joined(doors: platform.Doors, before: ledger.CountsResponse, accepted
             now = await _counts(doors)
             new, copies = now.feedback - before.feedback, now.duplicates - before.duplicates
             step.say(f"{new:,} new, {copies:,} counted before, of {accepted:,}")
-            if new + copies >= accepted and now.waiting <= before.waiting:
+            if new + copies >= accepted and _unjoined(now) <= _unjoined(before):
                 return min(new, accepted)
             if time.monotonic() > deadline:
                 raise errors.DeadlineExceeded(

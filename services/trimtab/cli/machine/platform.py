@@ -21,7 +21,7 @@ import httpx
 import trimtab_client
 from trimtab.bus import connect, letters, port
 from trimtab.cli import show
-from trimtab.cli.machine import supervisor
+from trimtab.cli.machine import halting, supervisor
 from trimtab.core import audit, control, errors, files, lines, releases, runs
 from trimtab.obs import logging
 from trimtab.rollout import processes
@@ -50,6 +50,11 @@ _TOLD = {
 _BACK = ("ledger", "feedback", "reward", "trainer", "rollout")
 # Those that call others: they stop first.
 _CALLERS = ("gateway", "trainer", "rollout")
+# Without these nothing is served or released; another that stands still keeps no platform from coming up.
+_NEEDED = {"gateway", "rollout"}
+# Before a platform that starts looks for consumers that stand still, and how often then.
+_HALTS_AFTER_S = 2.0
+_HALTS_EVERY_S = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ class Layout:
         self.state = state.absolute()
         self.logs = self.state / "logs"
         self.log_file = self.state / "log.url"
+        self.database_file = self.state / "database.url"
         self.registry_url = f"file://{self.state}/registry"
         self.cache = self.state / "cache"
         self.lines = self.state / "lines.toml"
@@ -82,6 +88,25 @@ class Layout:
         if self.log_file.exists():
             return self.log_file.read_text().strip()
         return f"sqlite:///{self.state}/log.sqlite"
+
+    @property
+    def database_url(self) -> str:
+        """Of the ledger's database: the SQLite in this folder, unless another one was chosen for it."""
+        if self.database_file.exists():
+            return self.database_file.read_text().strip()
+        return f"sqlite:///{self.state}/ledger.sqlite"
+
+    def use_database(self, url: str) -> None:
+        """From now on, this one; empty: the one chosen before. The ledger is made again from the log in one that lacks
+        something of it. InvalidField or ServiceUnavailable when a ledger cannot work with it."""
+        if not url and not self.database_file.exists():
+            return
+        from trimtab.ledger import settings as ledger_settings
+        from trimtab.ledger.store import database
+
+        database.require(url or self.database_url, ledger_settings.database_password())
+        if url:
+            files.replace(self.database_file, f"{url}\n")
 
     def choose_log(self, url: str) -> None:
         """For good: what the folder holds follows from one log. InvalidField when it follows from another already."""
@@ -145,10 +170,11 @@ class Platform:
         self._stop = threading.Event()
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[Facts]:
+    def running(self, screen: show.Screen | None = None) -> Iterator[Facts]:
         """Starts every process, waits until all answer, and stops them all at the end.
 
-        What this process logs meanwhile goes to a file: the screen is for the person.
+        screen: is told what waits for an operator. What this process logs meanwhile goes to a file: the screen is for
+        the person.
         """
         self.layout.logs.mkdir(parents=True, exist_ok=True)
         logging.configure("trimtab", "info", self.layout.logs / "trimtab.log")
@@ -164,8 +190,8 @@ class Platform:
             thread.start()
             try:
                 facts = Facts(self.tenant, self._line, f"http://{self._http}", addresses)
-                self._wait_until_ready(facts)
-                files.replace(self.layout.facts, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
+                self._wait_until_ready(facts, screen)
+                self._write(facts)
                 yield facts
             finally:
                 self.layout.facts.unlink(missing_ok=True)
@@ -177,23 +203,19 @@ class Platform:
         """As `running`, for somebody who watches: its start and its stop are steps on the screen."""
         with contextlib.ExitStack() as stack:
             with screen.step("starting the processes"):
-                facts = stack.enter_context(self.running())
+                facts = stack.enter_context(self.running(screen))
             try:
                 yield facts
             finally:
                 with screen.step("stopping the processes"):
                     stack.close()
 
-    def _halted(self) -> set[str]:
-        """Processes that live and do not serve since a consumer of theirs stands still: nothing waits for those."""
-        return {process_of(consumer) for consumer in halted(self.layout)}
-
     def _want(self, keeper: supervisor.Supervisor) -> dict[str, str]:
         addresses: dict[str, str] = {}
         for name in _BACK:
             match name:
                 case "ledger":
-                    extra: tuple[str, ...] = ("--database", f"sqlite:///{self.layout.state}/ledger.sqlite")
+                    extra: tuple[str, ...] = ("--database", self.layout.database_url)
                 case "trainer":
                     extra = ("--ledger-address", addresses["ledger"], "--state", str(self.layout.state / "trainer"))
                 case "rollout":
@@ -210,18 +232,36 @@ class Platform:
         argv = (sys.executable, "-m", "trimtab.cli.app", name, "--listen", processes.ADDRESS, *extra)
         return keeper.ensure(processes.ProcessSpec(name, argv, self.layout.environment(), address)).address
 
-    def _wait_until_ready(self, facts: Facts) -> None:
+    def _wait_until_ready(self, facts: Facts, screen: show.Screen | None) -> None:
+        """Until all serve that can. A consumer that stands still is waited for without limit where nothing goes
+        without its process: an operator has to say how it goes on, and is told so."""
         deadline = time.monotonic() + _START_LIMIT_S
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                ready = httpx.get(f"{facts.http_url}/readyz", timeout=2.0).status_code == httpx.codes.OK
-                if ready and (not (missing := _not_serving(facts)) or missing <= self._halted()):
+        look_at = time.monotonic() + _HALTS_AFTER_S
+        told: set[str] = set()
+        while missing := _not_serving(facts):
+            if time.monotonic() >= look_at:
+                standing = halted(self.layout)
+                held_up = {halting.process_of(name) for name in standing} & missing
+                if missing <= held_up - _NEEDED:
                     return
+                if held_up & _NEEDED:
+                    deadline = time.monotonic() + _START_LIMIT_S
+                    self._write(facts)
+                    new = {name: one for name, one in standing.items() if name not in told}
+                    told |= new.keys()
+                    if screen and new:
+                        halting.say_waiting(screen, new, missing)
+                look_at = time.monotonic() + _HALTS_EVERY_S
             if time.monotonic() > deadline:
                 raise errors.ServiceUnavailable(
-                    f"Not every process answered within {_START_LIMIT_S:.0f} s; their logs are in {self.layout.logs}."
+                    f"{', '.join(sorted(missing))} did not answer within {_START_LIMIT_S:.0f} s; "
+                    f"the logs are in {self.layout.logs}."
                 )
             time.sleep(0.2)
+
+    def _write(self, facts: Facts) -> None:
+        """Tells the other commands where the doors are."""
+        files.replace(self.layout.facts, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
 
 
 def halted(layout: Layout) -> dict[str, audit.ConsumerHalted]:
@@ -234,11 +274,6 @@ def halted(layout: Layout) -> dict[str, audit.ConsumerHalted]:
         known.refresh()
         return known.halted
     return {}
-
-
-def process_of(consumer: str) -> str:
-    """The process that a consumer belongs to: `gateway` of `gateway/rollouts`."""
-    return consumer.partition("/")[0]
 
 
 def free_port() -> int:
@@ -275,14 +310,18 @@ def _check_ports(http_port: int, grpc_port: int) -> None:
 
 
 def _not_serving(facts: Facts) -> set[str]:
-    """Names of the processes that do not say SERVING."""
+    """Names of the processes that do not say SERVING, by gRPC or, the gateway, by HTTP."""
 
     async def ask() -> set[str]:
         return {
             name for name, address in facts.addresses.items() if not await health.is_serving(address, timeout_s=2.0)
         }
 
-    return asyncio.run(ask())
+    missing = asyncio.run(ask())
+    with contextlib.suppress(httpx.TransportError):
+        if httpx.get(f"{facts.http_url}/readyz", timeout=2.0).status_code == httpx.codes.OK:
+            return missing
+    return missing | {"gateway"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

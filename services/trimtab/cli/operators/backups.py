@@ -63,6 +63,9 @@ def back_up(state: pathlib.Path, to: pathlib.Path, as_json: bool) -> None:
     contents = Contents(_FORMAT, clock.utc_now().isoformat(), snapshot.ends(to / _LOG), digests)
     files.replace(to / CONTENTS, json.dumps(dataclasses.asdict(contents), indent=2) + "\n")
     _tell(screen, contents, to, "trimtab restore BACKUP --state NEW makes a platform of it.")
+    if layout.database_file.exists():
+        url = show.literal(layout.database_url)
+        screen.say(f"The ledger's database {url} is not in it: a ledger is made again from the log.")
 
 
 def restore(backup: pathlib.Path, state: pathlib.Path, as_json: bool) -> None:

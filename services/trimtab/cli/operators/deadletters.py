@@ -10,12 +10,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trimtab.bus import connect, deadletter, letters, port, settling
+from trimtab.bus import connect, letters, port, settling
 from trimtab.cli import show as screens
-from trimtab.cli.machine import operating, platform
+from trimtab.cli.machine import halting, operating, platform
 from trimtab.cli.models import inspecting
 from trimtab.cli.operators import contents
-from trimtab.core import audit, errors, lines
+from trimtab.core import errors, lines
 from trimtab.rpc import settings
 
 
@@ -99,14 +99,6 @@ def resume(state: pathlib.Path, log_url: str, consumer: str, more: int, reason: 
     screens.Screen().say(screens.literal(f"{consumer} goes on{beside}"))
 
 
-def say_halted(screen: screens.Screen, standing: dict[str, audit.ConsumerHalted]) -> None:
-    """A paragraph each: why, since when, and what to do."""
-    for one in standing.values():
-        since = screens.moment(one.at)
-        words = screens.literal(f" since {since}: {one.reason} {deadletter.remedy(one)}")
-        screen.say(f"[red]halted[/]{words}")
-
-
 @contextlib.contextmanager
 def _opened(state: pathlib.Path, log_url: str) -> Iterator[tuple[port.EventLog, letters.Letters]]:
     """NotFound when the folder is no platform's and no log was named."""
@@ -147,7 +139,7 @@ def _listed(known: letters.Letters, those: Filter, *, settled: bool) -> list[let
 
 
 def _tell(screen: screens.Screen, known: letters.Letters, listed: Sequence[letters.Entry], *, settled: bool) -> None:
-    say_halted(screen, known.halted)
+    halting.say(screen, known.halted)
     if listed:
         columns = ("source", "refused by", "when (UTC)", "times", "bytes", "what" if settled else "reason")
         rows = [_row(known, entry) for entry in listed]

@@ -7,9 +7,8 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from trimtab.cli import show
-from trimtab.cli.machine import platform
+from trimtab.cli.machine import halting, platform
 from trimtab.cli.models import inspecting
-from trimtab.cli.operators import deadletters
 from trimtab.core import completions, control, errors, ledger, lines, releases, runs
 from trimtab.rollout import processes
 
@@ -78,7 +77,7 @@ async def status(state: pathlib.Path, as_json: bool) -> None:
     _show(screen, doors.facts, listed, found)
     if standing:
         screen.say("")
-        deadletters.say_halted(screen, standing)
+        halting.say(screen, standing)
 
 
 def _processes(layout: platform.Layout, halted: tuple[str, ...]) -> tuple[Process, ...]:
@@ -92,7 +91,7 @@ def _processes(layout: platform.Layout, halted: tuple[str, ...]) -> tuple[Proces
                 address=row.address,
                 memory_bytes=_resident(row.pid),
                 last_exit=row.last_exit,
-                halted=tuple(one for one in halted if platform.process_of(one) == row.name),
+                halted=tuple(one for one in halted if halting.process_of(one) == row.name),
             )
             for row in table.rows()
             if row.wanted or row.pid
@@ -208,7 +207,8 @@ def _state(one: Process) -> str:
 def _feedback(counts: ledger.CountsResponse | None) -> str:
     if counts is None:
         return "-"
-    others = {"waiting": counts.waiting, "conflicts": counts.conflicts, "rejected": counts.rejected}
+    others = {"waiting": counts.waiting, "unjoinable": counts.unjoinable}
+    others |= {"conflicts": counts.conflicts, "rejected": counts.rejected}
     told = [f"{number} {name}" for name, number in others.items() if number]
     return ", ".join([f"{counts.joined} joined", *told])
 

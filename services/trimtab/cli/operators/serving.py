@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from trimtab.bus import letters
 from trimtab.cli import show
-from trimtab.cli.machine import artifacts, operating, platform
-from trimtab.cli.operators import acts, deadletters, releasing
+from trimtab.cli.machine import artifacts, halting, operating, platform
+from trimtab.cli.operators import acts, releasing
 from trimtab.core import audit, control, errors, files, lines, releases
 from trimtab.rpc import health, secrets
 
@@ -20,10 +20,19 @@ _POLL_S = 0.2
 _LOOK_EVERY_S = 5.0
 
 
-def up(state: pathlib.Path, line: str, port: int, grpc_port: int, policy: pathlib.Path | None, *, log: str) -> None:
+def up(
+    state: pathlib.Path,
+    line: str,
+    port: int,
+    grpc_port: int,
+    policy: pathlib.Path | None,
+    *,
+    log: str,
+    database: str,
+) -> None:
     """Starts the platform, imports and adopts the policy folder when one is given, then serves.
 
-    log: URL of the event log; empty: the folder's own.
+    log, database: URLs of the event log and of the ledger's database; empty: the folder's own.
     """
     screen = show.Screen()
     layout = platform.Layout(state)
@@ -32,6 +41,7 @@ def up(state: pathlib.Path, line: str, port: int, grpc_port: int, policy: pathli
         layout.choose_log(log)
     else:
         layout.make_topics()
+    layout.use_database(database)
     tenant = _configure(layout, line)
     model = ""
     if policy is not None:
@@ -142,7 +152,7 @@ def _until_interrupted(screen: show.Screen, layout: platform.Layout) -> None:
             with contextlib.suppress(errors.LogUnavailable):
                 known.refresh()
             standing = dict(known.halted)
-            deadletters.say_halted(screen, {name: one for name, one in standing.items() if name not in told})
+            halting.say(screen, {name: one for name, one in standing.items() if name not in told})
             for name in told.keys() - standing.keys():
                 screen.say(show.literal(f"{name} goes on"))
             told = standing

@@ -26,14 +26,17 @@ class Store(Protocol):
 
 class Database:
     """Opens (and creates) the tables at a URL, `sqlite:////var/lib/trimtab/ledger.db` or
-    `postgresql+psycopg://user@host:port/database`. A database of another version begins anew.
+    `postgresql://user@host:port/database`. A database of another version begins anew.
 
-    now: the clock of a SQLite database; PostgreSQL has its own. paused_s: see `store.dialects`. ServiceUnavailable here
-    and from every transaction while a server is away; what a transaction has done is then either there or not.
+    password: of a server that asks for one; None: libpq finds it by itself. now: the clock of a SQLite database;
+    PostgreSQL has its own. paused_s: see `store.dialects`. ServiceUnavailable here and from every transaction while a
+    server is away; what a transaction has done is then either there or not.
     """
 
-    def __init__(self, url: str, *, now: clock.Clock = clock.utc_now, paused_s: float = 30.0) -> None:
-        self._dialect = dialects.of(url, now, paused_s)
+    def __init__(
+        self, url: str, *, password: str | None = None, now: clock.Clock = clock.utc_now, paused_s: float = 30.0
+    ) -> None:
+        self._dialect = dialects.of(url, now, paused_s, password)
         self._engine = self._dialect.engine()
         self._writing = threading.Lock()
         with self.write() as connection:
@@ -50,13 +53,13 @@ class Database:
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """See `Store`."""
-        with self._writing, self._watched(), self._dialect.writing(self._engine) as connection:
+        with self._writing, _watched(self._dialect), self._dialect.writing(self._engine) as connection:
             yield connection
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """See `Store`."""
-        with self._watched(), self._dialect.reading(self._engine) as connection:
+        with _watched(self._dialect), self._dialect.reading(self._engine) as connection:
             yield connection
 
     def version(self, connection: sa.Connection) -> int:
@@ -69,16 +72,6 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        try:
-            yield
-        except exc.DBAPIError as problem:
-            outage = self._dialect.outage(problem)
-            if outage is None:
-                raise
-            raise outage from problem
 
     def _empty(self, connection: sa.Connection) -> None:
         """What another version left goes, but for the leases: `ledger.restoring` rebuilds it like a lost database."""
@@ -93,3 +86,25 @@ class Database:
         rebuilt = [table for table in tables.METADATA.sorted_tables if table is not tables.LEASES]
         tables.METADATA.drop_all(connection, tables=rebuilt)
         self._dialect.set_version(connection, tables.VERSION)
+
+
+def require(url: str, password: str | None) -> None:
+    """InvalidField or ServiceUnavailable where a ledger could not work with the database; nothing changes there."""
+    dialect = dialects.of(url, clock.utc_now, 0.0, password)
+    engine = dialect.engine()
+    try:
+        with _watched(dialect), dialect.reading(engine) as connection:
+            dialect.check(connection)
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def _watched(dialect: dialects.Dialect) -> Iterator[None]:
+    try:
+        yield
+    except exc.DBAPIError as problem:
+        outage = dialect.outage(problem)
+        if outage is None:
+            raise
+        raise outage from problem

@@ -77,8 +77,9 @@ class Dialect(Protocol):
         ...
 
 
-def of(url: str, now: clock.Clock, paused_s: float) -> Dialect:
-    """The dialect of a URL; InvalidField for any other database. now: SQLite's clock. paused_s: see `Postgres`."""
+def of(url: str, now: clock.Clock, paused_s: float, password: str | None = None) -> Dialect:
+    """The dialect of a URL; InvalidField for any other database. now: SQLite's clock. paused_s,
+    password: see `Postgres`."""
     try:
         address = engine.make_url(url)
     except exc.ArgumentError:
@@ -86,9 +87,9 @@ def of(url: str, now: clock.Clock, paused_s: float) -> Dialect:
     if address is not None and address.get_backend_name() == "sqlite" and address.database:
         return Sqlite(address, now)
     if address is not None and address.get_backend_name() == "postgresql" and address.host and address.database:
-        return Postgres(address, paused_s)
+        return Postgres(address, paused_s, password)
     shown = repr(url if address is None else address.render_as_string(hide_password=True))
-    remedy = "give sqlite:/// and an absolute path to a file, or postgresql+psycopg://user@host:port/database"
+    remedy = "give sqlite:/// and an absolute path to a file, or postgresql://user@host:port/database"
     raise errors.InvalidField("database", f"is {shown}", remedy)
 
 
@@ -142,20 +143,22 @@ class Postgres:
     as the next sequence of a partition, stands still in between. paused_s: who has its turn and is silent for so long
     is ended by the next, so that a process that was paused in the middle of a transaction holds up nobody for longer.
     (The server's own timer for that is turned off by a flush after the last statement, and psycopg sends some.)
+    password: None leaves it to libpq.
     """
 
     shared = True
 
-    def __init__(self, address: engine.URL, paused_s: float) -> None:
+    def __init__(self, address: engine.URL, paused_s: float, password: str | None) -> None:
         if address.password is not None or "password" in address.query:
             raise errors.InvalidField(
-                "database", "holds a password, and settings are logged", "put it into PGPASSWORD or PGPASSFILE"
+                "database", "holds a password, and settings are logged", "put it into TRIMTAB_DATABASE_PASSWORD_FILE"
             )
         self._address = address
+        self._password = password
         self._paused_s = paused_s
 
     def engine(self) -> sa.Engine:
-        address = self._address.set(drivername="postgresql+psycopg")
+        address = self._address.set(drivername="postgresql+psycopg", password=self._password)
         wanted = {**_CONNECT, "application_name": f"trimtab ledger {os.getpid()}"}
         options = {name: value for name, value in wanted.items() if name not in address.query}
         try:

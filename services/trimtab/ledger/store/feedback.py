@@ -162,6 +162,7 @@ def _columns(record: port.Record, received: events.Received, known: answers.Answ
         "verified": received.event.verified,
         "partition": received.partition,
         "offset": received.offset,
+        "received_us": rows.to_us(record.timestamp),
         "status": ledger.FeedbackStatus.WAITING.value,
         "reason": joining.NO_COMPLETION,
         "example_id": "",

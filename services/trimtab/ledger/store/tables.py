@@ -11,7 +11,7 @@ from trimtab.ledger.store import dialects
 METADATA = sa.MetaData()
 # Rises with every change of a table that is here already: a database of another version is emptied of all that the log
 # gives again, and rebuilt. Leases stay, so their table never changes.
-VERSION = 2
+VERSION = 3
 
 # Where the next record of each partition is read: saved with what the records before it did.
 OFFSETS = sa.Table(
@@ -44,7 +44,7 @@ COMPLETIONS = sa.Table(
 
 # A distinct event. (tenant, uuid of the completion it is filed under, feedback id) is its identity, `digest` its body;
 # of several bodies under one identity the first counts and the others are conflicts. `scope`: the session, or what
-# stands for it until it is known.
+# stands for it until it is known. `received_us`: when the log took it.
 FEEDBACK = sa.Table(
     "feedback",
     METADATA,
@@ -58,6 +58,7 @@ FEEDBACK = sa.Table(
     sa.Column("verified", sa.Boolean, nullable=False),
     sa.Column("partition", sa.Integer, nullable=False),
     sa.Column("offset", sa.BigInteger, nullable=False),
+    sa.Column("received_us", sa.BigInteger, nullable=False),
     sa.Column("copies", sa.Integer, nullable=False),
     sa.Column("status", dialects.NAME, nullable=False),
     sa.Column("reason", dialects.NAME, nullable=False),
@@ -68,7 +69,7 @@ FEEDBACK = sa.Table(
     sa.Index("feedback_by_scope", "scope", "tenant"),
     sa.Index("feedback_by_id", "feedback_id", "tenant"),
     sa.Index("feedback_by_example", "example_id"),
-    sa.Index("feedback_by_status", "tenant", "line", "status", "reason", "copies"),
+    sa.Index("feedback_by_status", "tenant", "line", "status", "reason", "copies", "received_us"),
 )
 
 FEEDBACK_TARGETS = sa.Table(

@@ -43,6 +43,8 @@ class _FeedbackStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Feedba
     """Another event with the same id and another body came first."""
     FEEDBACK_STATUS_REJECTED: _FeedbackStatus.ValueType  # 5
     """Can never join: see the reason."""
+    FEEDBACK_STATUS_UNJOINABLE: _FeedbackStatus.ValueType  # 6
+    """What it waits for has not arrived for so long that it is taken to be lost. It joins all the same, should that come."""
 
 class FeedbackStatus(_FeedbackStatus, metaclass=_FeedbackStatusEnumTypeWrapper): ...
 
@@ -56,6 +58,8 @@ FEEDBACK_STATUS_CONFLICT: FeedbackStatus.ValueType  # 4
 """Another event with the same id and another body came first."""
 FEEDBACK_STATUS_REJECTED: FeedbackStatus.ValueType  # 5
 """Can never join: see the reason."""
+FEEDBACK_STATUS_UNJOINABLE: FeedbackStatus.ValueType  # 6
+"""What it waits for has not arrived for so long that it is taken to be lost. It joins all the same, should that come."""
 Global___FeedbackStatus: _TypeAlias = FeedbackStatus  # noqa: Y015
 
 @_typing.final
@@ -656,10 +660,12 @@ class CountsResponse(_message.Message):
     DISPOSITIONS_FIELD_NUMBER: _builtins.int
     CONSUMED_FIELD_NUMBER: _builtins.int
     VOTES_FIELD_NUMBER: _builtins.int
+    UNJOINABLE_FIELD_NUMBER: _builtins.int
     completions: _builtins.int
     feedback: _builtins.int
     """Distinct feedback ids."""
     waiting: _builtins.int
+    """Those not counted as unjoinable yet."""
     joined: _builtins.int
     superseded: _builtins.int
     conflicts: _builtins.int
@@ -667,6 +673,8 @@ class CountsResponse(_message.Message):
     duplicates: _builtins.int
     """Copies dropped because the same event had been counted."""
     examples: _builtins.int
+    unjoinable: _builtins.int
+    """Feedback that has waited for longer than the ledger's `unjoinable_after_s`: its answer is taken to be lost."""
     @_builtins.property
     def rejected_by_reason(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     @_builtins.property
@@ -697,10 +705,11 @@ class CountsResponse(_message.Message):
         dispositions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         consumed: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         votes: _abc.Iterable[Global___PolicyVotes] | None = ...,
+        unjoinable: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "conflicts", b"conflicts", "consumed", b"consumed", "dispositions", b"dispositions", "duplicates", b"duplicates", "examples", b"examples", "feedback", b"feedback", "joined", b"joined", "rejected", b"rejected", "rejected_by_reason", b"rejected_by_reason", "superseded", b"superseded", "votes", b"votes", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "conflicts", b"conflicts", "consumed", b"consumed", "dispositions", b"dispositions", "duplicates", b"duplicates", "examples", b"examples", "feedback", b"feedback", "joined", b"joined", "rejected", b"rejected", "rejected_by_reason", b"rejected_by_reason", "superseded", b"superseded", "unjoinable", b"unjoinable", "votes", b"votes", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
