@@ -74,6 +74,8 @@ class Layout:
         self.lines = self.state / "lines.toml"
         self.secrets = self.state / "secrets.toml"
         self.facts = self.state / _FACTS_FILE
+        self.ledger = self.state / "ledger.sqlite"
+        self.trainer = self.state / "trainer" / "trainer.db"
         self.runs = self.state / "trainer" / "runs"
 
     @property
@@ -193,7 +195,7 @@ class Platform:
         for name in _BACK:
             match name:
                 case "ledger":
-                    extra: tuple[str, ...] = ("--database", f"sqlite:///{self.layout.state}/ledger.sqlite")
+                    extra: tuple[str, ...] = ("--database", f"sqlite:///{self.layout.ledger}")
                 case "trainer":
                     extra = ("--ledger-address", addresses["ledger"], "--state", str(self.layout.state / "trainer"))
                 case "rollout":

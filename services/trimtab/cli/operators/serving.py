@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from trimtab.bus import letters
 from trimtab.cli import show
-from trimtab.cli.machine import artifacts, operating, platform
+from trimtab.cli.machine import artifacts, operating, platform, versions
 from trimtab.cli.operators import acts, deadletters, releasing
 from trimtab.core import audit, control, errors, files, lines, releases
 from trimtab.rpc import health, secrets
@@ -28,6 +28,7 @@ def up(state: pathlib.Path, line: str, port: int, grpc_port: int, policy: pathli
     screen = show.Screen()
     layout = platform.Layout(state)
     layout.state.mkdir(parents=True, exist_ok=True)
+    versions.require_known(layout)
     if log:
         layout.choose_log(log)
     else:

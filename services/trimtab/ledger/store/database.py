@@ -26,7 +26,7 @@ class Store(Protocol):
 
 class Database:
     """Opens (and creates) the tables at a URL, `sqlite:////var/lib/trimtab/ledger.db` or
-    `postgresql+psycopg://user@host:port/database`. A database of another version begins anew.
+    `postgresql+psycopg://user@host:port/database`. A database of an older version begins anew; WrongState for a newer.
 
     now: the clock of a SQLite database; PostgreSQL has its own. paused_s: see `store.dialects`. ServiceUnavailable here
     and from every transaction while a server is away; what a transaction has done is then either there or not.
@@ -38,7 +38,9 @@ class Database:
         self._writing = threading.Lock()
         with self.write() as connection:
             self._dialect.check(connection)
-            if self.version(connection) != tables.VERSION:
+            version = self.version(connection)
+            require_known(version, self._engine.url.database or "")
+            if version != tables.VERSION:
                 self._empty(connection)
             tables.METADATA.create_all(connection)
 
@@ -93,3 +95,13 @@ class Database:
         rebuilt = [table for table in tables.METADATA.sorted_tables if table is not tables.LEASES]
         tables.METADATA.drop_all(connection, tables=rebuilt)
         self._dialect.set_version(connection, tables.VERSION)
+
+
+def require_known(version: int, name: str) -> None:
+    """WrongState when a newer ledger has made the tables of the database with this name."""
+    if version > tables.VERSION:
+        raise errors.WrongState(
+            f"The ledger's database {name} has tables of version {version}, and this ledger knows up to "
+            f"{tables.VERSION}: start the version that made them, or one that came after. To go back all the same, "
+            "give the ledger an empty database; it is made again from the log."
+        )
