@@ -43,9 +43,12 @@ class Books:
 
 
 class Up:
-    """`trimtab up` on one state folder. It may be stopped and started again."""
+    """`trimtab up` on one state folder. It may be stopped and started again.
 
-    def __init__(self, folder: pathlib.Path, policy: pathlib.Path) -> None:
+    policy: the folder of the line's first; None where the line has one already.
+    """
+
+    def __init__(self, folder: pathlib.Path, policy: pathlib.Path | None = None) -> None:
         self.state = folder / "state"
         self.url = f"http://127.0.0.1:{platform.free_port()}"
         self._said = folder / "said"
@@ -55,7 +58,9 @@ class Up:
     def start(self) -> None:
         """Returns once it has told people where to go."""
         port = self.url.rpartition(":")[2]
-        flags = ("up", "--policy", str(self._policy), "--state", str(self.state), "--port", port, "--grpc-port", "0")
+        flags = ("up", "--state", str(self.state), "--port", port, "--grpc-port", "0")
+        if self._policy is not None:
+            flags += ("--policy", str(self._policy))
         with self._said.open("wb") as output:
             process = subprocess.Popen((*COMMAND, *flags), stdout=output, stderr=subprocess.STDOUT)
         self._process = process
