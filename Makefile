@@ -36,11 +36,14 @@ faults: $(READY) ## Break ingestion on both logs, then kill at random during thr
 bench: $(READY) ## Measure: SUITE=training (beside TRL, an hour), methods, release (half an hour), ingest (half an hour), ledger (half an hour), or preferences FILE=... POLICY=...
 	@$(BIN)/python -m tests.benchmarks.$(or $(SUITE),training) $(FILE) $(POLICY) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-lint: $(READY) ## Style, types, layers, generated code
+lint: $(READY) ## Style, types, layers, protos against those released, generated code
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check --quiet $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/buf lint protos
+	@$(BIN)/buf format --diff --exit-code protos
+	@$(BIN)/buf breaking protos --against protos/released.binpb
 	@$(BIN)/python tools/generate_protos.py --check
 
 check: lint test ## What CI runs
@@ -48,9 +51,11 @@ check: lint test ## What CI runs
 format: $(READY) ## Format and fix what can be fixed by itself
 	@$(BIN)/ruff check --fix --quiet $(SOURCES)
 	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/buf format --write protos
 
-protos: $(READY) ## Generate protos/gen anew
+protos: $(READY) ## Generate protos/gen anew; RELEASED=1: and hold later versions to these
 	@$(BIN)/python tools/generate_protos.py
+	@$(if $(RELEASED),$(BIN)/buf build protos --exclude-source-info --output protos/released.binpb)
 
 constraints: ## Pin everything anew
 	@printf -- '-e ./protos\n-e ./clients/python\n-e .[all]\n' > build-requirements.in

@@ -27,6 +27,10 @@ class Stores(Protocol):
         """Makes it look like that of a ledger of long ago, which knew nothing of networks."""
         ...
 
+    def set_version(self, name: str, version: int) -> None:
+        """Makes its tables look like those of a ledger of this version."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -50,7 +54,11 @@ class SqliteStores:
         connection.close()
 
     def as_an_older_version(self, name: str) -> None:
-        self.change(name, "PRAGMA user_version = 0", *_OLDER)
+        self.set_version(name, 0)
+        self.change(name, *_OLDER)
+
+    def set_version(self, name: str, version: int) -> None:
+        self.change(name, f"PRAGMA user_version = {version}")
 
     def close(self) -> None: ...
 
@@ -76,7 +84,11 @@ class PostgresStores:
             self._server.ask(self._urls[name], statement)
 
     def as_an_older_version(self, name: str) -> None:
-        self.change(name, "UPDATE version SET version = 0", *_OLDER)
+        self.set_version(name, 0)
+        self.change(name, *_OLDER)
+
+    def set_version(self, name: str, version: int) -> None:
+        self.change(name, f"UPDATE version SET version = {version}")
 
     def close(self) -> None:
         for url in self._urls.values():

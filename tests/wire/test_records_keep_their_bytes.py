@@ -37,14 +37,6 @@ def test_golden_bytes_decode_to_their_record(kind):
 
 
 @pytest.mark.parametrize("kind", sorted(EVERY))
-def test_a_field_of_a_newer_writer_is_ignored(kind):
-    value, headers = golden(kind)
-    unknown = b"\xf8\x3f\x01"  # field 1023, varint 1
-    record = EVERY[kind]
-    assert schemas.decode(value + unknown, headers, type(record)) == record
-
-
-@pytest.mark.parametrize("kind", sorted(EVERY))
 @pytest.mark.parametrize(
     ("header", "complaint"),
     [

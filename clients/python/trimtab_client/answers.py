@@ -43,7 +43,8 @@ class Options(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Choice:
-    """One text of an answer. finish_reason: "stop" (it is whole) or "length" (it was cut at its most tokens)."""
+    """One text of an answer. finish_reason: "stop" (it is whole), "length" (it was cut at its most tokens), or
+    "unknown" (the platform is newer than this client, and says something else)."""
 
     answer_id: str
     index: int
@@ -115,6 +116,8 @@ def _answer(answer_id: str, policy_id: str, choices: Iterable[Choice], usage: po
 
 
 def _finish(reason: completion_pb2.FinishReason.ValueType) -> str:
+    if reason not in completion_pb2.FinishReason.values():
+        return "unknown"
     return completion_pb2.FinishReason.Name(reason).removeprefix(_FINISH).lower()
 
 

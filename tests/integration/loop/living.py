@@ -43,9 +43,12 @@ class Books:
 
 
 class Up:
-    """`trimtab up` on one state folder. It may be stopped and started again. more: flags besides."""
+    """`trimtab up` on one state folder. It may be stopped and started again.
 
-    def __init__(self, folder: pathlib.Path, policy: pathlib.Path, *more: str) -> None:
+    policy: the folder of the line's first; None where the line has one already. more: flags besides.
+    """
+
+    def __init__(self, folder: pathlib.Path, policy: pathlib.Path | None = None, *more: str) -> None:
         self._more = more
         self.state = folder / "state"
         self.url = f"http://127.0.0.1:{platform.free_port()}"
@@ -56,7 +59,9 @@ class Up:
     def start(self) -> None:
         """Returns once it has told people where to go."""
         port = self.url.rpartition(":")[2]
-        flags = ("up", "--policy", str(self._policy), "--state", str(self.state), "--port", port, "--grpc-port", "0")
+        flags = ("up", "--state", str(self.state), "--port", port, "--grpc-port", "0")
+        if self._policy is not None:
+            flags += ("--policy", str(self._policy))
         flags += self._more
         with self._said.open("wb") as output:
             process = subprocess.Popen((*COMMAND, *flags), stdout=output, stderr=subprocess.STDOUT)

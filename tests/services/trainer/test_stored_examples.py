@@ -1,6 +1,7 @@
 """Examples and the place they were read from are one commit; copies count once."""
 
 import asyncio
+import dataclasses
 import pathlib
 import threading
 
@@ -9,9 +10,10 @@ from tests.services.trainer.conftest import AT, LINE, TENANT, example, received,
 
 from trimtab.bus import port, publish, runner, topics
 from trimtab.bus.sqlite import SqliteLog
-from trimtab.core import examples, text
+from trimtab.core import errors, examples, text
 from trimtab.trainer.data import consumer, store
 from trimtab.wire import schemas
+from trimtabapi.example.v1 import example_pb2
 
 UP = examples.ThumbExample(text.Text("an answer"), up=True)
 
@@ -122,3 +124,30 @@ def test_a_database_of_before_cycles_ended_with_a_release_is_taken_over(tmp_path
         database.close()
     with store.Store(path).transaction() as connection:
         connection.execute(store.CYCLES.insert().values(number=2, state="cutting", **cycle))
+
+
+def test_a_database_of_a_newer_trainer_is_refused(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "trainer.db"
+    made = store.Store(path)
+    add(made, example(1, UP))
+    with made.transaction() as connection:
+        connection.exec_driver_sql(f"PRAGMA user_version = {store.VERSION + 1}")
+    made.close()
+    with pytest.raises(errors.WrongState, match=f"is of version {store.VERSION + 1}, and this trainer knows up to"):
+        store.Store(path)
+
+
+def test_an_example_of_a_kind_that_only_a_newer_ledger_knows_is_a_dead_letter_not_a_withdrawn_one(
+    database: store.Store,
+) -> None:
+    handler, known = consumer.Examples(database), received(example(1, UP))
+    message = example_pb2.Example.FromString(known.value)
+    message.ClearField("kind")
+    record = port.Record("examples", 0, 0, AT, b"", message.SerializeToString(), {schemas.SCHEMA_HEADER: known.schema})
+    said = "`kind` is missing, or one that only a newer version knows"
+    with pytest.raises(errors.MalformedRecord, match=said), handler.transaction() as effect:
+        effect.apply(record)
+    message.withdrawn = True
+    with handler.transaction() as effect:
+        effect.apply(dataclasses.replace(record, value=message.SerializeToString()))
+    assert new_trainable(database) == 0

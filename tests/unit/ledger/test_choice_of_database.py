@@ -4,9 +4,11 @@ import socket
 
 import pytest
 from tests.postgres.server import Server
+from tests.postgres.stores import Stores
+from tests.unit.ledger import making
 
 from trimtab.core import errors
-from trimtab.ledger.store import database, dialects
+from trimtab.ledger.store import database, dialects, tables
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,19 @@ def test_a_password_in_the_url_is_refused_and_not_repeated() -> None:
         with pytest.raises(errors.InvalidField) as refused:
             database.Database(f"postgresql://{url}")
         assert "s3cret" not in str(refused.value)
+
+
+def test_tables_of_a_newer_version_are_refused_and_left_as_they_are(stores: Stores) -> None:
+    answer = making.completion()
+    with making.ledger(stores.url()) as ledger:
+        ledger.take(answer, making.thumb(answer))
+    stores.set_version("ledger", 99)
+    said = r"has tables of version 99, and this ledger knows up to \d+: start the version .* give the ledger an empty"
+    with pytest.raises(errors.WrongState, match=said):
+        database.Database(stores.url())
+    stores.set_version("ledger", tables.VERSION)
+    with making.ledger(stores.url()) as ledger:
+        assert len(ledger.newest()) == 1
 
 
 def test_a_server_that_is_not_there_is_named(free_port: int) -> None:

@@ -42,7 +42,7 @@ INSERT INTO cleanings VALUES (1, 0);
 """
 
 
-class RefusedToStart(Exception):
+class RefusedToStart(errors.WrongState):
     """The log cannot be used safely as things are; `str()` says why and what to do."""
 
 
@@ -65,15 +65,27 @@ def connect(path: pathlib.Path, busy_s: float) -> apsw.Connection:
     return connection
 
 
+def version(path: pathlib.Path) -> int:
+    """What the tables of a SQLite file are numbered with by the program that made them. Reads only."""
+    with (
+        as_unavailable(),
+        contextlib.closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as connection,
+    ):
+        return int(connection.pragma("user_version"))
+
+
 def prepare(path: pathlib.Path, turnstile: "Turnstile", busy_s: float) -> dict[tuple[str, int], int]:
     """Creates what is missing in the file; the id of every (topic, partition)."""
     with turnstile.held(), contextlib.closing(connect(path, busy_s)) as connection:
         connection.pragma("journal_mode", "wal")
         with transaction(connection):
-            version = connection.pragma("user_version")
-            if version > SCHEMA_VERSION:
-                raise RefusedToStart(f"The event log {path} is of version {version}, newer than this program.")
-            if version == 0:
+            found = connection.pragma("user_version")
+            if found > SCHEMA_VERSION:
+                raise RefusedToStart(
+                    f"The event log {path} is of version {found}, and this program reads up to {SCHEMA_VERSION}: "
+                    "start the version that wrote it, or one that came after."
+                )
+            if found == 0:
                 connection.execute(_SCHEMA)
                 connection.pragma("user_version", SCHEMA_VERSION)
             for topic in topics.ALL.values():

@@ -80,6 +80,8 @@ class Layout:
         self.lines = self.state / "lines.toml"
         self.secrets = self.state / "secrets.toml"
         self.facts = self.state / _FACTS_FILE
+        self.ledger = self.state / "ledger.sqlite"
+        self.trainer = self.state / "trainer" / "trainer.db"
         self.runs = self.state / "trainer" / "runs"
 
     @property

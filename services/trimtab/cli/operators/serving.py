@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from trimtab.bus import letters
 from trimtab.cli import show
-from trimtab.cli.machine import artifacts, halting, operating, platform
+from trimtab.cli.machine import artifacts, halting, operating, platform, versions
 from trimtab.cli.operators import acts, releasing
 from trimtab.core import audit, control, errors, files, lines, releases
 from trimtab.rpc import health, secrets
@@ -37,6 +37,7 @@ def up(
     screen = show.Screen()
     layout = platform.Layout(state)
     layout.state.mkdir(parents=True, exist_ok=True)
+    versions.require_known(layout)
     if log:
         layout.choose_log(log)
     else:

@@ -26,7 +26,7 @@ class Store(Protocol):
 
 class Database:
     """Opens (and creates) the tables at a URL, `sqlite:////var/lib/trimtab/ledger.db` or
-    `postgresql://user@host:port/database`. A database of another version begins anew.
+    `postgresql://user@host:port/database`. A database of an older version begins anew; WrongState for a newer.
 
     password: of a server that asks for one; None: libpq finds it by itself. now: the clock of a SQLite database;
     PostgreSQL has its own. paused_s: see `store.dialects`. ServiceUnavailable here and from every transaction while a
@@ -41,7 +41,9 @@ class Database:
         self._writing = threading.Lock()
         with self.write() as connection:
             self._dialect.check(connection)
-            if self.version(connection) != tables.VERSION:
+            version = self.version(connection)
+            require_known(version, self._engine.url.database or "")
+            if version != tables.VERSION:
                 self._empty(connection)
             tables.METADATA.create_all(connection)
 
@@ -108,3 +110,13 @@ def _watched(dialect: dialects.Dialect) -> Iterator[None]:
         if outage is None:
             raise
         raise outage from problem
+
+
+def require_known(version: int, name: str) -> None:
+    """WrongState when a newer ledger has made the tables of the database with this name."""
+    if version > tables.VERSION:
+        raise errors.WrongState(
+            f"The ledger's database {name} has tables of version {version}, and this ledger knows up to "
+            f"{tables.VERSION}: start the version that made them, or one that came after. To go back all the same, "
+            "give the ledger an empty database; it is made again from the log."
+        )

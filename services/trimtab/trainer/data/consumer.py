@@ -46,6 +46,8 @@ class _Effect:
 
     def apply(self, record: port.Record) -> None:
         example = schemas.decode(record.value, record.headers, examples.Example)
+        if example.kind is None and not example.withdrawn:
+            raise errors.MalformedRecord("Its `kind` is missing, or one that only a newer version knows.")
         strength = example.kind.strength if isinstance(example.kind, examples.PairExample) else None
         if not (math.isfinite(example.propensity) and math.isfinite(strength or 0.0)):
             figures = f"`propensity` is {example.propensity} and `strength` {strength}"

@@ -17,7 +17,7 @@ from sqlalchemy import Boolean, Column, Integer, LargeBinary, String, Text
 from sqlalchemy.dialects import sqlite
 
 from trimtab.bus import port
-from trimtab.core import examples, failpoints
+from trimtab.core import errors, examples, failpoints
 from trimtab.trainer.data import cutting
 from trimtab.wire import schemas
 
@@ -111,26 +111,33 @@ _ADD = str(
 )
 
 
+# Rises with every change of a table that is here already, which `Store._upgrade` then makes in older files. Files from
+# before there were versions say 0.
+VERSION = 1
+
+
 class Store:
-    """The database file, made if absent."""
+    """The database file, made if absent; one of an older version is upgraded. WrongState for one of a newer."""
 
     def __init__(self, path: pathlib.Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30.0})
         sqlalchemy.event.listen(self._engine, "connect", _prepare)
         self._writing = threading.RLock()
+        with self.reading() as connection:
+            require_known(int(connection.exec_driver_sql("PRAGMA user_version").scalar_one()), path)
         METADATA.create_all(self._engine)
         self._upgrade()
 
     def _upgrade(self) -> None:
         """Gives a file that an earlier version made what this one needs."""
-        if "end_arrival" in {column["name"] for column in sqlalchemy.inspect(self._engine).get_columns("cycles")}:
-            return
         with self.transaction() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # by itself sqlite3 begins none before it alters a table
-            connection.exec_driver_sql("ALTER TABLE cycles ADD COLUMN end_arrival INTEGER NOT NULL DEFAULT 0")
-            # what its ended cycles had taken up starts no other one
-            connection.execute(sqlalchemy.update(CYCLES).values(end_arrival=CYCLES.c.cut_arrival))
+            if "end_arrival" not in {column["name"] for column in sqlalchemy.inspect(connection).get_columns("cycles")}:
+                connection.exec_driver_sql("ALTER TABLE cycles ADD COLUMN end_arrival INTEGER NOT NULL DEFAULT 0")
+                # what its ended cycles had taken up starts no other one
+                connection.execute(sqlalchemy.update(CYCLES).values(end_arrival=CYCLES.c.cut_arrival))
+            connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlalchemy.Connection]:
@@ -148,6 +155,15 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def require_known(version: int, path: pathlib.Path) -> None:
+    """WrongState when a newer trainer has written the file."""
+    if version > VERSION:
+        raise errors.WrongState(
+            f"The trainer's database {path} is of version {version}, and this trainer knows up to {VERSION}: start the "
+            "version that wrote it, or one that came after."
+        )
 
 
 def _prepare(connection: Any, _: object) -> None:

@@ -1,0 +1,71 @@
+"""What released versions wrote, and what has to be found in it. Made by `tools/record_platform.py`."""
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import pathlib
+import sqlite3
+import tarfile
+from typing import Any
+
+from tools import record_platform
+
+from trimtab.bus import connect, letters, port, topics
+from trimtab.cli.machine import platform
+from trimtab.core import clock, errors, ledger
+from trimtab.wire import schemas
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """version: of the distribution that wrote it. golden: what that one counted."""
+
+    version: str
+    golden: dict[str, Any]
+
+    def unpack(self, folder: pathlib.Path) -> platform.Layout:
+        """The state folder, as old as if its platform had ended a moment ago: else the log's retention would, some
+        months from now, take away what the test is about."""
+        with tarfile.open(record_platform.RECORDINGS / f"{self.version}.tar.xz") as archive:
+            archive.extractall(folder, filter="data")
+        layout = platform.Layout(folder / "state")
+        with contextlib.closing(sqlite3.connect(layout.state / "log.sqlite")) as log, log:
+            [[newest]] = log.execute("SELECT max(at_us) FROM records")
+            now = clock.microseconds(clock.utc_now() - datetime.timedelta(minutes=1))
+            log.execute("UPDATE records SET at_us = at_us + ?", (now - newest,))
+        return layout
+
+
+ALL = tuple(
+    Recording(file.stem, json.loads(file.read_text())) for file in sorted(record_platform.RECORDINGS.glob("*.json"))
+)
+
+
+def refused(layout: platform.Layout) -> set[letters.Place]:
+    """Where records stand that the platform itself could not read then."""
+    with contextlib.closing(connect.open_log(layout.log_url)) as log, contextlib.closing(letters.Letters(log)) as known:
+        known.refresh()
+        return {place for place, _ in known.entries}
+
+
+def records(log: port.EventLog, topic: topics.Topic) -> list[port.Record]:
+    return record_platform.records(log, topic)
+
+
+def plain(counts: ledger.CountsResponse) -> dict[str, Any]:
+    """As JSON would have it, less how far the ledger has read."""
+    document: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(counts)))
+    document.pop("consumed")
+    return document
+
+
+def unreadable(log: port.EventLog) -> set[letters.Place]:
+    """Where records stand that this version cannot read."""
+    found = set()
+    for record in (one for topic in topics.ALL.values() for one in records(log, topic)):
+        try:
+            schemas.decode_any(record.value, record.headers)
+        except errors.MalformedRecord:
+            found.add(letters.place_of(record))
+    return found
