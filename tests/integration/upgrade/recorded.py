@@ -60,6 +60,11 @@ def plain(counts: ledger.CountsResponse) -> dict[str, Any]:
     return document
 
 
+def known_then(recording: Recording, counts: dict[str, Any]) -> dict[str, Any]:
+    """Of `plain` counts, those that the version had that was recorded: later ones may count more."""
+    return {name: counts[name] for name in recording.golden["counts"]}
+
+
 def unreadable(log: port.EventLog) -> set[letters.Place]:
     """Where records stand that this version cannot read."""
     found = set()
