@@ -315,7 +315,7 @@ def play(number: int, of: world.World) -> Row:
             _finish(of, seen)
     except (subjects.Failed, errors.LogUnavailable) as problem:
         seen.problems.append(str(problem))
-    verdict = of.verdict or _NOTHING
+    verdict = of.verdict or checker.NOTHING
     kills = sum(one.kills for one in of.everyone) if of.replicas else 0
     kills += of.broker.kills - of.broker_kills if of.broker else 0
     row = Row(
@@ -346,6 +346,3 @@ def _finish(of: world.World, seen: _Seen) -> None:
     seen.require(of.verdict.sent >= of.size.votes, f"Only {of.verdict.sent} were sent.")
     if seen.copies:
         seen.require(of.verdict.copies > 0, "No reply was lost: nothing stands in the log twice.")
-
-
-_NOTHING = checker.check(history.Told((), (), {}), checker.Found((), ()), deadline_s=0.0)

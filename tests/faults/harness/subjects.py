@@ -63,6 +63,7 @@ class Subject:
                 cwd=ROOT,
                 stdout=said,
                 stderr=said,
+                start_new_session=True,  # a Ctrl-C is for the harness
             )
 
     def await_serving(self) -> None:
