@@ -125,7 +125,7 @@ def poisoned(of: world.World, seen: world.Seen) -> None:
     of.settled()
     with of.opened() as log:
         seen.problems += of.poison.problems(log)
-        seen.require(of.ledger.lives == 1, "The ledger was started again.")
+        seen.require(all(one.lives == 1 for one in of.everyone), "A process was started again.")
         counted = len(of.found().counted)
         # read by the same version they are refused again, each with a letter of its own
         again = sum(one.done for one in poisoning.replay(log))
