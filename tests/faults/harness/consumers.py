@@ -26,7 +26,7 @@ _BETWEEN = 20
 # Of a hundred votes one is poison.
 _VALID = 99
 _DEPLOYED = 400
-_STARTS = 3
+_STARTS = 2
 _HALTS_WITHIN_S = 60.0
 
 
@@ -64,10 +64,10 @@ def slow_trainer(of: world.World, seen: world.Seen) -> None:
     seen.require(max(grown) < _RSS_GROWTH_MIB, f"A process grew by {max(grown):.0f} MiB.")
     if seconds >= _JUDGED_S:
         seen.require(slow <= _P99_RATIO * ease, f"p99 rose from {ease:.0f} to {slow:.0f} ms.")
+    right, most = len(looks) - len(wrong), max(look.said for look in looks)
     seen.notes.append(
-        f"{seconds:.0f} s slow, lag up to {max(look.said for look in looks):.0f} and right in {len(looks)} of "
-        f"{len(looks)} looks, p99 {ease:.0f} ms before and {slow:.0f} ms ({slow / ease:.2f} times), "
-        f"grew {max(grown):.1f} MiB at most"
+        f"{seconds:.0f} s slow, lag up to {most:.0f} and right in {right} of {len(looks)} looks, "
+        f"p99 {ease:.0f} ms before and {slow:.0f} ms ({slow / ease:.2f} times), grew {max(grown):.1f} MiB at most"
     )
 
 

@@ -34,14 +34,14 @@ tenant = "{load.TENANT}"
 [lines.{load.LINE}.trigger]
 examples = 0
 """
-_SETTLED_WITHIN_S = 120.0
+_SETTLED_WITHIN_S = 300.0
 _T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Size:
     """How much a run does. votes: at least; kills: of each kind of victim; away_s: how long the log is away at most;
-    slow_s: how long a consumer is slow."""
+    slow_s: how long a consumer is slow; rate: votes a second, for as long as a row goes on."""
 
     votes: int
     kills: int
@@ -52,7 +52,7 @@ class Size:
 
 WHOLE = Size(votes=5000, kills=10, away_s=60.0, slow_s=300.0)
 SHORT = Size(votes=500, kills=3, away_s=16.0, slow_s=20.0)
-SMALLEST = Size(votes=150, kills=2, away_s=12.0, slow_s=5.0)
+SMALLEST = Size(votes=150, kills=2, away_s=12.0, slow_s=5.0, rate=50.0)
 
 
 @dataclasses.dataclass(slots=True)
@@ -163,16 +163,10 @@ class World:
 
     def settled(self) -> None:
         """Returns when the ledger has read and published everything, and a trainer has read that."""
-        give_up_at = time.monotonic() + _SETTLED_WITHIN_S
-        with contextlib.closing(database.Database(self.database_url)) as store:
-            while not self._is_settled(store):
-                if time.monotonic() > give_up_at:
-                    raise subjects.Failed(f"The ledger did not come to the log's end: see {self.ledger.said}")
-                time.sleep(0.2)
-        while self.trainer is not None and self._lag_of(self.trainer_stands()):
-            if time.monotonic() > give_up_at or self.trainer.died():
-                raise subjects.Failed(f"The trainer did not come to the log's end: see {self.trainer.said}")
-            time.sleep(0.2)
+        with self.opened() as log, contextlib.closing(database.Database(self.database_url)) as store:
+            _await(self.ledger, lambda: self._is_settled(store, log))
+            if self.trainer is not None:
+                _await(self.trainer, lambda: _is_at_end(log, topics.EXAMPLES, self.trainer_stands()))
 
     def ledger_stands(self) -> dict[port.TopicPartition, int]:
         """Where it reads on."""
@@ -184,11 +178,6 @@ class World:
         path = self.folder / "trainer" / "trainer.db"
         with contextlib.closing(trainer_store.Store(path)) as store, store.reading() as connection:
             return trainer_store.positions(connection)
-
-    def _lag_of(self, stands: Mapping[port.TopicPartition, int]) -> int:
-        with self.opened() as log:
-            ends = log.end_offsets(topics.EXAMPLES.name)
-        return sum(end - stands.get(source, 0) for source, end in ends.items())
 
     def found(self) -> checker.Found:
         """What is in the log, and what would train; poison is not among it."""
@@ -291,16 +280,12 @@ class World:
         finally:
             await users.close()
 
-    def _is_settled(self, store: database.Database) -> bool:
-        if self.ledger.died():
-            raise subjects.Failed("The ledger was killed and nobody has started it again.")
+    def _is_settled(self, store: database.Database, log: port.EventLog) -> bool:
         with store.read() as connection:
             positions = offsets.load(connection, [topics.FEEDBACK.name, topics.COMPLETIONS.name])
             if example_store.unpublished(connection, 1):
                 return False
-        with self.opened() as log:
-            ends = {**log.end_offsets(topics.FEEDBACK.name), **log.end_offsets(topics.COMPLETIONS.name)}
-        return all(positions.get(source, 0) >= end for source, end in ends.items())
+        return all(_is_at_end(log, topic, positions) for topic in (topics.FEEDBACK, topics.COMPLETIONS))
 
     def _stored(self, log: port.EventLog) -> list[checker.Stored]:
         found = []
@@ -351,6 +336,21 @@ class World:
             for one in answer.feedback
             if one.status is conflict
         }
+
+
+def _await(reader: subjects.Subject, came: Callable[[], bool]) -> None:
+    """Returns when a process has come to the log's end."""
+    give_up_at = time.monotonic() + _SETTLED_WITHIN_S
+    while not came():
+        if reader.died():
+            raise subjects.Failed(f"{reader.name} was killed and nobody has started it again.")
+        if time.monotonic() > give_up_at:
+            raise subjects.Failed(f"{reader.name} did not come to the log's end: see {reader.said}")
+        time.sleep(0.2)
+
+
+def _is_at_end(log: port.EventLog, topic: topics.Topic, stands: Mapping[port.TopicPartition, int]) -> bool:
+    return all(stands.get(source, 0) >= end for source, end in log.end_offsets(topic.name).items())
 
 
 @contextlib.contextmanager
