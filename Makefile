@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 SOURCES := services clients/python tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kafka faults bench check lint format protos constraints clean
+.PHONY: help setup demo test kafka faults soak bench check lint format protos constraints clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -32,6 +32,9 @@ kafka: $(READY) ## A Kafka on this machine until Ctrl-C, for trying things with 
 faults: $(READY) ## Break ingestion on both logs, then kill at random during three demos; SHORT=1: small, some minutes
 	@$(BIN)/python -m tests.faults.harness.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
 	@$(BIN)/python -m tests.faults.storm.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
+
+soak: $(READY) ## Every fault at once on ingestion and training, half an hour for each of three seeds; SHORT=1: three minutes
+	@$(BIN)/python -m tests.faults.harness.soak $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
 
 bench: $(READY) ## Measure: SUITE=training (beside TRL, an hour), methods, release (half an hour), ingest (half an hour), ledger (half an hour), or preferences FILE=... POLICY=...
 	@$(BIN)/python -m tests.benchmarks.$(or $(SUITE),training) $(FILE) $(POLICY) $(if $(SEED),--seed $(SEED)) $(ARGS)

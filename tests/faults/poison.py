@@ -3,7 +3,6 @@
 Every poison is made from a valid vote. What the ledger says of it is in `REASONS`.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import pathlib
@@ -11,13 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest import mock
 
-import pytest
 from tests.unit.ledger import making
 
-from trimtab.bus import letters, port, publish, topics
+from trimtab.bus import port, publish, topics
 from trimtab.core import completions, feedback
 from trimtab.ledger.store import database, offsets
 from trimtab.rpc import secrets
@@ -31,25 +30,18 @@ REASONS = {
     "no number": "Its `strength` is nan: no number.",
     "invalid UTF-8": "It cannot be read as feedback version 1: ",
 }
-# What a program reads that is of the version after this one, in front of its ledger.
-WIDER = """
-import dataclasses
-from trimtab.core import feedback
-from trimtab.wire import schemas
-schemas._SCHEMAS[feedback.FeedbackEvent] = dataclasses.replace(schemas._SCHEMAS[feedback.FeedbackEvent], version=2)
-"""
-_START = "import sys\nfrom trimtab.cli import app\nsys.argv = ['trimtab', *sys.argv[1:]]\napp.main()\n"
 _LIMIT_S = 120.0
 
 
 def votes_and_answers(count: int) -> list[tuple[completions.Completion, feedback.FeedbackEvent]]:
-    """Of forty sessions; comparisons, so that there is a number to spoil."""
-    found = []
-    for number in range(count):
-        answer = making.completion(f"s{number % 40}", number, texts=("one", "two"))
-        kind = feedback.Comparison(making.ref(answer), making.ref(answer, 1), 0.5)
-        found.append((answer, making.event(kind, f"vote-{number}", about=answer)))
-    return found
+    return [vote_and_answer(number) for number in range(count)]
+
+
+def vote_and_answer(number: int) -> tuple[completions.Completion, feedback.FeedbackEvent]:
+    """Of forty sessions; a comparison, so that there is a number to spoil."""
+    answer = making.completion(f"s{number % 40}", number, texts=("one", "two"))
+    kind = feedback.Comparison(making.ref(answer), making.ref(answer, 1), 0.5)
+    return answer, making.event(kind, f"vote-{number}", about=answer)
 
 
 def poisoned(kind: str, vote: feedback.FeedbackEvent) -> port.NewRecord:
@@ -72,18 +64,12 @@ def poisoned(kind: str, vote: feedback.FeedbackEvent) -> port.NewRecord:
     raise AssertionError(kind)
 
 
-def append(log: port.EventLog, records: list[port.NewRecord], monkeypatch: pytest.MonkeyPatch) -> list[letters.Place]:
+def append(log: port.EventLog, records: Sequence[port.NewRecord]) -> None:
     """As a program appends whose topics take more."""
     wide = dataclasses.replace(topics.FEEDBACK, max_bytes=topics.MIB)
-    with monkeypatch.context() as changed:
-        changed.setitem(topics.ALL, topics.FEEDBACK.name, wide)
-        found = [position for start in range(0, len(records), 500) for position in _appended(log, records, start)]
-    return [letters.Place(one.topic, one.partition, one.offset) for one in found]
-
-
-def _appended(log: port.EventLog, records: list[port.NewRecord], start: int) -> list[port.Position]:
-    future: concurrent.futures.Future[list[port.Position]] = log.append(records[start : start + 500])
-    return future.result()
+    with mock.patch.dict(topics.ALL, {topics.FEEDBACK.name: wide}):
+        appended = log.append(records)
+    appended.result()
 
 
 def settings_of(folder: pathlib.Path) -> dict[str, Any]:
@@ -104,14 +90,14 @@ def settings_of(folder: pathlib.Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def ledger(folder: pathlib.Path, *, wider: bool = False, metrics_port: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+def ledger(folder: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
     """The ledger's process; killed at the end. It must not have ended by itself."""
-    given = settings_of(folder) | ({"metrics_port": metrics_port} if metrics_port else {})
     (folder / "address").unlink(missing_ok=True)
-    flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    script = (WIDER if wider else "") + _START
+    flags = [
+        part for name, value in settings_of(folder).items() for part in (f"--{name.replace('_', '-')}", str(value))
+    ]
     with (folder / "ledger.log").open("ab") as said:
-        process = subprocess.Popen([sys.executable, "-c", script, "ledger", *flags], stderr=said)
+        process = subprocess.Popen([sys.executable, "-m", "trimtab.cli.app", "ledger", *flags], stderr=said)
     try:
         yield process
         assert process.poll() is None, "the ledger ended by itself"

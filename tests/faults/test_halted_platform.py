@@ -38,7 +38,7 @@ def status(capsys: pytest.CaptureFixture[str], state: pathlib.Path) -> dict[str,
 
 @pytest.mark.slow
 def test_a_consumer_that_halts_is_named_with_its_remedy_and_is_not_started_again_and_again(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout = platform.Layout(tmp_path)
     layout.lines.write_text(f'[lines.{making.LINE}]\ntenant = "{making.TENANT}"\n')
@@ -47,7 +47,7 @@ def test_a_consumer_that_halts_is_named_with_its_remedy_and_is_not_started_again
         assert status(capsys, tmp_path)["halted"] == []
         log = SqliteLog(tmp_path / "log.sqlite")
         votes = [poison.poisoned("bad protobuf", vote) for _, vote in poison.votes_and_answers(60)]
-        poison.append(log, votes, monkeypatch)
+        poison.append(log, votes)
         log.close()
         pid = _halted(capsys, tmp_path)["ledger"]["pid"]
         time.sleep(WATCHED_S)

@@ -14,8 +14,10 @@ def bench() -> Iterator[app.Bench]:
         yield made
 
 
-@pytest.mark.parametrize("log", app.LOGS)
-@pytest.mark.parametrize("number", [1, 3, 4, 6])
+ROWS = [*((number, log) for number in (1, 3, 4, 6, 8) for log in app.LOGS), (7, "sqlite"), (9, "sqlite")]
+
+
+@pytest.mark.parametrize(("number", "log"), ROWS)
 def test_a_fault_loses_nothing_that_was_acknowledged_and_counts_nothing_twice(
     bench: app.Bench, number: int, log: str
 ) -> None:

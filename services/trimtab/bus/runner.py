@@ -28,6 +28,7 @@ Stateless folds of a topic (no store, from offset 0 at each start): `bus.fold`.
 
 import contextlib
 import dataclasses
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -123,6 +124,7 @@ class Runner:
         self._batch = batch or Batch()
         self._limit = limit or deadletter.Limit()
         self._now = now
+        self._stands: dict[port.TopicPartition, int] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Handles records until `stop` is set. Raises what is neither NotNow nor Never, and TooManyDeadLetters.
@@ -130,6 +132,7 @@ class Runner:
         May be called again after it raised: it goes on from the stored positions.
         """
         letters = deadletter.DeadLetters(self._log, self._consumer, self._limit, self._now)
+        metrics.CONSUMER_LAG.labels(self._consumer).set_function(self._lag)
         with contextlib.closing(self._log.reader(dict.fromkeys(self._sources, 0))) as reader:
             placed = False
             while not stop.is_set():
@@ -200,5 +203,15 @@ class Runner:
         self._show({record.source: record.offset + 1})
 
     def _show(self, positions: Mapping[port.TopicPartition, int]) -> None:
+        self._stands = {**self._stands, **positions}
         if isinstance(self._log, port.ShowsPositions):
             self._log.show_positions(self._consumer, positions)
+
+    def _lag(self) -> float:
+        """Counted when somebody looks, from a thread of theirs: a consumer that is stuck or halted cannot hide it."""
+        try:
+            ends = [self._log.end_offsets(topic) for topic in {source.topic for source in self._sources}]
+        except errors.LogUnavailable:
+            return math.nan
+        stands = self._stands
+        return float(sum(end - stands.get(source, 0) for part in ends for source, end in part.items()))

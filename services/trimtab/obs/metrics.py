@@ -48,6 +48,11 @@ CONSUMER_DEAD_LETTERS = prometheus_client.Counter(
 CONSUMER_HALTED = prometheus_client.Gauge(
     "trimtab_consumer_halted", "1 while a consumer stands still before a record: too many were refused.", ["consumer"]
 )
+CONSUMER_LAG = prometheus_client.Gauge(
+    "trimtab_consumer_lag_records",
+    "Records of its topics that a consumer has not handled, as the page is asked for; NaN while the log is away.",
+    ["consumer"],
+)
 LOG_COMMITS = prometheus_client.Counter(
     "trimtab_log_commits_total", "Transactions the embedded log's writer made durable in this process."
 )

@@ -120,7 +120,7 @@ def main() -> None:
     _tell(done, caught, as_json=asked.json)
     _say(f"{took:.0f} s")
     if not asked.short and not asked.rows and asked.log == "both":
-        put(page(done, caught, seed, took))
+        put("ingestion", page(done, caught, seed, took))
     well = all(row.held for row in done) and all(one.count for one in caught)
     sys.exit(0 if well else 1)
 
@@ -202,7 +202,7 @@ def _tell(done: Sequence[rows.Row], caught: Sequence[Caught], *, as_json: bool) 
         return
     for columns, lines in ((_COLUMNS, [*map(_cells, done)]), (_MUTANT_COLUMNS, [*map(_mutant_cells, caught)])):
         if lines:
-            sys.stdout.write(_table(columns, lines) + "\n\n")
+            sys.stdout.write(table(columns, lines) + "\n\n")
 
 
 def _row_json(row: rows.Row) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def _mutant_json(caught: Caught) -> dict[str, Any]:
     return {"mutant": caught.name, "caught": caught.count, "by": caught.mutant.caught_by, **_row_json(caught.row)}
 
 
-def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), *lines))
 
 
@@ -229,12 +229,12 @@ def page(done: Sequence[rows.Row], caught: Sequence[Caught], seed: int, took: fl
             [
                 f"Made on {datetime.date.today():%Y-%m-%d} in {took / 60:.0f} minutes, seed {seed}: at least "
                 f"{_least(done):,} votes a row.",
-                _table(_COLUMNS, [*map(_cells, done)]),
+                table(_COLUMNS, [*map(_cells, done)]),
                 f"Seen besides: {away}.",
                 "What did not hold:\n\n" + "\n".join(broken) if broken else "",
                 "**Wrong designs under the same harness**, at least "
                 f"{_least([one.row for one in caught]):,} votes each",
-                _table(_MUTANT_COLUMNS, [*map(_mutant_cells, caught)]),
+                table(_MUTANT_COLUMNS, [*map(_mutant_cells, caught)]),
             ],
         )
     )
@@ -244,10 +244,10 @@ def _least(done: Sequence[rows.Row]) -> int:
     return min((row.verdict.sent for row in done), default=0)
 
 
-def put(text: str) -> None:
+def put(section: str, text: str) -> None:
     """Replaces what was measured before."""
-    before, begin, rest = PAGE.read_text().partition("<!-- ingestion -->")
-    _, end, after = rest.partition("<!-- end of ingestion -->")
+    before, begin, rest = PAGE.read_text().partition(f"<!-- {section} -->")
+    _, end, after = rest.partition(f"<!-- end of {section} -->")
     PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 

@@ -138,6 +138,17 @@ def recovery_s(told: history.Told, what: str) -> float:
     return min((at - over for at in answers if at is not None and at > over), default=math.inf)
 
 
+def p99_ms(told: history.Told, what: str) -> float:
+    """Of the attempts that were begun during a fault of this kind and were OK."""
+    spans = [(fault.began, fault.ended) for fault in told.faults if fault.what == what]
+    took = [
+        one.took
+        for one in told.attempts
+        if one.outcome is _OK and any(began <= one.began <= ended for began, ended in spans)
+    ]
+    return 1000 * _percentile(took, 0.99)
+
+
 def _first_of_each_id(stored: Sequence[Stored]) -> dict[str, str]:
     """The digest that counts: copies of an id share a partition, so offsets order them."""
     first: dict[str, str] = {}
@@ -176,3 +187,7 @@ def _percentile(values: Sequence[float], share: float) -> float:
 
 def _sorted(names: Collection[str] | collections.abc.Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names)))
+
+
+# Of a run that came to nothing.
+NOTHING = check(history.Told((), (), {}), Found((), ()), deadline_s=0.0)

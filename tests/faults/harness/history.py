@@ -4,13 +4,14 @@ Written by `load` and `rows`, read back for `checker`. Times are seconds of the 
 writes, so an interval here is an interval there.
 """
 
+import contextlib
 import dataclasses
 import enum
 import json
 import pathlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -93,6 +94,15 @@ class History:
     def end(self, what: str) -> None:
         """It is about to end: whatever was answered until now met it."""
         self._write(event="end", what=what)
+
+    @contextlib.contextmanager
+    def lasting(self, what: str) -> Iterator[None]:
+        """A fault from its beginning to its end."""
+        self.begin(what)
+        try:
+            yield
+        finally:
+            self.end(what)
 
     def close(self) -> None:
         self._file.close()

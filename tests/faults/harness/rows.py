@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from tests.faults.harness import checker, history, load, proxy, subjects, world
+from tests.faults.harness import checker, consumers, history, load, proxy, subjects, world
 
 from trimtab.core import errors
 
@@ -51,18 +51,7 @@ class Row:
         return not self.problems and not self.verdict.findings
 
 
-@dataclasses.dataclass(slots=True)
-class _Seen:
-    """What a row saw and asks for beside the checks."""
-
-    problems: list[str] = dataclasses.field(default_factory=list)
-    notes: list[str] = dataclasses.field(default_factory=list)
-    rebuild: bool = False
-    copies: bool = False
-
-    def require(self, holds: bool, sentence: str) -> None:
-        if not holds:
-            self.problems.append(sentence)
+_Seen = world.Seen
 
 
 def killed_log(of: world.World, seen: _Seen) -> None:
@@ -86,7 +75,7 @@ def killed_log(of: world.World, seen: _Seen) -> None:
 def _kill_broker(of: world.World, broker: subjects.Broker | None, killed: Callable[[], None]) -> None:
     assert broker is not None
     of.await_votes(_BETWEEN)
-    for number in range(of.size.kills):
+    for number in range(1 if of.mutant else of.size.kills):  # a wrong design shows at the first, which hung
         time.sleep(of.rng.uniform(0.0, 1.0))
         if number % 2 == 0:  # it hangs before it dies
             broker.node.pause()
@@ -181,12 +170,12 @@ def _take_away(of: world.World, wait: Callable[[float], None]) -> None:
     if of.broker is None:
         with of.log_file.with_name(f"{of.log_file.name}.write").open("rb") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
-            with _marked(of, AWAY):
+            with of.history.lasting(AWAY):
                 wait(of.size.away_s)
         return
     of.broker.node.pause()
     try:
-        with _marked(of, AWAY):
+        with of.history.lasting(AWAY):
             wait(of.size.away_s / 2)
             of.link.cut()
             of.broker.node.resume()
@@ -194,15 +183,6 @@ def _take_away(of: world.World, wait: Callable[[float], None]) -> None:
     finally:
         of.broker.node.resume()
         of.link.mend()
-
-
-@contextlib.contextmanager
-def _marked(of: world.World, what: str) -> Iterator[None]:
-    of.history.begin(what)
-    try:
-        yield
-    finally:
-        of.history.end(what)
 
 
 def bad_link(of: world.World, seen: _Seen) -> None:
@@ -322,6 +302,7 @@ FAULTS: dict[int, tuple[str, Callable[[world.World, _Seen], None], tuple[str, ..
     10: ("disk full", full_disk, ("sqlite",)),
     17: ("clocks jump by an hour", jumping_clocks, ("sqlite", "kafka")),
 }
+FAULTS = dict(sorted((FAULTS | consumers.FAULTS).items()))
 
 
 def play(number: int, of: world.World) -> Row:
@@ -334,7 +315,7 @@ def play(number: int, of: world.World) -> Row:
             _finish(of, seen)
     except (subjects.Failed, errors.LogUnavailable) as problem:
         seen.problems.append(str(problem))
-    verdict = of.verdict or _NOTHING
+    verdict = of.verdict or checker.NOTHING
     kills = sum(one.kills for one in of.everyone) if of.replicas else 0
     kills += of.broker.kills - of.broker_kills if of.broker else 0
     row = Row(
@@ -365,6 +346,3 @@ def _finish(of: world.World, seen: _Seen) -> None:
     seen.require(of.verdict.sent >= of.size.votes, f"Only {of.verdict.sent} were sent.")
     if seen.copies:
         seen.require(of.verdict.copies > 0, "No reply was lost: nothing stands in the log twice.")
-
-
-_NOTHING = checker.check(history.Told((), (), {}), checker.Found((), ()), deadline_s=0.0)

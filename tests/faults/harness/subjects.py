@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grpc
+import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import parser
 from tests.broker import cluster
 from tests.faults.harness import clocks, process
 
-from trimtab.core import failpoints
+from trimtab.core import failpoints, files
 
 ROOT = pathlib.Path(__file__).parents[3]
 _SERVING_WITHIN_S = 60.0
@@ -27,29 +29,33 @@ class Failed(Exception):
 
 
 class Subject:
-    """One process, at one address for life. A kill keeps all that is on disk; `start` goes on with it."""
+    """One process, at one address for life. A kill keeps all that is on disk; `start` goes on with it.
+
+    lives: how often it was started.
+    """
 
     def __init__(
         self, program: str, name: str, folder: pathlib.Path, settings: Mapping[str, Any], *, mutant: str = ""
     ) -> None:
         self.name = name
-        self.address = f"127.0.0.1:{cluster.free_ports(1)[0]}"
-        self.kills = 0
+        serves, counts = cluster.free_ports(2)
+        self.address, self._page = f"127.0.0.1:{serves}", f"http://127.0.0.1:{counts}/metrics"
+        self.kills = self.lives = 0
         self.said = folder / f"{name}.log"
         self.clock = folder / f"{name}.clock"
         self._program = program
-        self._settings = {**settings, "listen": self.address}
-        self._mutant = {process.MUTANT: mutant} if mutant else {}
+        self._pace = folder / f"{name}.pace"
+        self._settings = {**settings, "listen": self.address, "metrics_port": counts}
+        self._changed = {process.MUTANT: mutant} if mutant else {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, failpoint: str = "") -> None:
         """failpoint: where it is to die by itself. Returns before it serves."""
         flags = [part for name, value in self._settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-        environment = os.environ | self._mutant
+        environment = os.environ | self._changed
         environment |= {failpoints.VARIABLE: failpoint} if failpoint else {}
-        environment |= {process.CLOCK: str(self.clock)} if self.clock.exists() else {}
-        special = self._mutant or self.clock.exists()
-        module = "tests.faults.harness.process" if special else "trimtab.cli.app"
+        module = "tests.faults.harness.process" if self._changed else "trimtab.cli.app"
+        self.lives += 1
         with self.said.open("ab") as said:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, self._program, *flags],
@@ -57,6 +63,7 @@ class Subject:
                 cwd=ROOT,
                 stdout=said,
                 stderr=said,
+                start_new_session=True,  # a Ctrl-C is for the harness
             )
 
     def await_serving(self) -> None:
@@ -92,10 +99,45 @@ class Subject:
     def set_clock(self, seconds_ahead: float) -> None:
         """Of a process that is, or will be, started with a clock of its own."""
         clocks.put(self.clock, seconds_ahead)
+        self._changed[process.CLOCK] = str(self.clock)
+
+    def set_pace(self, seconds: float) -> None:
+        """What each record costs its consumer beside the work; of a process that is, or will be, started so."""
+        files.replace(self._pace, f"{seconds}")
+        self._changed[process.PACE] = str(self._pace)
+
+    def upgrade(self) -> None:
+        """Ends it, and starts it as one that reads feedback of the version after this one."""
+        self._changed[process.LATER] = "yes"
+        self.end()
+        self.start()
+        self.await_serving()
+
+    def pause(self) -> None:
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._send(signal.SIGCONT)
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid
 
     def rss_mib(self) -> float:
-        pages = pathlib.Path(f"/proc/{self._running.pid}/statm").read_text().split()[1]
+        pages = pathlib.Path(f"/proc/{self.pid}/statm").read_text().split()[1]
         return int(pages) * _PAGE_BYTES / 2**20
+
+    def descriptors(self) -> int:
+        return len(list(pathlib.Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def figure(self, name: str, **labels: str) -> float:
+        """What its page of metrics says now; Failed when it does not say it."""
+        page = httpx.get(self._page, timeout=_SERVING_WITHIN_S).text
+        for family in parser.text_string_to_metric_families(page):
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return float(sample.value)
+        raise Failed(f"{self.name} has no figure {name} {labels}")
 
     def end(self) -> None:
         """Nothing of it is left."""

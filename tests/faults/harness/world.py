@@ -9,40 +9,64 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from tests.faults import reading
-from tests.faults.harness import checker, history, load, proxy, subjects
+from tests.faults.harness import checker, history, load, poisoning, proxy, subjects
 
 from trimtab.bus import connect, port, publish, topics
 from trimtab.core import errors, examples, feedback, ids, ledger
 from trimtab.ledger.store import database, offsets
 from trimtab.ledger.store import examples as example_store
 from trimtab.rpc import secrets
+from trimtab.trainer.data import store as trainer_store
 from trimtab.wire import calls, schemas
 
 # Within which the process has to answer: the log's own deadline, and room for a busy machine.
 DEADLINE_S = {"sqlite": 5.0 + 1.0, "kafka": 10.0 + 1.0}
 _ANSWERS = 400
 _LEASE_S = 3.0
-_SETTLED_WITHIN_S = 120.0
+# Trains when it is asked to.
+_LINES = f"""
+[lines.{load.LINE}]
+tenant = "{load.TENANT}"
+[lines.{load.LINE}.trigger]
+examples = 0
+"""
+_SETTLED_WITHIN_S = 300.0
 _T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Size:
-    """How much a run does. votes: at least; kills: of each kind of victim; away_s: how long the log is away at most."""
+    """How much a run does. votes: at least; kills: of each kind of victim; away_s: how long the log is away at most;
+    slow_s: how long a consumer is slow; rate: votes a second, for as long as a row goes on."""
 
     votes: int
     kills: int
     away_s: float
+    slow_s: float
     rate: float = 150.0
 
 
-WHOLE = Size(votes=5000, kills=10, away_s=60.0)
-SHORT = Size(votes=500, kills=3, away_s=16.0)
-SMALLEST = Size(votes=150, kills=2, away_s=12.0)
+WHOLE = Size(votes=5000, kills=10, away_s=60.0, slow_s=300.0)
+SHORT = Size(votes=500, kills=3, away_s=16.0, slow_s=20.0)
+SMALLEST = Size(votes=150, kills=2, away_s=12.0, slow_s=5.0, rate=50.0)
+
+
+@dataclasses.dataclass(slots=True)
+class Seen:
+    """What a row saw and asks for beside the checks."""
+
+    problems: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    rebuild: bool = False
+    copies: bool = False
+
+    def require(self, holds: bool, sentence: str) -> None:
+        if not holds:
+            self.problems.append(sentence)
 
 
 class World:
@@ -71,6 +95,8 @@ class World:
         self.mutant, self.mutated = mutant, program
         self.replicas: list[subjects.Subject] = []
         self.ledger: subjects.Subject
+        self.trainer: subjects.Subject | None = None
+        self.poison = poisoning.Poison()
         self.answers: list[str] = []
         self.kept = True
         self.verdict: checker.Verdict | None = None
@@ -91,24 +117,36 @@ class World:
 
     @property
     def everyone(self) -> list[subjects.Subject]:
-        return [*self.replicas, self.ledger]
+        return [*self.replicas, self.ledger, *([self.trainer] if self.trainer else [])]
 
-    def prepare(self, replicas: int, *, proxied: bool = False, clocks: bool = False) -> None:
+    def prepare(
+        self,
+        replicas: int,
+        *,
+        proxied: bool = False,
+        clocks: bool = False,
+        trainer: bool = False,
+        answers: int = _ANSWERS,
+    ) -> None:
         """Topics, answers to vote on, and processes that are not started yet.
 
-        proxied: they reach a Kafka through the proxy. clocks: each has a clock of its own.
+        proxied: they reach a Kafka through the proxy. clocks: each has a clock of its own. trainer: there is one.
         """
         connect.create_topics(self.url)
         with self.opened() as log:
             made = [
-                load.answer(number, self.seed, self.secrets.signing, self.secrets.hash_key)
-                for number in range(_ANSWERS)
+                load.answer(number, self.seed, self.secrets.signing, self.secrets.hash_key) for number in range(answers)
             ]
-            log.append([publish.new_record(topics.COMPLETIONS, one.context.session_hash, one) for one in made]).result()
+            for start in range(0, answers, _ANSWERS):
+                part = made[start : start + _ANSWERS]
+                records = [publish.new_record(topics.COMPLETIONS, one.context.session_hash, one) for one in part]
+                log.append(records).result()
         self.answers = [one.id for one in made]
         url = f"kafka://{self.broker.proxied_address}/{self.prefix}" if proxied and self.broker else self.url
         self.replicas = [self._subject("feedback", f"feedback-{number}", url) for number in range(replicas)]
         self.ledger = self._subject("ledger", "ledger", url)
+        self.trainer = self._subject("trainer", "trainer", url) if trainer else None
+        (self.folder / "lines.toml").write_text(_LINES)
         for subject in self.everyone if clocks else ():
             subject.set_clock(0.0)
 
@@ -124,18 +162,33 @@ class World:
         asyncio.run(self._play(mix, script, votes or self.size.votes, at_once))
 
     def settled(self) -> None:
-        """Returns when the ledger has read and published everything."""
-        give_up_at = time.monotonic() + _SETTLED_WITHIN_S
-        with contextlib.closing(database.Database(self.database_url)) as store:
-            while not self._is_settled(store):
-                if time.monotonic() > give_up_at:
-                    raise subjects.Failed(f"The ledger did not come to the log's end: see {self.ledger.said}")
-                time.sleep(0.2)
+        """Returns when the ledger has read and published everything, and a trainer has read that."""
+        with self.opened() as log, contextlib.closing(database.Database(self.database_url)) as store:
+            _await(self.ledger, lambda: self._is_settled(store, log))
+            if self.trainer is not None:
+                _await(self.trainer, lambda: _is_at_end(log, topics.EXAMPLES, self.trainer_stands()))
+
+    def ledger_stands(self) -> dict[port.TopicPartition, int]:
+        """Where it reads on."""
+        with contextlib.closing(database.Database(self.database_url)) as store, store.read() as connection:
+            return offsets.load(connection, [topics.FEEDBACK.name, topics.COMPLETIONS.name])
+
+    def trainer_stands(self) -> dict[port.TopicPartition, int]:
+        """Where it reads on."""
+        path = self.folder / "trainer" / "trainer.db"
+        with contextlib.closing(trainer_store.Store(path)) as store, store.reading() as connection:
+            return trainer_store.positions(connection)
 
     def found(self) -> checker.Found:
-        """What is in the log, and what would train."""
+        """What is in the log, and what would train; poison is not among it."""
         with self.opened() as log:
             return checker.Found(stored=self._stored(log), counted=self._counted(log))
+
+    def antidotes(self) -> list[str]:
+        """The ids of poisoned votes that count all the same, once for each example."""
+        with self.opened() as log:
+            made = reading.standing(reading.decoded(log, topics.EXAMPLES, examples.Example))
+        return [one.feedback_id for one in made if one.feedback_id in self.poison.names]
 
     def rebuilt(self) -> Sequence[checker.Counted]:
         """What counts after the ledger's database was lost."""
@@ -204,6 +257,8 @@ class World:
         }
         if program == "ledger":
             settings["database"] = self.database_url
+        if program == "trainer":
+            settings |= {"state": self.folder / "trainer", "ledger_address": self.ledger.address}
         mutant = self.mutant if self.mutated == program else ""
         return subjects.Subject(program, name, self.folder, settings, mutant=mutant)
 
@@ -225,27 +280,27 @@ class World:
         finally:
             await users.close()
 
-    def _is_settled(self, store: database.Database) -> bool:
-        if self.ledger.died():
-            raise subjects.Failed("The ledger was killed and nobody has started it again.")
+    def _is_settled(self, store: database.Database, log: port.EventLog) -> bool:
         with store.read() as connection:
             positions = offsets.load(connection, [topics.FEEDBACK.name, topics.COMPLETIONS.name])
             if example_store.unpublished(connection, 1):
                 return False
-        with self.opened() as log:
-            ends = {**log.end_offsets(topics.FEEDBACK.name), **log.end_offsets(topics.COMPLETIONS.name)}
-        return all(positions.get(source, 0) >= end for source, end in ends.items())
+        return all(_is_at_end(log, topic, positions) for topic in (topics.FEEDBACK, topics.COMPLETIONS))
 
     def _stored(self, log: port.EventLog) -> list[checker.Stored]:
         found = []
-        for record in reading.records(log, topics.FEEDBACK):
+        for record in self.poison.without(reading.records(log, topics.FEEDBACK)):
             event = schemas.decode(record.value, record.headers, feedback.FeedbackEvent)
             found.append(checker.Stored(event.id, load.digest_of_event(event), record.partition, record.offset))
         return found
 
     def _counted(self, log: port.EventLog) -> list[checker.Counted]:
         made = reading.decoded(log, topics.EXAMPLES, examples.Example)
-        return [checker.Counted(one.feedback_id, load.digest_of_example(one), one.id) for one in reading.standing(made)]
+        return [
+            checker.Counted(one.feedback_id, load.digest_of_example(one), one.id)
+            for one in reading.standing(made)
+            if one.feedback_id not in self.poison.names
+        ]
 
     async def _contend(self, over: threading.Event) -> list[str]:
         wrong, last = [], 0
@@ -281,6 +336,21 @@ class World:
             for one in answer.feedback
             if one.status is conflict
         }
+
+
+def _await(reader: subjects.Subject, came: Callable[[], bool]) -> None:
+    """Returns when a process has come to the log's end."""
+    give_up_at = time.monotonic() + _SETTLED_WITHIN_S
+    while not came():
+        if reader.died():
+            raise subjects.Failed(f"{reader.name} was killed and nobody has started it again.")
+        if time.monotonic() > give_up_at:
+            raise subjects.Failed(f"{reader.name} did not come to the log's end: see {reader.said}")
+        time.sleep(0.2)
+
+
+def _is_at_end(log: port.EventLog, topic: topics.Topic, stands: Mapping[port.TopicPartition, int]) -> bool:
+    return all(stands.get(source, 0) >= end for source, end in log.end_offsets(topic.name).items())
 
 
 @contextlib.contextmanager

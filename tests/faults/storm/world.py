@@ -76,7 +76,7 @@ def write_demonstrations(path: pathlib.Path, pairs: list[tuple[str, str]]) -> No
     path.write_text("".join(json.dumps({"prompt": asked, "response": said}) + "\n" for asked, said in pairs))
 
 
-def publish_base(store: registry.Registry, texts: list[str], seed: int) -> str:
+def publish_base(store: registry.Registry, texts: list[str], seed: int, tenant: str = TENANT) -> str:
     """An untrained policy of some ten thousand weights; its id."""
     from trimtab.modeling import loading, tiny
 
@@ -85,7 +85,7 @@ def publish_base(store: registry.Registry, texts: list[str], seed: int) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
         loading.save_policy(model, tokenizer, loading.ServingProfile(max_tokens=16), folder)
-        draft = registry.ManifestDraft(kind=models.ModelKind.BASE, tenant=TENANT, line=LINE, method="random weights")
+        draft = registry.ManifestDraft(kind=models.ModelKind.BASE, tenant=tenant, line=LINE, method="random weights")
         return store.publish(folder, draft).id
 
 

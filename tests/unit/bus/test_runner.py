@@ -4,8 +4,10 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
+import math
 import threading
 
+import prometheus_client
 import pytest
 from tests.unit.bus import conftest
 
@@ -400,3 +402,45 @@ def test_the_position_stays_while_the_dead_letter_cannot_be_written(log, store):
     assert (store.values(), store.positions()) == ([b"0"], {AUDIT: 1})
     run(log, store, until=b"end")
     assert (store.values(), len(dead_letters(log))) == ([b"0", b"end"], 1)
+
+
+def lag():
+    return prometheus_client.REGISTRY.get_sample_value("trimtab_consumer_lag_records", {"consumer": "joins"})
+
+
+def test_the_lag_is_that_of_the_moment_it_is_asked_for_also_of_a_consumer_that_halted(log, store):
+    fill(log, [b"0", b"1", b"2"])
+    run(log, store, until=b"2")
+    assert lag() == 0
+    fill(log, [b"bad", b"bad", b"bad", b"3"])
+    assert lag() == 4
+    store.on_record = refuse(b"bad", problem=runner.Never("It is bad."))
+    with pytest.raises(deadletter.TooManyDeadLetters):
+        run(log, store, limit=deadletter.Limit(consecutive=2))
+    assert lag() == 2
+    fill(log, [b"4"])
+    assert lag() == 3
+
+
+class Away:
+    """A log that was there when the consumer began and is not now."""
+
+    def __init__(self, log):
+        self._log = log
+        self.away = False
+
+    def reader(self, start):
+        return self._log.reader(start)
+
+    def end_offsets(self, topic):
+        if self.away:
+            raise errors.LogUnavailable("away")
+        return self._log.end_offsets(topic)
+
+
+def test_the_lag_is_no_number_while_the_log_is_away(log, store):
+    fill(log, [b"0"])
+    run(leaving := Away(log), store, until=b"0")
+    assert lag() == 0
+    leaving.away = True
+    assert math.isnan(lag())
