@@ -1,4 +1,5 @@
-"""A process of the platform as `trimtab` starts it, but for what the environment says: another clock, a wrong design.
+"""A process of the platform as `trimtab` starts it, but for what the environment says: another clock, a place to stand
+still at, scores that are no numbers, a wrong design.
 
 python -m tests.faults.harness.process PROGRAM FLAGS
 """
@@ -7,7 +8,8 @@ import os
 import pathlib
 import sys
 
-CLOCK, MUTANT = "HARNESS_CLOCK", "HARNESS_MUTANT"
+# Files that say what to do, and the name of a mutant.
+CLOCK, PAUSE, NAN, MUTANT = "HARNESS_CLOCK", "HARNESS_PAUSE", "HARNESS_NAN", "HARNESS_MUTANT"
 
 
 def main() -> None:
@@ -15,10 +17,20 @@ def main() -> None:
         from tests.faults.harness import clocks
 
         clocks.turn(pathlib.Path(file))
-    if name := os.environ.get(MUTANT):
-        from tests.faults.harness import mutants
+    if file := os.environ.get(PAUSE):
+        from tests.faults.harness import disturbing
 
-        mutants.ALL[name].make()
+        disturbing.pause_at(pathlib.Path(file))
+    if file := os.environ.get(NAN):
+        from tests.faults.harness import disturbing
+
+        disturbing.say_nan(pathlib.Path(file))
+    if name := os.environ.get(MUTANT):
+        from tests.faults.harness import mutants, wrong_training
+
+        mutant = {**mutants.ALL, **wrong_training.ALL}[name]
+        if sys.argv[1] in mutant.program.split():
+            mutant.make()
     from trimtab.cli import app
 
     app.main()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,12 +27,32 @@ class Failed(Exception):
     """Something did not come about that a row needs, or that every row may count on; the sentence says what."""
 
 
+def settings_of(folder: pathlib.Path, log_url: str) -> dict[str, Any]:
+    """What every process of an installation in a folder is told."""
+    return {
+        "log_url": log_url,
+        "registry_url": f"file://{folder / 'registry'}",
+        "cache": folder / "cache",
+        "lines_file": folder / "lines.toml",
+        "secrets_file": folder / "secrets.toml",
+        "drain_s": 1.0,
+    }
+
+
 class Subject:
     """One process, at one address for life. A kill keeps all that is on disk; `start` goes on with it."""
 
     def __init__(
-        self, program: str, name: str, folder: pathlib.Path, settings: Mapping[str, Any], *, mutant: str = ""
+        self,
+        program: str,
+        name: str,
+        folder: pathlib.Path,
+        settings: Mapping[str, Any],
+        *,
+        mutant: str = "",
+        environment: Mapping[str, str] = types.MappingProxyType({}),
     ) -> None:
+        """environment: what `process` reads of it, beside a mutant."""
         self.name = name
         self.address = f"127.0.0.1:{cluster.free_ports(1)[0]}"
         self.kills = 0
@@ -39,16 +60,16 @@ class Subject:
         self.clock = folder / f"{name}.clock"
         self._program = program
         self._settings = {**settings, "listen": self.address}
-        self._mutant = {process.MUTANT: mutant} if mutant else {}
+        self._environment = {**environment, **({process.MUTANT: mutant} if mutant else {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, failpoint: str = "") -> None:
         """failpoint: where it is to die by itself. Returns before it serves."""
         flags = [part for name, value in self._settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-        environment = os.environ | self._mutant
+        environment = os.environ | self._environment
         environment |= {failpoints.VARIABLE: failpoint} if failpoint else {}
         environment |= {process.CLOCK: str(self.clock)} if self.clock.exists() else {}
-        special = self._mutant or self.clock.exists()
+        special = self._environment or self.clock.exists()
         module = "tests.faults.harness.process" if special else "trimtab.cli.app"
         with self.said.open("ab") as said:
             self._process = subprocess.Popen(
@@ -73,6 +94,17 @@ class Subject:
         self._send(signal.SIGKILL)
         self._running.wait()
         self.kills += 1
+
+    def pause(self) -> None:
+        """It stands still, and does not know that it does, until `resume`."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._send(signal.SIGCONT)
+
+    @property
+    def stands_still(self) -> bool:
+        return "T (stopped)" in pathlib.Path(f"/proc/{self._running.pid}/status").read_text()
 
     def await_death(self, within_s: float) -> bool:
         """Whether it has died at its failpoint in time."""
