@@ -10,14 +10,14 @@ import pathlib
 from typing import Any
 
 from tests.faults import killing, test_scores_killed
-from tests.faults.harness import checks, installation, job, process, subjects
+from tests.faults.harness import checks, installation, job, process, subjects, world
 from tests.services.rollout import conftest as rollout_making
 from tests.services.rollout import test_releases_end_to_end as releasing
 
 from trimtab.bus import topics
-from trimtab.core import models, releases, runs, scoring
+from trimtab.core import models, releases, runs, scoring, text
 from trimtab.trainer.methods import elsewhere
-from trimtab.wire import schemas
+from trimtab.wire import calls, schemas
 
 _State = releases.ReleaseState
 _ITERATIONS, _NAN_UNTIL = 60, 3
@@ -27,7 +27,8 @@ _SETTINGS = {"iterations": _ITERATIONS, "prompts": 3, "samples": 2, "max_tokens"
 def absent(of: installation.Installation, seen: checks.Seen) -> None:
     """18: NaN, kill -9, SIGSTOP; first while a run learns, then while a release is judged."""
     _during_a_run(of, seen)
-    if not of.mutant:
+    # in the smallest size that is left to tests/services/rollout/test_rewards_guard_a_release.py
+    if not of.mutant and of.size.votes > world.SMALLEST.votes:
         asyncio.run(_during_a_release(of, seen))
 
 
@@ -46,11 +47,12 @@ def _during_a_run(of: installation.Installation, seen: checks.Seen) -> None:
         ledger_address=ledger.address,
         python=steering.interpreter(),
     )
-    nan.write_text("2")
     for subject in (reward, ledger, trainer):
         subject.start()
     for subject in (reward, ledger, trainer):
         subject.await_serving()
+    _warm(of, reward, judge)
+    nan.write_text("2")
     run_id = of.start_run(
         trainer,
         runs.RunKind.RLOO,
@@ -71,10 +73,18 @@ def _during_a_run(of: installation.Installation, seen: checks.Seen) -> None:
         waits = of.await_run(trainer, run_id, lambda run: bool(run.problem))
         pauses += waits.state is runs.RunState.RUNNING and reward.address in waits.problem
         back()
+        _warm(of, reward, judge)
         step = _until_step(of, trainer, run_id, step + 2)
     _look(of, seen, of.await_run(trainer, run_id), nan.with_suffix(".given"))
     seen.require(pauses == 2, "The run did not wait for the reward service.")
     seen.notes.append("the run waited twice, once killed and once stopped")
+
+
+def _warm(of: installation.Installation, reward: subjects.Subject, model_id: str) -> None:
+    """Returns when the service has its model in memory."""
+    item = scoring.ScoreItem((text.Message(text.Role.USER, text.Text("which one")),), text.Text("it is red"))
+    wanted = scoring.ScoreRequest(model_id, (item,))
+    of.ask(reward, calls.RewardCalls, lambda to: to.score(wanted, timeout_s=installation.WITHIN_S))
 
 
 def _until_step(of: installation.Installation, trainer: subjects.Subject, run_id: str, step: int) -> int:

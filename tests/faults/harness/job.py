@@ -17,7 +17,8 @@ from trimtab.core import failpoints
 STEERING = "HARNESS_JOBS"
 # Where the next job is to die; and a line for each job that was started: its process and where it was to die.
 _DIES_AT, _STARTS = "dies-at", "starts"
-_PATIENCE_S = 3.0
+# For the service to be there, and for its answer: the first takes as long as it needs to load its model.
+_READY_S, _ANSWER_S = 3.0, 15.0
 
 
 class Steering:
@@ -63,9 +64,9 @@ def main() -> None:
     from trimtab.trainer.steps import checkpoints
 
     checkpoints.EVERY_S, checkpoints.SHARE = 0.0, float("inf")
-    elsewhere.Door = functools.partial(elsewhere.Door, ready_s=_PATIENCE_S)  # type: ignore[assignment, misc]
+    elsewhere.Door = functools.partial(elsewhere.Door, ready_s=_READY_S)  # type: ignore[assignment, misc]
     remote_scores.RewardService = functools.partial(  # type: ignore[assignment, misc]
-        remote_scores.RewardService, timeout_s=_PATIENCE_S
+        remote_scores.RewardService, timeout_s=_ANSWER_S
     )
     if name := os.environ.get(process.MUTANT):
         from tests.faults.harness import wrong_training

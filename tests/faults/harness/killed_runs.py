@@ -96,13 +96,16 @@ def killed(of: installation.Installation, seen: checks.Seen) -> None:
     """2: at places between write, fsync, rename and publish, and at any moment."""
     bench = _prepared(of, seen)
     for victim, point in _plan(of):
+        started = len(bench.steering.starts())
+        if victim == JOB:
+            bench.steering.die_at(point)
         bench.trainer.start(point if victim == TRAINER else "")
         if victim == TRAINER and not bench.trainer.await_death(_DIES_WITHIN_S):
             raise subjects.Failed(f"The trainer never came to {point}: see {bench.trainer.said}")
         if victim == JOB:
-            _kill_job_at(bench, point)
+            _await_death_of_job(bench, point, started)
         if victim == BOTH:
-            _kill_both(bench)
+            _kill_both(bench, started)
     bench.trainer.start()
     _compare(bench)
     seen.require(seen.kills > 0, "No job was killed.")
@@ -162,7 +165,7 @@ def _prepared(of: installation.Installation, seen: checks.Seen) -> _Bench:
         python=steering.interpreter(),
     )
     bench = _Bench(of, seen, ledger, trainer, steering, votes)
-    settings = {"batch": max(2, of.size.votes // 60), "lr": 1e-3, "epochs": 3}
+    settings = {"batch": max(2, of.size.votes // 20), "lr": 1e-3, "epochs": 3}
     # without the ledger it is taken on and cannot begin
     ledger.pause()
     try:
@@ -221,24 +224,21 @@ def _await_examples(of: installation.Installation, votes: set[str]) -> None:
         log.append(copies).result()
 
 
-def _kill_job_at(bench: _Bench, point: str) -> None:
+def _await_death_of_job(bench: _Bench, point: str, started: int) -> None:
     """The job dies there; a moment later the trainer, which has noticed or not, does too."""
-    bench.steering.die_at(point)
-    # a trainer whose job was under way may have started it before the place was named
-    told = len(bench.steering.starts())
-    give_up_at = time.monotonic() + _DIES_WITHIN_S
-    while not any(at == point and not _lives(pid) for pid, at in bench.steering.starts()[max(0, told - 1) :]):
-        if time.monotonic() > give_up_at:
-            raise subjects.Failed(f"No job ever came to {point}: see {bench.folder}")
-        time.sleep(0.02)
+    installation.until(
+        lambda: any(at == point and not _lives(pid) for pid, at in bench.steering.starts()[started:]),
+        f"no job has come to {point}: see {bench.folder}",
+        _DIES_WITHIN_S,
+    )
     bench.seen.kills += 1
     time.sleep(bench.of.rng.uniform(0.0, 1.0))
     bench.trainer.kill()
 
 
-def _kill_both(bench: _Bench) -> None:
-    """In the middle of the work, if there is any left."""
-    started, before = len(bench.steering.starts()), bench.saved()
+def _kill_both(bench: _Bench, started: int) -> None:
+    """In the middle of the work, if there is any left. started: so many jobs were, before this trainer."""
+    before = bench.saved()
 
     def works() -> bool:
         done = (bench.folder / "result.json").exists()
