@@ -29,7 +29,7 @@ test: $(READY) ## Every test, three files at once
 kafka: $(READY) ## A Kafka on this machine until Ctrl-C, for trying things with (needs Maven and Java); NODES=3
 	@$(BIN)/python -m tests.broker.cluster $(if $(NODES),--nodes $(NODES))
 
-faults: $(READY) ## Break ingestion on both logs, then kill at random during three demos; SHORT=1: small, some minutes
+faults: $(READY) ## Break ingestion, training and publishing, then kill at random during three demos; SHORT=1: small, some minutes
 	@$(BIN)/python -m tests.faults.harness.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
 	@$(BIN)/python -m tests.faults.storm.app $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
 

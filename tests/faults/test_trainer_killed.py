@@ -4,12 +4,11 @@ import asyncio
 import contextlib
 import functools
 import pathlib
-import sys
 import threading
 import time
 
 import pytest
-from tests.faults import killing
+from tests.faults import killing, quick_job
 from tests.services.trainer import conftest as making
 from tests.services.trainer.test_cycles import OneHolder, thumbs
 
@@ -40,8 +39,7 @@ def begin(folder: pathlib.Path) -> None:
         records = [publish.new_record(topics.EXAMPLES, one.context.session_hash, one)] * (2 if number % 5 == 0 else 1)
         log.append(records).result()
     log.close()
-    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} {killing.ROOT}/tests/faults/quick_job.py "$@"\n')
-    (folder / "python").chmod(0o755)
+    quick_job.interpreter(folder)
 
 
 def _registry(folder: pathlib.Path) -> registry.Registry:

@@ -1,6 +1,6 @@
 """Which files an artifact may hold. Weights are safetensors; nothing that runs code when it is opened gets in.
 
-Called by `registry.store` before anything is written.
+Called by `registry.store` before anything is written, and before anything is loaded.
 """
 
 import json
@@ -16,17 +16,23 @@ _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 def check(path: pathlib.Path, name: str) -> None:
     """ArtifactCorrupt, naming the file, when it may not be part of an artifact."""
-    if path.suffix in _RUNS_CODE:
-        raise errors.ArtifactCorrupt(
-            f"{name!r} can run code when it is opened and is never loaded; convert the weights to safetensors."
-        )
-    if path.suffix not in ALLOWED:
-        kinds = ", ".join(sorted(ALLOWED))
-        raise errors.ArtifactCorrupt(f"{name!r} is of no kind that an artifact holds; leave it out or use {kinds}.")
+    check_name(name)
     if path.suffix == ".safetensors":
         problem = _safetensors_problem(path)
         if problem:
             raise errors.ArtifactCorrupt(f"{name!r} is no safetensors file: {problem}; write it again.")
+
+
+def check_name(name: str) -> None:
+    """The same by the name alone."""
+    suffix = pathlib.PurePosixPath(name).suffix
+    if suffix in _RUNS_CODE:
+        raise errors.ArtifactCorrupt(
+            f"{name!r} can run code when it is opened and is never loaded; convert the weights to safetensors."
+        )
+    if suffix not in ALLOWED:
+        kinds = ", ".join(sorted(ALLOWED))
+        raise errors.ArtifactCorrupt(f"{name!r} is of no kind that an artifact holds; leave it out or use {kinds}.")
 
 
 def _safetensors_problem(path: pathlib.Path) -> str:

@@ -92,9 +92,11 @@ class Registry:
         """A local folder with exactly the files of the manifest, each verified now.
 
         ArtifactCorrupt names the file that is not what was published; the local copy is gone then, and the next fetch
-        makes a new one.
+        makes a new one. Also for a file that no artifact may hold, whoever wrote the manifest: it is not even copied.
         """
         manifest = self.manifest(model_id)
+        for file in manifest.files:
+            kinds.check_name(file.path)
         folder = self._cache / model_id
         if not folder.exists():
             self._materialise(manifest, folder)
@@ -102,6 +104,8 @@ class Registry:
         if problem:
             shutil.rmtree(folder)
             raise errors.ArtifactCorrupt(f"Model {model_id} cannot be loaded: {problem}; fetch it again.")
+        for file in manifest.files:
+            kinds.check(folder / file.path, file.path)
         return folder
 
     def _materialise(self, manifest: manifests.Manifest, folder: pathlib.Path) -> None:

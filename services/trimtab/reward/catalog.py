@@ -6,7 +6,7 @@ be asked for at once; nothing is loaded before it is.
 
 import threading
 
-from trimtab.bus import port
+from trimtab.bus import letters, port
 from trimtab.core import errors, models
 from trimtab.wire import schemas
 
@@ -20,6 +20,7 @@ class Catalog:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._models: dict[str, models.PublishedModel] = {}
+        self._fence = models.Fence()
 
     def apply(self, record: port.Record) -> None:
         """One record of topic `models`; an empty value forgets its key."""
@@ -28,7 +29,7 @@ class Catalog:
                 self._models.pop(record.key.decode(errors="replace"), None)
             return
         model = schemas.decode(record.value, record.headers, models.PublishedModel)
-        if model.kind in _KINDS:
+        if self._fence.admits(model, letters.first_offset(record)) and model.kind in _KINDS:
             with self._lock:
                 # an announcement that is repeated does not make an old model the latest
                 self._models.setdefault(model.id, model)

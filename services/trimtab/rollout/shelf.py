@@ -8,7 +8,7 @@ import datetime
 from collections.abc import Sequence
 
 from trimtab import registry
-from trimtab.bus import port
+from trimtab.bus import letters, port
 from trimtab.core import errors, models, releases
 from trimtab.wire import schemas
 
@@ -23,12 +23,14 @@ class Shelf:
         # Replaced, never changed in place: written by one thread, read by another.
         self._published: dict[str, models.PublishedModel] = {}
         self._digests: dict[str, str] = {}
+        self._fence = models.Fence()
 
     def apply(self, record: port.Record) -> None:
         """One record of topic `models`."""
         if record.value:
             model = schemas.decode(record.value, record.headers, models.PublishedModel)
-            self._published = self._published | {model.id: model}
+            if self._fence.admits(model, letters.first_offset(record)):
+                self._published = self._published | {model.id: model}
 
     def of_line(self, tenant: str, name: str) -> list[models.PublishedModel]:
         known = self._published.values()

@@ -2,7 +2,8 @@
 
 Reads `started.json`, which is all a run depends on: the same record gives the same bytes of weights on the same kind
 of CPU, thread count and library versions. Leaves `progress.json`, `metrics.jsonl` and `checkpoints/` while it works,
-`result.json` and `outputs/` at the end (exit 0), or `problem.txt` with a sentence when the run cannot succeed (exit 2).
+`result.json` and `outputs/` at the end (exit 0), or `problem.txt` with a sentence when the run cannot succeed (exit 2),
+or not now (exit 3): another process is away, or the disk is full.
 Anything else is a defect and ends with a traceback. SIGTERM and SIGKILL end it at once: what counts is written last,
 and started again in the same folder it goes on from its last checkpoint. The other side of the folder is
 `trainer.runs.jobs`.
@@ -10,6 +11,7 @@ and started again in the same folder it goes on from its last checkpoint. The ot
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -24,7 +26,7 @@ from trimtab.trainer import recipes, record
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the job of a folder; exit code 2 is a problem that a person can solve."""
+    """Runs the job of a folder; exit code 2 is a problem that a person can solve, 3 one that may pass."""
     arguments = sys.argv[1:] if argv is None else argv
     if len(arguments) != 1:
         sys.exit("usage: python -m trimtab.trainer.job RUN_FOLDER")
@@ -35,9 +37,21 @@ def main(argv: list[str] | None = None) -> None:
     shutil.rmtree(folder / record.OUTPUTS, ignore_errors=True)
     try:
         run(folder)
+    except errors.ServiceUnavailable as problem:
+        (folder / record.PROBLEM).write_text(f"{problem}\n")
+        sys.exit(record.NOT_NOW_EXIT)
     except errors.TrimtabError as problem:
         (folder / record.PROBLEM).write_text(f"{problem}\n")
         sys.exit(record.KNOWN_PROBLEM_EXIT)
+    except Exception as problem:
+        if not _says_disk_full(problem):
+            raise
+        sys.exit(record.NOT_NOW_EXIT)
+
+
+def _says_disk_full(problem: Exception) -> bool:
+    """safetensors and tokenizers say so in words alone."""
+    return getattr(problem, "errno", None) == errno.ENOSPC or f"(os error {errno.ENOSPC})" in str(problem)
 
 
 def run(folder: pathlib.Path) -> None:

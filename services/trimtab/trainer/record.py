@@ -17,6 +17,8 @@ JOURNAL = "journal"
 SECRETS_FILE = "TRIMTAB_SECRETS_FILE"
 # Of a run that cannot succeed, for a reason that a person can do something about.
 KNOWN_PROBLEM_EXIT = 2
+# Of one that something it needs is away for: another process, space on the disk. Started again it goes on.
+NOT_NOW_EXIT = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

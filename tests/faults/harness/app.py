@@ -1,7 +1,7 @@
-"""Breaks what takes in feedback, in every way that its promises name, and looks what that cost: `make faults`.
+"""Breaks ingestion, training and publishing in every way that their promises name, and looks what that cost.
 
-    python -m tests.faults.harness.app                  every row on both logs, 5,000 votes each, and the mutants
-    python -m tests.faults.harness.app --short          the same with 500
+    python -m tests.faults.harness.app                  every row, those of ingestion on both logs, and the mutants
+    python -m tests.faults.harness.app --short          the same with 500 votes a row, not 5,000
     python -m tests.faults.harness.app --rows 1,4 --log kafka --seed 7
 
 Prints a line a row, and one for each deliberately wrong design with the check that caught it. Exits with 0 only if
@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tests.faults.harness import mutants, proxy, rows, subjects, world
+from tests.faults.harness import mutants, proxy, rows, subjects, tables, training, world
 
 PAGE = pathlib.Path(__file__).parents[3] / "docs" / "benchmarks" / "faults.md"
 LOGS = ("sqlite", "kafka")
@@ -40,6 +40,7 @@ _COLUMNS = (
     "held",
     "seed",
 )
+_NUMBERS = sorted(rows.FAULTS.keys() | training.FAULTS.keys())
 _MUTANT_COLUMNS = ("mutant", "log", "row", "acked", "caught by", "all it broke")
 
 
@@ -107,7 +108,7 @@ class Bench:
 def main() -> None:
     asked = _arguments()
     seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(1, 10_000)
-    wanted = [int(one) for one in asked.rows.split(",")] if asked.rows else list(rows.FAULTS)
+    wanted = [int(one) for one in asked.rows.split(",")] if asked.rows else _NUMBERS
     logs = LOGS if asked.log == "both" else (asked.log,)
     size = world.SHORT if asked.short else world.WHOLE
     _say(f"seed {seed}, {size.votes} votes a row")
@@ -117,32 +118,34 @@ def main() -> None:
         done = list(_rows(bench, wanted, logs))
         caught = list(_mutants(bench, wanted, logs))
     took = time.monotonic() - begun
-    _tell(done, caught, as_json=asked.json)
-    _say(f"{took:.0f} s")
+    learned = training.run(wanted, size, seed, _say)
+    _tell(done, caught, learned, as_json=asked.json)
+    _say(f"{time.monotonic() - begun:.0f} s")
     if not asked.short and not asked.rows and asked.log == "both":
         put("ingestion", page(done, caught, seed, took))
-    well = all(row.held for row in done) and all(one.count for one in caught)
+        put("training", training.page(learned))
+    well = all(row.held for row in done) and all(one.count for one in caught) and learned.well
     sys.exit(0 if well else 1)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults.harness.app",
-        description="Breaks what takes in feedback and looks what that cost.",
+        description="Breaks ingestion, training and publishing, and looks what that cost.",
     )
     parser.add_argument("--short", action="store_true", help="500 votes a row, not 5,000; writes no page")
     parser.add_argument("--seed", type=int, help="of the plan; printed at the start when left out")
-    parser.add_argument("--rows", default="", help=f"of {', '.join(map(str, rows.FAULTS))}; all when left out")
-    parser.add_argument("--log", choices=(*LOGS, "both"), default="both")
+    parser.add_argument("--rows", default="", help=f"of {', '.join(map(str, _NUMBERS))}; all when left out")
+    parser.add_argument("--log", choices=(*LOGS, "both"), default="both", help="of rows that break ingestion")
     parser.add_argument("--json", action="store_true", help="for programs, on standard output")
     asked = parser.parse_args()
-    if not set(filter(None, asked.rows.split(","))) <= {str(number) for number in rows.FAULTS}:
-        parser.error(f"--rows takes numbers of {', '.join(map(str, rows.FAULTS))}, with commas between them")
+    if not set(filter(None, asked.rows.split(","))) <= set(map(str, _NUMBERS)):
+        parser.error(f"--rows takes numbers of {', '.join(map(str, _NUMBERS))}, with commas between them")
     return asked
 
 
 def _rows(bench: Bench, wanted: Sequence[int], logs: Sequence[str]) -> Iterator[rows.Row]:
-    for number in wanted:
+    for number in filter(rows.FAULTS.__contains__, wanted):
         for log in rows.FAULTS[number][2]:
             if log in logs:
                 row = bench.row(number, log)
@@ -196,13 +199,15 @@ def _mutant_cells(caught: Caught) -> list[str]:
     ]
 
 
-def _tell(done: Sequence[rows.Row], caught: Sequence[Caught], *, as_json: bool) -> None:
+def _tell(done: Sequence[rows.Row], caught: Sequence[Caught], learned: training.Done, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps({"rows": [*map(_row_json, done)], "mutants": [*map(_mutant_json, caught)]}) + "\n")
+        ingestion = {"rows": [*map(_row_json, done)], "mutants": [*map(_mutant_json, caught)]}
+        sys.stdout.write(json.dumps({**ingestion, "training": training.document(learned)}) + "\n")
         return
     for columns, lines in ((_COLUMNS, [*map(_cells, done)]), (_MUTANT_COLUMNS, [*map(_mutant_cells, caught)])):
         if lines:
-            sys.stdout.write(table(columns, lines) + "\n\n")
+            sys.stdout.write(tables.table(columns, lines) + "\n\n")
+    sys.stdout.write(training.text(learned))
 
 
 def _row_json(row: rows.Row) -> dict[str, Any]:
@@ -211,10 +216,6 @@ def _row_json(row: rows.Row) -> dict[str, Any]:
 
 def _mutant_json(caught: Caught) -> dict[str, Any]:
     return {"mutant": caught.name, "caught": caught.count, "by": caught.mutant.caught_by, **_row_json(caught.row)}
-
-
-def table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), *lines))
 
 
 def page(done: Sequence[rows.Row], caught: Sequence[Caught], seed: int, took: float) -> str:
@@ -229,12 +230,12 @@ def page(done: Sequence[rows.Row], caught: Sequence[Caught], seed: int, took: fl
             [
                 f"Made on {datetime.date.today():%Y-%m-%d} in {took / 60:.0f} minutes, seed {seed}: at least "
                 f"{_least(done):,} votes a row.",
-                table(_COLUMNS, [*map(_cells, done)]),
+                tables.table(_COLUMNS, [*map(_cells, done)]),
                 f"Seen besides: {away}.",
                 "What did not hold:\n\n" + "\n".join(broken) if broken else "",
                 "**Wrong designs under the same harness**, at least "
                 f"{_least([one.row for one in caught]):,} votes each",
-                table(_MUTANT_COLUMNS, [*map(_mutant_cells, caught)]),
+                tables.table(_MUTANT_COLUMNS, [*map(_mutant_cells, caught)]),
             ],
         )
     )
@@ -244,10 +245,10 @@ def _least(done: Sequence[rows.Row]) -> int:
     return min((row.verdict.sent for row in done), default=0)
 
 
-def put(section: str, text: str) -> None:
-    """Replaces what was measured before."""
-    before, begin, rest = PAGE.read_text().partition(f"<!-- {section} -->")
-    _, end, after = rest.partition(f"<!-- end of {section} -->")
+def put(part: str, text: str) -> None:
+    """Replaces what was measured before of a part of the page."""
+    before, begin, rest = PAGE.read_text().partition(f"<!-- {part} -->")
+    _, end, after = rest.partition(f"<!-- end of {part} -->")
     PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 

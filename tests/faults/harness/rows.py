@@ -7,13 +7,11 @@ import contextlib
 import dataclasses
 import fcntl
 import itertools
-import pathlib
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from tests.faults.harness import checker, consumers, history, load, proxy, subjects, world
+from tests.faults.harness import checker, consumers, disks, history, load, proxy, subjects, world
 
 from trimtab.core import errors
 
@@ -211,14 +209,14 @@ def bad_link(of: world.World, seen: _Seen) -> None:
 
 def full_disk(of: world.World, seen: _Seen) -> None:
     """10: the disk of the embedded log is full, and then it is not."""
-    with _small_disk(of.folder / "disk") as disk:
+    with disks.small(of.folder / "disk", _DISK_MIB) as disk:
         of.log_file = disk / "log.db"
         of.prepare(2)
         of.start()
 
         def script() -> None:
             of.await_votes(5 * _BETWEEN)
-            _fill(disk / "ballast")
+            disks.fill(disk / "ballast")
             of.history.begin("disk full")
             _await_failures(of)
             time.sleep(min(of.size.away_s, 10.0))
@@ -243,29 +241,6 @@ def _await_failures(of: world.World, within_s: float = 60.0) -> None:
             return
         time.sleep(0.3)
     raise subjects.Failed("The disk was full and every vote was taken all the same.")
-
-
-@contextlib.contextmanager
-def _small_disk(where: pathlib.Path) -> Iterator[pathlib.Path]:
-    where.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={_DISK_MIB}m", "tmpfs", str(where)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        raise subjects.Failed(f"No small disk could be mounted ({mounted.stderr.strip()}); this row needs root.")
-    try:
-        yield where
-    finally:
-        subprocess.run(["umount", "--lazy", str(where)], check=True)
-
-
-def _fill(file: pathlib.Path) -> None:
-    with contextlib.suppress(OSError), file.open("wb", buffering=0) as ballast:
-        while True:
-            ballast.write(bytes(4096))
 
 
 def jumping_clocks(of: world.World, seen: _Seen) -> None:

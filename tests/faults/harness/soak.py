@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from tests.faults import reading
-from tests.faults.harness import app, checker, growth, history, load, proxy, subjects, trainings, weather, world
+from tests.faults.harness import app, checker, growth, history, load, proxy, subjects, tables, trainings, weather, world
 
 from trimtab.bus import topics
 from trimtab.core import errors, examples, models
@@ -238,7 +238,7 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt):
         _say("stopped by hand: nothing is judged")
         sys.exit(130)
-    sys.stdout.write(app.table(_COLUMNS, [_cells(one) for one in done]) + "\n")
+    sys.stdout.write(tables.table(_COLUMNS, [_cells(one) for one in done]) + "\n")
     if not asked.short and not asked.seed:
         app.put("soak", page(done, time.monotonic() - begun))
     sys.exit(0 if all(one.held for one in done) else 1)
@@ -308,7 +308,7 @@ def page(done: Sequence[Soaked], took: float) -> str:
             None,
             [
                 f"Made on {datetime.date.today():%Y-%m-%d} in {took / 60:.0f} minutes.",
-                app.table(_COLUMNS, [_cells(one) for one in done]),
+                tables.table(_COLUMNS, [_cells(one) for one in done]),
                 "Lives that were long enough to say something of them:\n\n" + "\n".join(lives),
                 "What did not hold:\n\n" + "\n".join(broken) if broken else "",
             ],

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,12 +21,24 @@ from tests.faults.harness import clocks, process
 from trimtab.core import failpoints, files
 
 ROOT = pathlib.Path(__file__).parents[3]
-_SERVING_WITHIN_S = 60.0
+_SERVING_WITHIN_S = 300.0
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Failed(Exception):
     """Something did not come about that a row needs, or that every row may count on; the sentence says what."""
+
+
+def settings_of(folder: pathlib.Path, log_url: str) -> dict[str, Any]:
+    """What every process of an installation in a folder is told."""
+    return {
+        "log_url": log_url,
+        "registry_url": f"file://{folder / 'registry'}",
+        "cache": folder / "cache",
+        "lines_file": folder / "lines.toml",
+        "secrets_file": folder / "secrets.toml",
+        "drain_s": 1.0,
+    }
 
 
 class Subject:
@@ -35,8 +48,16 @@ class Subject:
     """
 
     def __init__(
-        self, program: str, name: str, folder: pathlib.Path, settings: Mapping[str, Any], *, mutant: str = ""
+        self,
+        program: str,
+        name: str,
+        folder: pathlib.Path,
+        settings: Mapping[str, Any],
+        *,
+        mutant: str = "",
+        environment: Mapping[str, str] = types.MappingProxyType({}),
     ) -> None:
+        """environment: what `process` reads of it, beside a mutant."""
         self.name = name
         serves, counts = cluster.free_ports(2)
         self.address, self._page = f"127.0.0.1:{serves}", f"http://127.0.0.1:{counts}/metrics"
@@ -46,7 +67,7 @@ class Subject:
         self._program = program
         self._pace = folder / f"{name}.pace"
         self._settings = {**settings, "listen": self.address, "metrics_port": counts}
-        self._changed = {process.MUTANT: mutant} if mutant else {}
+        self._changed = {**environment, **({process.MUTANT: mutant} if mutant else {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, failpoint: str = "") -> None:
@@ -81,6 +102,17 @@ class Subject:
         self._running.wait()
         self.kills += 1
 
+    def pause(self) -> None:
+        """It stands still, and does not know that it does, until `resume`."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._send(signal.SIGCONT)
+
+    @property
+    def stands_still(self) -> bool:
+        return "T (stopped)" in pathlib.Path(f"/proc/{self._running.pid}/status").read_text()
+
     def await_death(self, within_s: float) -> bool:
         """Whether it has died at its failpoint in time."""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -112,12 +144,6 @@ class Subject:
         self.end()
         self.start()
         self.await_serving()
-
-    def pause(self) -> None:
-        self._send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._send(signal.SIGCONT)
 
     @property
     def pid(self) -> int:

@@ -247,14 +247,7 @@ class World:
         self.history.close()
 
     def _subject(self, program: str, name: str, url: str) -> subjects.Subject:
-        settings = {
-            "log_url": url,
-            "registry_url": f"file://{self.folder / 'registry'}",
-            "cache": self.folder / "cache",
-            "lines_file": self.folder / "lines.toml",
-            "secrets_file": self.folder / "secrets.toml",
-            "drain_s": 1.0,
-        }
+        settings = subjects.settings_of(self.folder, url)
         if program == "ledger":
             settings["database"] = self.database_url
         if program == "trainer":

@@ -222,7 +222,7 @@ class Platform:
             await asyncio.sleep(0.05)
         raise AssertionError("it did not happen in time; the releases: " + "; ".join(map(_short, self.records())))
 
-    async def reach(self, model_id: str, *states: State) -> releases.Release:
+    async def reach(self, model_id: str, *states: State, seconds: float = 20.0) -> releases.Release:
         """The newest record of the newest release of a model, once it is in one of these states."""
 
         def there() -> bool:
@@ -230,7 +230,7 @@ class Platform:
             return bool(found) and found[-1].state in states
 
         found: list[releases.Release] = []
-        await self.until(there)
+        await self.until(there, seconds)
         return found[-1]
 
     def running(self, model_id: str) -> bool:
@@ -291,25 +291,38 @@ def _visit(
     ]
 
 
-@pytest.fixture
-def supervised(tmp_path: pathlib.Path) -> Iterator[Platform]:
-    """A platform whose supervisor runs, without a ledger."""
-    one = Platform(tmp_path)
+@contextlib.contextmanager
+def supervising(folder: pathlib.Path) -> Iterator[Platform]:
+    """A platform in a folder whose supervisor runs, without a ledger."""
+    one = Platform(folder)
     stop = threading.Event()
     thread = threading.Thread(target=supervisor.Supervisor(one.state, drain_s=3.0).run, args=(stop,))
     thread.start()
-    yield one
-    stop.set()
-    thread.join(30)
-    one.log.close()
+    try:
+        yield one
+    finally:
+        stop.set()
+        thread.join(30)
+        one.log.close()
+
+
+@contextlib.asynccontextmanager
+async def with_ledger(one: Platform) -> AsyncIterator[Platform]:
+    database = f"sqlite:///{one.state / 'ledger.db'}"
+    config = ledger_settings.LedgerSettings(**one.shared, database=database)
+    async with ledger_app.build(config).serving() as address:
+        one.ledger_address = address
+        await _serving(address)
+        yield one
+
+
+@pytest.fixture
+def supervised(tmp_path: pathlib.Path) -> Iterator[Platform]:
+    with supervising(tmp_path) as one:
+        yield one
 
 
 @pytest.fixture
 async def platform(supervised: Platform) -> AsyncIterator[Platform]:
-    """A platform with supervisor and ledger."""
-    database = f"sqlite:///{supervised.state / 'ledger.db'}"
-    config = ledger_settings.LedgerSettings(**supervised.shared, database=database)
-    async with ledger_app.build(config).serving() as address:
-        supervised.ledger_address = address
-        await _serving(address)
-        yield supervised
+    async with with_ledger(supervised) as one:
+        yield one

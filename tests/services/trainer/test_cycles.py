@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 from tests.services.trainer.conftest import AT, LINE, TENANT, Installation, example, lines_toml, received, until
 
-from trimtab.bus import connect, topics
-from trimtab.core import completions, examples, lines, models, releases, runs, text
+from trimtab.bus import connect, fold, topics
+from trimtab.core import completions, errors, examples, lines, models, releases, runs, text
 from trimtab.trainer.data import cuts, datasets, quarantines, store
 from trimtab.trainer.links import known, ledger_link, publishing
 from trimtab.trainer.runs import runbook, triggers
@@ -106,7 +106,13 @@ def bench(installation: Installation, tmp_path: pathlib.Path) -> Iterator[Bench]
         (record := installation.records(topics.ROLLOUTS)[0]).value, record.headers, releases.Release
     )
     topics_say.see_release(adopted)
+    stop = threading.Event()
+    folded = (log, topics.MODELS, topics_say.apply_model, stop, lambda: None)
+    reading = threading.Thread(target=fold.follow, args=folded)
+    reading.start()
     yield Bench(database, book, publisher, topics_say, cycles, cutter, line, tmp_path / "made", adopted)
+    stop.set()
+    reading.join(30)
     database.close()
     log.close()
 
@@ -387,12 +393,14 @@ def test_a_fenced_off_trainer_publishes_nothing(bench: Bench, installation: Inst
     newer = models.PublishedModel(
         "a" * 64, text.Context(TENANT, LINE), models.ModelKind.POLICY, AT + datetime.timedelta(1), generation=2
     )
-    bench.topics_say.see_model(newer)
+    installation.put(topics.MODELS, [(newer.id.encode(), newer)])
+    assert bench.topics_say.await_record(0, 30)
     bench.add(thumbs(0, 20))
-    steps(bench)
-    assert "fenced off" in bench.cycle().outcome
+    bench.cycles.step()
+    with pytest.raises(errors.StaleGeneration):
+        bench.cycles.step()
     assert bench.open_runs() == []
-    assert installation.published() == []
+    assert installation.published() == [newer]
 
 
 async def test_examples_on_the_log_start_a_cycle_in_the_running_trainer(installation: Installation) -> None:

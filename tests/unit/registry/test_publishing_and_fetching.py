@@ -3,14 +3,17 @@
 import concurrent.futures
 import dataclasses
 import datetime
+import hashlib
 import os
 import pathlib
+import pickle
 import shutil
 
 import pytest
 
 from trimtab import registry
 from trimtab.core import errors, models
+from trimtab.registry import manifests
 
 
 def test_a_fetched_folder_holds_exactly_the_published_files(store, model_folder, draft):
@@ -195,6 +198,25 @@ def test_a_crash_before_the_manifest_leaves_nothing_to_read(store, model_folder,
     (tmp_path / "registry" / "manifests" / f"{manifest.id}.json").unlink()
     assert store.list() == []
     assert store.publish(model_folder, draft) == manifest
+
+
+@pytest.fixture
+def published(store, model_folder, draft):
+    return store.publish(model_folder, draft)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("pytorch_model.bin", "can run code when it is opened"), ("w.safetensors", "no safetensors")]
+)
+def test_a_manifest_that_somebody_wrote_by_hand_brings_no_pickle_in(store, published, tmp_path, name, sentence):
+    content = pickle.dumps([1])
+    evil = registry.File(name, len(content), hashlib.sha256(content).hexdigest())
+    draft = {field.name: getattr(published, field.name) for field in dataclasses.fields(registry.ManifestDraft)}
+    forged = manifests.complete(registry.ManifestDraft(**draft), (*published.files, evil))
+    (tmp_path / "registry" / "blobs" / "sha256" / evil.sha256).write_bytes(content)
+    (tmp_path / "registry" / "manifests" / f"{forged.id}.json").write_bytes(manifests.to_json(forged))
+    with pytest.raises(errors.ArtifactCorrupt, match=sentence):
+        store.fetch(forged.id)
 
 
 def test_an_object_store_serves_the_same_model(model_folder, draft, tmp_path):

@@ -7,7 +7,7 @@ off?). Nothing here is stored.
 
 import threading
 
-from trimtab.bus import port
+from trimtab.bus import letters, port
 from trimtab.core import completions, models, releases
 from trimtab.wire import schemas
 
@@ -20,7 +20,10 @@ class Known:
         # By line, then by release id: the newest record of each.
         self._releases: dict[tuple[str, str], dict[str, releases.Release]] = {}
         self._models: dict[str, models.PublishedModel] = {}
-        self._generations: dict[tuple[str, str], int] = {}
+        self._fence = models.Fence()
+        # Where `models` was read to.
+        self._read_to = 0
+        self._read_on = threading.Condition(self._lock)
 
     def apply_release(self, record: port.Record) -> None:
         """One record of topic `rollouts`."""
@@ -30,9 +33,17 @@ class Known:
 
     def apply_model(self, record: port.Record) -> None:
         """One record of topic `models`."""
-        if not record.value:
-            return
-        self.see_model(schemas.decode(record.value, record.headers, models.PublishedModel))
+        if record.value:
+            model = schemas.decode(record.value, record.headers, models.PublishedModel)
+            self.see_model(model, letters.first_offset(record))
+        with self._read_on:
+            self._read_to = record.offset + 1
+            self._read_on.notify_all()
+
+    def await_record(self, offset: int, timeout_s: float) -> bool:
+        """Whether the record of topic `models` at that offset was read within so many seconds."""
+        with self._read_on:
+            return self._read_on.wait_for(lambda: self._read_to > offset, timeout_s)
 
     def see_release(self, release: releases.Release) -> None:
         line = (release.context.tenant, release.context.line)
@@ -41,11 +52,11 @@ class Known:
             if release.id not in by_id or by_id[release.id].revision <= release.revision:
                 by_id[release.id] = release
 
-    def see_model(self, model: models.PublishedModel) -> None:
-        line = (model.context.tenant, model.context.line)
+    def see_model(self, model: models.PublishedModel, offset: int) -> None:
+        """offset: where the record stood first."""
         with self._lock:
-            self._models[model.id] = model
-            self._generations[line] = max(model.generation, self._generations.get(line, 0))
+            if self._fence.admits(model, offset):
+                self._models[model.id] = model
 
     def anchor_and_live(self, tenant: str, line: str) -> tuple[str, str]:
         """The policy a line is anchored to, and the one that serves its users (of two, the stable one).
@@ -95,4 +106,4 @@ class Known:
     def generation(self, tenant: str, line: str) -> int:
         """The newest generation that has published on this line; 0 when none has."""
         with self._lock:
-            return self._generations.get((tenant, line), 0)
+            return self._fence.generation(tenant, line)

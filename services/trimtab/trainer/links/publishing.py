@@ -3,7 +3,9 @@
 `trainer.runs.worker` and `trainer.data.cuts` call it from worker threads. The order makes a crash harmless: content
 addressing gives a repeated publish the same id (neither time nor generation is part of it), and what the topic holds
 already (`trainer.links.known`) is not announced again. The lease on a line comes from the ledger; its generation is in
-the manifest and the record, and fences off a trainer that slept through its lease.
+the manifest and the record, and fences off a trainer that slept through its lease: the registry refuses it, and nobody
+who reads the topic counts its record (`models.Fence`), so that an announcement is read back before it is believed. Who
+is fenced off tries again, under a lease of now.
 """
 
 import dataclasses
@@ -16,7 +18,14 @@ from trimtab.core import errors, failpoints, models, runs
 from trimtab.trainer.links import known, ledger_link
 
 # What publishing waits out: nothing was lost, and trying again is safe.
-NOT_NOW = (ledger_link.NotYet, errors.ServiceUnavailable, errors.DeadlineExceeded, errors.LogUnavailable)
+NOT_NOW = (
+    ledger_link.NotYet,
+    errors.ServiceUnavailable,
+    errors.DeadlineExceeded,
+    errors.LogUnavailable,
+    errors.StaleGeneration,
+)
+_READ_BACK_S = 30.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,17 +131,26 @@ class Publisher:
         if self._known.model(manifest.id) is None:
             # a manifest that was published before a crash names the generation of then
             model = dataclasses.replace(self._announcement(manifest.id), generation=draft.generation)
-            publish.publish(self._log, topics.MODELS, manifest.id.encode(), model).result()
+            [position] = publish.publish(self._log, topics.MODELS, manifest.id.encode(), model).result()
             failpoints.reach("trainer.publish.announced")
-            self._known.see_model(model)
+            self._require_counted(model, position.offset)
         return manifest.id
 
     def _announcement(self, model_id: str) -> models.PublishedModel:
         return self._registry.announcement(self._registry.manifest(model_id), self._config_digest)
 
+    def _require_counted(self, model: models.PublishedModel, offset: int) -> None:
+        """StaleGeneration when somebody with a newer lease stands before the record, so that nobody counts it."""
+        if not self._known.await_record(offset, _READ_BACK_S):
+            raise errors.LogUnavailable(f"The announcement of {model.id} was not read back within {_READ_BACK_S:g} s.")
+        if self._known.model(model.id) is None:
+            seen = self._known.generation(model.context.tenant, model.context.line)
+            raise errors.StaleGeneration(model.generation, seen)
+
     def _generation(self, tenant: str, line: str) -> int:
         """Takes or renews the lease on the line. StaleGeneration when fenced off."""
         held = self._ledger.generation(tenant, line)
+        failpoints.reach("trainer.publish.leased")
         seen = self._known.generation(tenant, line)
         if seen > held:
             raise errors.StaleGeneration(held, seen)

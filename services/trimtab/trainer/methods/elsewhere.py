@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc.aio
@@ -24,6 +24,7 @@ import trimtab_client
 from trimtab.core import errors, files
 from trimtab.trainer import record
 
+_AWAY = (errors.ServiceUnavailable, errors.DeadlineExceeded, errors.Overloaded)
 ROLLOUTS, SCORES = f"{record.JOURNAL}/rollouts", f"{record.JOURNAL}/scores"
 
 
@@ -41,7 +42,7 @@ class Door:
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[grpc.aio.Channel]:
-        """A channel to it. InvalidField without a token, WrongState when it is not ready in time."""
+        """A channel to it. InvalidField without a token, ServiceUnavailable when it is not ready in time."""
         field = f"settings_json.{self.setting}"
         if not self.token:
             missing = f"needs the internal token and {record.SECRETS_FILE} is not set"
@@ -50,11 +51,17 @@ class Door:
             try:
                 await asyncio.wait_for(channel.channel_ready(), self.ready_s)
             except TimeoutError:
-                raise errors.WrongState(
+                raise errors.ServiceUnavailable(
                     f"No process at {self.address} was ready within {self.ready_s:g} s; start it, or leave "
                     f"`{self.setting}` out to do without it."
                 ) from None
             yield channel
+
+
+def nothing_came(what: str, problems: Sequence[errors.TrimtabError]) -> errors.TrimtabError:
+    """Of a process that answered nothing. what: in a clause. ServiceUnavailable where asking later may help."""
+    away = all(isinstance(one, _AWAY) for one in problems)
+    return (errors.ServiceUnavailable if away else errors.WrongState)(f"{what}: {problems[0]}")
 
 
 def entry(folder: pathlib.Path, of: str, iteration: int) -> pathlib.Path:

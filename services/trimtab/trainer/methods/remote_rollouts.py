@@ -60,7 +60,10 @@ class PolicyService:
         iteration: int,
         seed: int,
     ) -> list[rollouts.Drawn]:
-        """What the journal holds, or what the process answers now. WrongState when it answers nothing."""
+        """What the journal holds, or what the process answers now.
+
+        When it answers nothing, ServiceUnavailable if asking later may help and WrongState if not.
+        """
         path = elsewhere.entry(self.folder, elsewhere.ROLLOUTS, iteration)
         if not path.exists():
             self._refresh(iteration)
@@ -123,9 +126,8 @@ class PolicyService:
             answers = await asyncio.gather(*(ask(number, prompt) for number, prompt in enumerate(prompts)))
         problems = [one for one in answers if isinstance(one, errors.TrimtabError)]
         if len(problems) == len(prompts):
-            raise errors.WrongState(
-                f"The policy process at {self.door.address} answered none of {len(prompts)} prompts: {problems[0]}"
-            )
+            what = f"The policy process at {self.door.address} answered none of {len(prompts)} prompts"
+            raise elsewhere.nothing_came(what, problems)
         lost = _refused("no answer from the policy process", samples)
         return [drawn for one in answers for drawn in (lost if isinstance(one, errors.TrimtabError) else one)]
 

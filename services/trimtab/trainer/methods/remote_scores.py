@@ -40,7 +40,8 @@ class RewardService:
     def score(self, items: Sequence[scoring.ScoreItem]) -> list[scoring.Score]:
         """What the journal holds of these very answers, or what the service says now.
 
-        WrongState when it scores nothing; InvalidField when it does not serve the run's reward model.
+        When it scores nothing, ServiceUnavailable if asking later may help and WrongState if not; InvalidField when it
+        does not serve the run's reward model.
         """
         if not items:
             return []
@@ -77,9 +78,8 @@ class RewardService:
             answers = await asyncio.gather(*(ask(part) for part in parts))
         problems = [one for one in answers if isinstance(one, errors.TrimtabError)]
         if len(problems) == len(parts):
-            raise errors.WrongState(
-                f"The reward service at {self.door.address} scored none of {len(items)} answers: {problems[0]}"
-            )
+            what = f"The reward service at {self.door.address} scored none of {len(items)} answers"
+            raise elsewhere.nothing_came(what, problems)
         lost = scoring.Score("no answer from the reward service")
         return [
             score

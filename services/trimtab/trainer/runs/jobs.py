@@ -8,7 +8,7 @@
     checkpoints/    what a killed job goes on from
     journal/        what other processes told it; published with its models
     result.json     the outputs; the job's last act
-    problem.txt     why a job ended with exit code 2, in a sentence
+    problem.txt     why a job ended with exit code 2 or 3, in a sentence
     job.log         its standard output and error
 """
 
@@ -94,9 +94,12 @@ class RunFolder:
 
     def problem(self, exit_code: int) -> str:
         """Why a job that ended without a result did, for the person who reads the run."""
-        said = self.path / record.PROBLEM
-        if exit_code == record.KNOWN_PROBLEM_EXIT and said.exists():
-            return said.read_text().strip()
+        path = self.path / record.PROBLEM
+        said = path.read_text().strip() if path.exists() else ""
+        if said and exit_code in (record.KNOWN_PROBLEM_EXIT, record.NOT_NOW_EXIT):
+            return said
+        if exit_code == record.NOT_NOW_EXIT:
+            return f"No space is left where {self.path} lies; make some, and the run goes on from its last checkpoint."
         if exit_code < 0:
             return (
                 f"The training process was killed by {signal.Signals(-exit_code).name} again and again without coming "

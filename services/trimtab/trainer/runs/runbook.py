@@ -96,7 +96,12 @@ class Runbook:
         self._update(run_id, runs.RunState.RUNNING, spec=json.dumps(dataclasses.asdict(spec)))
 
     def progress(self, run_id: str, step: int, steps: int, figures: dict[str, float]) -> None:
-        self._update(run_id, runs.RunState.RUNNING, step=step, steps=steps, figures=json.dumps(figures))
+        """The run goes on."""
+        self._update(run_id, runs.RunState.RUNNING, step=step, steps=steps, figures=json.dumps(figures), problem="")
+
+    def waits(self, run_id: str, reason: str) -> None:
+        """The run does not go on now. reason: a sentence."""
+        self._update(run_id, runs.RunState.RUNNING, problem=reason)
 
     def end(
         self,

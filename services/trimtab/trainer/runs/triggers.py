@@ -24,7 +24,7 @@ from typing import Any
 
 import sqlalchemy
 
-from trimtab.core import errors, failpoints, lines, models, releases, runs
+from trimtab.core import failpoints, lines, models, releases, runs
 from trimtab.obs import logging
 from trimtab.trainer import recipes
 from trimtab.trainer.data import cuts, store
@@ -167,10 +167,7 @@ class Triggers:
     def _carry_on(self, line: lines.LineConfig, cycle: Cycle) -> None:
         match cycle.state:
             case CycleState.CUTTING:
-                try:
-                    self._cut(line, cycle)
-                except errors.StaleGeneration as problem:
-                    self._end(cycle, str(problem))
+                self._cut(line, cycle)
             case CycleState.REWARD:
                 self._after_reward(line, cycle)
             case CycleState.POLICY:

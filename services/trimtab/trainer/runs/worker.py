@@ -4,7 +4,8 @@
 triggers: a cycle that takes a day makes nobody wait. Training itself is `trainer.job` in the child
 (`trainer.runs.jobs`), publishing is `trainer.links.publishing`. A run stays RUNNING in the book until its models are
 published and announced, so that a trainer killed anywhere finds it and goes on: with the job if there is no result yet,
-with publishing if there is. A job that is killed itself is started again and goes on from its last checkpoint.
+with publishing if there is. A job that is killed itself is started again and goes on from its last checkpoint; so is
+one that ended because something was away, for as long as it is.
 """
 
 import dataclasses
@@ -25,6 +26,8 @@ from trimtab.trainer.runs import jobs, requests, runbook
 _IDLE_S = 0.5
 _PROGRESS_EVERY_S = 0.2
 _RETRY_AFTER_S = 0.5
+# A job that starts again takes seconds.
+_START_AGAIN_AFTER_S = 2.0
 _END_GRACE_S = 5.0
 # So often in a row may a job be killed without having come to a new checkpoint.
 _DEATHS = 5
@@ -32,7 +35,7 @@ _log = logging.get(__name__)
 _Made = TypeVar("_Made")
 
 # What says that this run can never succeed as it was asked for.
-_REFUSED = (errors.NotFound, errors.InvalidField, errors.ArtifactCorrupt, errors.StaleGeneration)
+_REFUSED = (errors.NotFound, errors.InvalidField, errors.ArtifactCorrupt)
 
 
 class _Stopped(Exception):
@@ -160,6 +163,10 @@ class Worker:
                 raise _Ended(runs.RunState.CANCELLED, "It was cancelled.")
             deaths = 1 if folder.last_saved() > saved else deaths + 1
             saved = folder.last_saved()
+            if exit_code == record.NOT_NOW_EXIT:
+                deaths = 0
+                self._pause(run, folder.problem(exit_code), _START_AGAIN_AFTER_S, stop)
+                continue
             if exit_code >= 0 or deaths >= _DEATHS:
                 raise _Ended(runs.RunState.FAILED, folder.problem(exit_code))
             _log.warning("the training process was killed; it goes on", run=run.id, signal=-exit_code, deaths=deaths)
@@ -175,7 +182,7 @@ class Worker:
 
     def _watch(self, run: runs.Run, folder: jobs.RunFolder, child: jobs.Child, stop: threading.Event) -> int:
         """Relays the job's progress to the book until it ends; its exit code."""
-        last: jobs.Progress | None = None
+        last = folder.progress()
         while True:
             exit_code = child.wait(_PROGRESS_EVERY_S)
             progress = folder.progress()
@@ -193,12 +200,22 @@ class Worker:
 
     def _patiently(self, run: runs.Run, stop: threading.Event, act: Callable[[], _Made]) -> _Made:
         """Waits for the ledger, the lease and the log as long as it takes: what was done so far is safe on disk."""
-        while not stop.is_set():
-            if self._book.is_cancelled(run.id):
-                raise _Ended(runs.RunState.CANCELLED, "It was cancelled.")
+        while True:
+            self._require_wanted(run, stop)
             try:
                 return act()
             except publishing.NOT_NOW as problem:
-                _log.warning("run waits", run=run.id, reason=str(problem))
-                stop.wait(_RETRY_AFTER_S)
-        raise _Stopped
+                self._pause(run, str(problem), _RETRY_AFTER_S, stop)
+
+    def _pause(self, run: runs.Run, reason: str, seconds: float, stop: threading.Event) -> None:
+        """Says in the book why the run does not go on, and waits."""
+        _log.warning("run waits", run=run.id, reason=reason)
+        self._book.waits(run.id, reason)
+        stop.wait(seconds)
+        self._require_wanted(run, stop)
+
+    def _require_wanted(self, run: runs.Run, stop: threading.Event) -> None:
+        if stop.is_set():
+            raise _Stopped
+        if self._book.is_cancelled(run.id):
+            raise _Ended(runs.RunState.CANCELLED, "It was cancelled.")

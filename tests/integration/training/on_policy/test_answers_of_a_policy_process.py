@@ -118,7 +118,7 @@ def test_answers_that_are_too_old_of_others_or_missing_are_refused(
 ) -> None:
     remote = dataclasses.replace(sampler(process, bench.folder), **changes)  # type: ignore[arg-type]
     if reason.startswith("answered"):
-        with pytest.raises(errors.WrongState, match=reason):
+        with pytest.raises(errors.ServiceUnavailable, match=reason):
             drawn(remote, bench, iteration=2)
         return
     found = rollouts.scored(drawn(remote, bench, iteration=2), bench.prompts(), 3, bench.reward)
@@ -159,7 +159,7 @@ def test_what_is_in_the_journal_is_asked_of_nobody(
     again.train(SETTINGS, sampler=nobody)
     for one, same in zip(bench.policy.model.parameters(), again.policy.model.parameters(), strict=True):
         assert torch.equal(one, same)
-    with pytest.raises(errors.WrongState, match=r"No process at 127.0.0.1:1 was ready within 0.1 s"):
+    with pytest.raises(errors.ServiceUnavailable, match=r"No process at 127.0.0.1:1 was ready within 0.1 s"):
         drawn(nobody, again, iteration=4)
 
 

@@ -149,7 +149,7 @@ def test_scores_of_other_answers_are_not_these_answers_scores(bench: Bench) -> N
             r"other bytes \(no digest\)",
         ),
         (lambda _, s: dataclasses.replace(good(s), model_id="x"), errors.InvalidField, "leave it out to score in"),
-        (lambda _, s: 5.0, errors.WrongState, "scored none of 1 answers"),
+        (lambda _, s: 5.0, errors.ServiceUnavailable, "scored none of 1 answers"),
     ],
 )
 def test_a_service_that_scores_nothing_or_with_another_model_ends_the_run_with_a_sentence(

@@ -173,7 +173,7 @@ class Run(_message.Message):
     id: _builtins.str
     state: Global___RunState.ValueType
     problem: _builtins.str
-    """Why it failed, in a sentence."""
+    """Why it failed, or what it waits for while it runs, in a sentence."""
     step: _builtins.int
     steps: _builtins.int
     asked_by: _builtins.str
