@@ -21,7 +21,7 @@ from trimtab.ledger.store import database, dialects
     ],
 )
 def test_what_names_no_database_is_refused_with_both_forms(url: str) -> None:
-    with pytest.raises(errors.InvalidField, match=r"^`database` .*sqlite:/// .*postgresql\+psycopg://user@host:port/"):
+    with pytest.raises(errors.InvalidField, match=r"^`database` .*sqlite:/// .*postgresql://user@host:port/"):
         database.Database(url)
 
 
