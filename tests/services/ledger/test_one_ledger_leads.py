@@ -136,6 +136,7 @@ def test_a_paused_leader_is_replaced_and_commits_nothing_when_it_wakes_up(
             else:
                 voted = VOTES // 3
                 votes(log, 0, voted)
+                until(lambda: bool(postgres.ask(url, "SELECT 1 FROM saved LIMIT 1")))
                 first.send_signal(signal.SIGSTOP)
             votes(log, voted, 2 * VOTES // 3)
             until(lambda: leads(postgres, url, second))
@@ -151,7 +152,7 @@ def test_a_paused_leader_is_replaced_and_commits_nothing_when_it_wakes_up(
             [(_, generation)] = postgres.ask(url, _LEADER)
     assert [who for who, _ in wrote] == [f"trimtab ledger {second.pid}"]
     assert (f"trimtab ledger {first.pid}",) in before or paused == "in a transaction"
-    assert generation == 2
+    assert generation >= 2  # more where a busy machine let a lease run out before
     counts = joined(url)
     assert (counts.joined, counts.examples, counts.duplicates, counts.waiting) == (VOTES, VOTES, 0, 0)
     published = once(log)
