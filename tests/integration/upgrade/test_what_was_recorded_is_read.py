@@ -3,9 +3,11 @@
 import collections
 import contextlib
 import pathlib
+import shutil
 import threading
 from collections.abc import Iterator
 
+import apsw
 import pytest
 from tests.integration.upgrade import recorded
 from tests.unit.ledger import making
@@ -83,7 +85,7 @@ def test_every_record_is_read(recording: recorded.Recording, layout: platform.La
     assert recorded.unreadable(log) == recorded.refused(layout)
 
 
-@pytest.mark.parametrize("name", ["ledger", "made anew"])
+@pytest.mark.parametrize("name", ["ledger", "older", "made anew"])
 def test_a_ledger_counts_the_same(
     recording: recorded.Recording,
     layout: platform.Layout,
@@ -91,10 +93,15 @@ def test_a_ledger_counts_the_same(
     artifacts_of: registry.Registry,
     name: str,
 ) -> None:
-    """With the recorded database, whatever its version, and without one; and it tells readers nothing."""
+    """With the recorded database, with one whose tables are of an older version, and without any; readers are told
+    nothing."""
     published = log.end_offsets(topics.EXAMPLES.name)
-    url = f"sqlite:///{layout.state}/{name}.sqlite"
-    assert catch_up(log, artifacts_of, url) == recording.golden["counts"]
+    path = layout.state / f"{name}.sqlite"
+    if name == "older":
+        shutil.copy(layout.ledger, path)
+        with contextlib.closing(apsw.Connection(str(path))) as tables:
+            tables.execute("PRAGMA user_version = 1; DROP TABLE votes; CREATE TABLE votes (example_id TEXT)")
+    assert catch_up(log, artifacts_of, f"sqlite:///{path}") == recording.golden["counts"]
     assert log.end_offsets(topics.EXAMPLES.name) == published
 
 
