@@ -9,6 +9,7 @@ import sqlite3
 import tarfile
 from typing import Any
 
+from tests.faults import reading
 from tools import record_platform
 
 from trimtab.bus import connect, letters, port, topics
@@ -49,10 +50,6 @@ def refused(layout: platform.Layout) -> set[letters.Place]:
         return {place for place, _ in known.entries}
 
 
-def records(log: port.EventLog, topic: topics.Topic) -> list[port.Record]:
-    return record_platform.records(log, topic)
-
-
 def plain(counts: ledger.CountsResponse) -> dict[str, Any]:
     """As JSON would have it, less how far the ledger has read."""
     document: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(counts)))
@@ -63,7 +60,7 @@ def plain(counts: ledger.CountsResponse) -> dict[str, Any]:
 def unreadable(log: port.EventLog) -> set[letters.Place]:
     """Where records stand that this version cannot read."""
     found = set()
-    for record in (one for topic in topics.ALL.values() for one in records(log, topic)):
+    for record in (one for topic in topics.ALL.values() for one in reading.records(log, topic)):
         try:
             schemas.decode_any(record.value, record.headers)
         except errors.MalformedRecord:

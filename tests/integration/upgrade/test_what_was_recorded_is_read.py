@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 import apsw
 import pytest
+from tests.faults import reading
 from tests.integration.upgrade import recorded
 from tests.unit.ledger import making
+from tools import record_platform
 
 from trimtab import registry
 from trimtab.bus import connect, letters, port, topics
@@ -60,6 +62,13 @@ def catch_up(log: port.EventLog, store: registry.Registry, url: str) -> dict[str
     return recorded.plain(counts)
 
 
+def test_a_version_is_recorded_once() -> None:
+    """What it wrote then is what later ones have to read: nobody renews it by accident."""
+    assert record_platform.version() in {one.version for one in recorded.ALL}
+    with pytest.raises(SystemExit, match=r"is recorded\. Raise the version, or delete"):
+        record_platform.main()
+
+
 def test_every_format_of_the_recording_is_in_it(recording: recorded.Recording) -> None:
     """A recording that lacks a kind of record proves nothing about it."""
     assert set(recording.golden["records"]) == {
@@ -79,7 +88,7 @@ def test_every_record_is_read(recording: recorded.Recording, layout: platform.La
     found = collections.Counter(
         record.headers[schemas.SCHEMA_HEADER].decode()
         for topic in topics.ALL.values()
-        for record in recorded.records(log, topic)
+        for record in reading.records(log, topic)
     )
     assert found == recording.golden["records"]
     assert recorded.unreadable(log) == recorded.refused(layout)
@@ -111,9 +120,9 @@ def test_the_same_examples_follow_from_completions_and_feedback(
     refused = recorded.refused(layout)
     with making.ledger(f"sqlite:///{tmp_path}/folded.sqlite") as folded:
         for topic in (topics.COMPLETIONS, topics.FEEDBACK):
-            folded.feed(one for one in recorded.records(log, topic) if letters.place_of(one) not in refused)
+            folded.feed(one for one in reading.records(log, topic) if letters.place_of(one) not in refused)
         found = making.without_place(folded.newest())
-    told = [schemas.decode(one.value, one.headers, examples.Example) for one in recorded.records(log, topics.EXAMPLES)]
+    told = [schemas.decode(one.value, one.headers, examples.Example) for one in reading.records(log, topics.EXAMPLES)]
     newest = {one.id: one for one in sorted(told, key=lambda one: one.revision)}
     assert len(found) > 90
     assert found == making.without_place({id_: one for id_, one in newest.items() if not one.withdrawn})
@@ -129,9 +138,7 @@ def test_every_artifact_is_there_and_whole(log: port.EventLog, artifacts_of: reg
     assert set(kinds) == set(models.ModelKind) - {models.ModelKind.BASE}
     for manifest in artifacts_of.list():
         assert artifacts_of.fetch(manifest.id).is_dir()
-    announced = [
-        schemas.decode(one.value, one.headers, models.PublishedModel) for one in recorded.records(log, topics.MODELS)
-    ]
+    announced = reading.decoded(log, topics.MODELS, models.PublishedModel)
     assert {one.id for one in announced} <= {manifest.id for manifest in artifacts_of.list()}
 
 
