@@ -5,7 +5,9 @@ import dataclasses
 import datetime
 import json
 import pathlib
+import socket
 import sqlite3
+import sys
 import tarfile
 from typing import Any
 
@@ -31,11 +33,34 @@ class Recording:
         with tarfile.open(record_platform.RECORDINGS / f"{self.version}.tar.xz") as archive:
             archive.extractall(folder, filter="data")
         layout = platform.Layout(folder / "state")
+        _take_over(layout)
         with contextlib.closing(sqlite3.connect(layout.state / "log.sqlite")) as log, log:
             [[newest]] = log.execute("SELECT max(at_us) FROM records")
             now = clock.microseconds(clock.utc_now() - datetime.timedelta(minutes=1))
             log.execute("UPDATE records SET at_us = at_us + ?", (now - newest,))
         return layout
+
+
+def _take_over(layout: platform.Layout) -> None:
+    """Its processes are those of this folder and of this Python, as after an upgrade in place, on ports that are free
+    here."""
+    with contextlib.closing(sqlite3.connect(layout.state / "processes.sqlite")) as table, table:
+        rows = table.execute("SELECT address, env FROM processes").fetchall()
+        instead = dict(zip((address for address, _ in rows), free_addresses(len(rows)), strict=True))
+        instead[str(pathlib.Path(json.loads(rows[0][1])["TRIMTAB_CACHE"]).parent)] = str(layout.state)
+        instead['"python3"'] = json.dumps(sys.executable)
+        for column in ("address", "argv", "env"):
+            for before, now in instead.items():
+                table.execute(f"UPDATE processes SET {column} = replace({column}, ?, ?)", (before, now))
+
+
+def free_addresses(count: int) -> list[str]:
+    """No two alike."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{probe.getsockname()[1]}" for probe in probes]
 
 
 ALL = tuple(
