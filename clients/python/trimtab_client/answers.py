@@ -43,8 +43,11 @@ class Options(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Choice:
-    """One text of an answer. finish_reason: "stop" (it is whole), "length" (it was cut at its most tokens), or
-    "unknown" (the platform is newer than this client, and says something else)."""
+    """One text of an answer.
+
+    finish_reason: "stop" (it is whole), "length" (it was cut at its most tokens) or "unknown" (it ended in a way that
+    only a newer client knows).
+    """
 
     answer_id: str
     index: int

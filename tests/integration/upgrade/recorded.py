@@ -5,10 +5,13 @@ import dataclasses
 import datetime
 import json
 import pathlib
+import socket
 import sqlite3
+import sys
 import tarfile
 from typing import Any
 
+from tests.faults import reading
 from tools import record_platform
 
 from trimtab.bus import connect, letters, port, topics
@@ -30,11 +33,34 @@ class Recording:
         with tarfile.open(record_platform.RECORDINGS / f"{self.version}.tar.xz") as archive:
             archive.extractall(folder, filter="data")
         layout = platform.Layout(folder / "state")
+        _take_over(layout)
         with contextlib.closing(sqlite3.connect(layout.state / "log.sqlite")) as log, log:
             [[newest]] = log.execute("SELECT max(at_us) FROM records")
             now = clock.microseconds(clock.utc_now() - datetime.timedelta(minutes=1))
             log.execute("UPDATE records SET at_us = at_us + ?", (now - newest,))
         return layout
+
+
+def _take_over(layout: platform.Layout) -> None:
+    """Its processes are those of this folder and of this Python, as after an upgrade in place, on ports that are free
+    here."""
+    with contextlib.closing(sqlite3.connect(layout.state / "processes.sqlite")) as table, table:
+        rows = table.execute("SELECT address, env FROM processes").fetchall()
+        instead = dict(zip((address for address, _ in rows), free_addresses(len(rows)), strict=True))
+        instead[str(pathlib.Path(json.loads(rows[0][1])["TRIMTAB_CACHE"]).parent)] = str(layout.state)
+        instead['"python3"'] = json.dumps(sys.executable)
+        for column in ("address", "argv", "env"):
+            for before, now in instead.items():
+                table.execute(f"UPDATE processes SET {column} = replace({column}, ?, ?)", (before, now))
+
+
+def free_addresses(count: int) -> list[str]:
+    """No two alike."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{probe.getsockname()[1]}" for probe in probes]
 
 
 ALL = tuple(
@@ -47,10 +73,6 @@ def refused(layout: platform.Layout) -> set[letters.Place]:
     with contextlib.closing(connect.open_log(layout.log_url)) as log, contextlib.closing(letters.Letters(log)) as known:
         known.refresh()
         return {place for place, _ in known.entries}
-
-
-def records(log: port.EventLog, topic: topics.Topic) -> list[port.Record]:
-    return record_platform.records(log, topic)
 
 
 def plain(counts: ledger.CountsResponse) -> dict[str, Any]:
@@ -68,7 +90,7 @@ def known_then(recording: Recording, counts: dict[str, Any]) -> dict[str, Any]:
 def unreadable(log: port.EventLog) -> set[letters.Place]:
     """Where records stand that this version cannot read."""
     found = set()
-    for record in (one for topic in topics.ALL.values() for one in records(log, topic)):
+    for record in (one for topic in topics.ALL.values() for one in reading.records(log, topic)):
         try:
             schemas.decode_any(record.value, record.headers)
         except errors.MalformedRecord:

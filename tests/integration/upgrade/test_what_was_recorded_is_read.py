@@ -3,12 +3,16 @@
 import collections
 import contextlib
 import pathlib
+import shutil
 import threading
 from collections.abc import Iterator
 
+import apsw
 import pytest
+from tests.faults import reading
 from tests.integration.upgrade import recorded
 from tests.unit.ledger import making
+from tools import record_platform
 
 from trimtab import registry
 from trimtab.bus import connect, letters, port, topics
@@ -58,6 +62,13 @@ def catch_up(log: port.EventLog, store: registry.Registry, url: str) -> dict[str
     return recorded.plain(counts)
 
 
+def test_a_version_is_recorded_once() -> None:
+    """What it wrote then is what later ones have to read: nobody renews it by accident."""
+    assert record_platform.version() in {one.version for one in recorded.ALL}
+    with pytest.raises(SystemExit, match=r"is recorded\. Raise the version, or delete"):
+        record_platform.main()
+
+
 def test_every_format_of_the_recording_is_in_it(recording: recorded.Recording) -> None:
     """A recording that lacks a kind of record proves nothing about it."""
     assert set(recording.golden["records"]) == {
@@ -77,13 +88,13 @@ def test_every_record_is_read(recording: recorded.Recording, layout: platform.La
     found = collections.Counter(
         record.headers[schemas.SCHEMA_HEADER].decode()
         for topic in topics.ALL.values()
-        for record in recorded.records(log, topic)
+        for record in reading.records(log, topic)
     )
     assert found == recording.golden["records"]
     assert recorded.unreadable(log) == recorded.refused(layout)
 
 
-@pytest.mark.parametrize("name", ["ledger", "made anew"])
+@pytest.mark.parametrize("name", ["ledger", "older", "made anew"])
 def test_a_ledger_counts_the_same(
     recording: recorded.Recording,
     layout: platform.Layout,
@@ -91,10 +102,16 @@ def test_a_ledger_counts_the_same(
     artifacts_of: registry.Registry,
     name: str,
 ) -> None:
-    """With the recorded database, whatever its version, and without one; and it tells readers nothing."""
+    """With the recorded database, with one whose tables are of an older version, and without any; readers are told
+    nothing."""
     published = log.end_offsets(topics.EXAMPLES.name)
-    url = f"sqlite:///{layout.state}/{name}.sqlite"
-    assert recorded.known_then(recording, catch_up(log, artifacts_of, url)) == recording.golden["counts"]
+    path = layout.state / f"{name}.sqlite"
+    if name == "older":
+        shutil.copy(layout.ledger, path)
+        with contextlib.closing(apsw.Connection(str(path))) as tables:
+            tables.execute("PRAGMA user_version = 1; DROP TABLE votes; CREATE TABLE votes (example_id TEXT)")
+    counts = catch_up(log, artifacts_of, f"sqlite:///{path}")
+    assert recorded.known_then(recording, counts) == recording.golden["counts"]
     assert log.end_offsets(topics.EXAMPLES.name) == published
 
 
@@ -104,9 +121,9 @@ def test_the_same_examples_follow_from_completions_and_feedback(
     refused = recorded.refused(layout)
     with making.ledger(f"sqlite:///{tmp_path}/folded.sqlite") as folded:
         for topic in (topics.COMPLETIONS, topics.FEEDBACK):
-            folded.feed(one for one in recorded.records(log, topic) if letters.place_of(one) not in refused)
+            folded.feed(one for one in reading.records(log, topic) if letters.place_of(one) not in refused)
         found = making.without_place(folded.newest())
-    told = [schemas.decode(one.value, one.headers, examples.Example) for one in recorded.records(log, topics.EXAMPLES)]
+    told = [schemas.decode(one.value, one.headers, examples.Example) for one in reading.records(log, topics.EXAMPLES)]
     newest = {one.id: one for one in sorted(told, key=lambda one: one.revision)}
     assert len(found) > 90
     assert found == making.without_place({id_: one for id_, one in newest.items() if not one.withdrawn})
@@ -122,9 +139,7 @@ def test_every_artifact_is_there_and_whole(log: port.EventLog, artifacts_of: reg
     assert set(kinds) == set(models.ModelKind) - {models.ModelKind.BASE}
     for manifest in artifacts_of.list():
         assert artifacts_of.fetch(manifest.id).is_dir()
-    announced = [
-        schemas.decode(one.value, one.headers, models.PublishedModel) for one in recorded.records(log, topics.MODELS)
-    ]
+    announced = reading.decoded(log, topics.MODELS, models.PublishedModel)
     assert {one.id for one in announced} <= {manifest.id for manifest in artifacts_of.list()}
 
 

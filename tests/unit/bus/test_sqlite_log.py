@@ -221,6 +221,12 @@ def test_a_log_of_a_newer_program_is_refused(path):
         SqliteLog(path)
 
 
+def test_a_file_that_is_no_database_has_no_version(path):
+    path.write_text("what is this? " * 1000)
+    with pytest.raises(errors.ArtifactCorrupt, match="cannot be read as a database"):
+        file.version(path)
+
+
 def test_the_log_is_not_usable_after_a_fork(path):
     with child(path, "forked") as process:
         assert "opened before fork" in line(process)

@@ -66,12 +66,13 @@ def connect(path: pathlib.Path, busy_s: float) -> apsw.Connection:
 
 
 def version(path: pathlib.Path) -> int:
-    """What the tables of a SQLite file are numbered with by the program that made them. Reads only."""
-    with (
-        as_unavailable(),
-        contextlib.closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as connection,
-    ):
-        return int(connection.pragma("user_version"))
+    """The number that the program that made the tables of a SQLite file gave them. Reads only; ArtifactCorrupt when it
+    is no such file."""
+    try:
+        with contextlib.closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
+            return int(connection.pragma("user_version"))
+    except apsw.Error as problem:
+        raise errors.ArtifactCorrupt(f"{path} cannot be read as a database: {problem}.") from problem
 
 
 def prepare(path: pathlib.Path, turnstile: "Turnstile", busy_s: float) -> dict[tuple[str, int], int]:
