@@ -196,7 +196,7 @@ class World:
         for path in self.folder.glob("ledger.db*"):
             path.unlink()
         self.ledger.start()
-        self.ledger.await_serving()
+        self.ledger.await_serving(_SETTLED_WITHIN_S)  # it has read everything by then
         self.settled()
         with self.opened() as log:
             return self._counted(log)
