@@ -104,7 +104,9 @@ class Soak:
         self._of, self._length = of, length
         self._over = threading.Event()
         self.interrupted = False
-        self._problems: list[str] = []
+        self._seen = world.Seen()
+        self._again: list[bool] = []
+        self._grown: list[growth.Growth] = []
         of.prepare(
             _REPLICAS, proxied=True, clocks=True, trainer=True, answers=int(_RATE * 60 * length.minutes / 10) + 400
         )
@@ -120,13 +122,14 @@ class Soak:
     def play(self) -> Soaked:
         with growth.Watch(self._of.everyone) as watch:
             self._of.play(load.Mix(copies=2), lambda: self._storm(watch), at_once=64)
-            if self._problems or self.interrupted:
-                raise subjects.Failed("; ".join(self._problems))
+            if self._seen.problems or self.interrupted:
+                raise subjects.Failed("The storm broke off.")
             _say("the storm is over; what it has left is looked at")
             self._of.settled()
             last = self._trainings.finish()
         lives = {life: samples for life, samples in watch.lives.items() if samples}
-        return self._judged(last, self._grown(lives))
+        self._grown = self._grown_by(lives)
+        return self._judged(last)
 
     def _storm(self, watch: growth.Watch) -> None:
         acts = (self._weather.act, self._weather.turn_link, self._poison, self._trainings.go_on)
@@ -149,7 +152,7 @@ class Soak:
         try:
             act()
         except Exception as problem:  # noqa: BLE001  whatever it is, it is the run's result
-            self._problems.append(f"{act.__name__}: {problem}")
+            self._seen.problems.append(f"{act.__name__}: {problem}")
             self._over.set()
 
     def _poison(self) -> None:
@@ -172,14 +175,14 @@ class Soak:
             f"{len(self._trainings.done)} runs; MiB: {sizes}"
         )
 
-    def _grown(self, lives: dict[tuple[str, int], list[growth.Sample]]) -> list[growth.Growth]:
+    def _grown_by(self, lives: dict[tuple[str, int], list[growth.Sample]]) -> list[growth.Growth]:
         length = self._length
         found = (growth.growth(name, life, length.warm_up_s, length.least_s) for (name, _), life in lives.items())
         return [one for one in found if one is not None]
 
-    def _judged(self, last: trainings.Done, grown: Sequence[growth.Growth]) -> Soaked:
-        of, seen = self._of, world.Seen()
-        again = [trainings.again(of, run) for run in self._trainings.most_disturbed(last)]
+    def _judged(self, last: trainings.Done) -> Soaked:
+        of, seen = self._of, self._seen
+        self._again = [trainings.again(of, run) for run in self._trainings.most_disturbed(last)]
         with of.opened() as log:
             seen.problems += of.poison.problems(log)
             standing = reading.standing(reading.decoded(log, topics.EXAMPLES, examples.Example))
@@ -191,23 +194,19 @@ class Soak:
         missing = {one.id for one in standing} - members.keys()
         seen.require(not missing, f"{len(missing)} examples are in no data set, e.g. {sorted(missing)[:1]}.")
         seen.require(max(announced.values(), default=0) <= 1, "A model was announced twice.")
-        seen.require(all(again), f"{again.count(False)} of {len(again)} runs have other weights when run again.")
+        other = self._again.count(False)
+        seen.require(not other, f"{other} of {len(self._again)} runs have other weights when run again.")
         seen.problems += [f"{run.name} {run.state}: {run.problem}" for run in self._trainings.done if run.problem]
-        for one in grown:
+        for one in self._grown:
             judged = 60 * one.minutes >= self._length.judged_s
             seen.require(one.steady or not judged, f"{one.name} grew: {_growth_words(one)}.")
         found = of.found()
         found = dataclasses.replace(found, listed=of.listed_conflicts(found), rebuilt=of.rebuilt())
         told = history.read(of.folder / "history.jsonl")
-        return self.soaked(checker.check(told, found, deadline_s=_ANSWERED_WITHIN_S), seen.problems, again, grown)
+        return self.soaked(checker.check(told, found, deadline_s=_ANSWERED_WITHIN_S))
 
-    def soaked(
-        self,
-        verdict: checker.Verdict,
-        problems: Sequence[str],
-        again: Sequence[bool] = (),
-        grown: Sequence[growth.Growth] = (),
-    ) -> Soaked:
+    def soaked(self, verdict: checker.Verdict, *problems: str) -> Soaked:
+        """What is known so far; problems: beside those that were seen."""
         return Soaked(
             seed=self._of.seed,
             minutes=self._length.minutes,
@@ -216,9 +215,9 @@ class Soak:
             poison=len(self._of.poison),
             verdict=verdict,
             runs=len(self._trainings.done),
-            again=tuple(again),
-            grown=tuple(grown),
-            problems=tuple(problems),
+            again=tuple(self._again),
+            grown=tuple(self._grown),
+            problems=(*self._seen.problems, *problems),
         )
 
 
@@ -262,7 +261,7 @@ def soak(seed: int, length: Length) -> Soaked:
             try:
                 soaked = storm.play()
             except (subjects.Failed, errors.LogUnavailable) as problem:
-                soaked = storm.soaked(checker.NOTHING, [str(problem)])
+                soaked = storm.soaked(checker.NOTHING, str(problem))
         of.kept = not (soaked.held or storm.interrupted)
         if of.kept:
             _say(f"  kept in {of.folder}")

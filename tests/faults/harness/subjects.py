@@ -87,9 +87,9 @@ class Subject:
                 start_new_session=True,  # a Ctrl-C is for the harness
             )
 
-    def await_serving(self) -> None:
+    def await_serving(self, within_s: float = _SERVING_WITHIN_S) -> None:
         """Returns when it serves, or has died at its failpoint."""
-        give_up_at = time.monotonic() + _SERVING_WITHIN_S
+        give_up_at = time.monotonic() + within_s
         while not self._is_serving():
             if self.died():
                 return

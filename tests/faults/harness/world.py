@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import random
 import shutil
@@ -133,14 +134,13 @@ class World:
         proxied: they reach a Kafka through the proxy. clocks: each has a clock of its own. trainer: there is one.
         """
         connect.create_topics(self.url)
-        with self.opened() as log:
-            made = [
-                load.answer(number, self.seed, self.secrets.signing, self.secrets.hash_key) for number in range(answers)
-            ]
-            for start in range(0, answers, _ANSWERS):
-                part = made[start : start + _ANSWERS]
-                records = [publish.new_record(topics.COMPLETIONS, one.context.session_hash, one) for one in part]
-                log.append(records).result()
+        made = [
+            load.answer(number, self.seed, self.secrets.signing, self.secrets.hash_key) for number in range(answers)
+        ]
+        for start in range(0, answers, _ANSWERS):
+            part = made[start : start + _ANSWERS]
+            records = [publish.new_record(topics.COMPLETIONS, one.context.session_hash, one) for one in part]
+            self.patiently(functools.partial(_append, records))
         self.answers = [one.id for one in made]
         url = f"kafka://{self.broker.proxied_address}/{self.prefix}" if proxied and self.broker else self.url
         self.replicas = [self._subject("feedback", f"feedback-{number}", url) for number in range(replicas)]
@@ -196,7 +196,7 @@ class World:
         for path in self.folder.glob("ledger.db*"):
             path.unlink()
         self.ledger.start()
-        self.ledger.await_serving()
+        self.ledger.await_serving(_SETTLED_WITHIN_S)  # it has read everything by then
         self.settled()
         with self.opened() as log:
             return self._counted(log)
@@ -340,6 +340,11 @@ def _await(reader: subjects.Subject, came: Callable[[], bool]) -> None:
         if time.monotonic() > give_up_at:
             raise subjects.Failed(f"{reader.name} did not come to the log's end: see {reader.said}")
         time.sleep(0.2)
+
+
+def _append(records: Sequence[port.NewRecord], log: port.EventLog) -> None:
+    """An answer that stands there twice is one: it may be done again."""
+    log.append(records).result()
 
 
 def _is_at_end(log: port.EventLog, topic: topics.Topic, stands: Mapping[port.TopicPartition, int]) -> bool:
