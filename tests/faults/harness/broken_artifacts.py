@@ -11,7 +11,6 @@ import functools
 import hashlib
 import pathlib
 import pickle
-import re
 import shlex
 import shutil
 import sys
@@ -48,7 +47,6 @@ class _Bench:
     rollout: subjects.Subject
     gateway: subjects.Subject
     http: str
-    metrics: int
     old: str
 
     def release_of(self, model_id: str) -> releases.Release | None:
@@ -77,9 +75,7 @@ class _Bench:
         installation.until(is_over, f"nothing is said of a broken policy: see {self.rollout.said}")
 
     def failed_by_metric(self) -> int:
-        said = httpx.get(f"http://127.0.0.1:{self.metrics}/metrics").text
-        found = re.findall(r'^trimtab_rollout_transitions_total\{.*state="failed".*\} (\d+)', said, re.MULTILINE)
-        return sum(map(int, found))
+        return int(self.rollout.figure("trimtab_rollout_transitions_total", line=load.LINE, state="failed"))
 
 
 class _Opened:
@@ -203,7 +199,7 @@ def _prepared(of: installation.Installation) -> Iterator[_Bench]:
     old = of.publish("policy", models.ModelKind.POLICY, announce=True)
     state, stop = of.folder / "state", threading.Event()
     state.mkdir()
-    http, metrics = cluster.free_ports(2)
+    [http] = cluster.free_ports(1)
     keeper = supervisor.Supervisor(state, drain_s=3.0)
     supervising = threading.Thread(target=keeper.run, args=(stop,))
     ledger = of.subject("ledger", database=f"sqlite:///{of.folder / 'ledger.db'}")
@@ -212,7 +208,6 @@ def _prepared(of: installation.Installation) -> Iterator[_Bench]:
         ledger_address=ledger.address,
         state=state,
         look_every_s=0.2,
-        metrics_port=metrics,
         policy_command=_policy_command(of),
     )
     # nobody votes here
@@ -226,7 +221,7 @@ def _prepared(of: installation.Installation) -> Iterator[_Bench]:
             rollout.await_serving()
             adopt = control.AdoptRequest(load.TENANT, load.LINE, old, "harness", "the first")
             of.ask(rollout, calls.RolloutCalls, lambda to: to.adopt(adopt))
-            bench = _Bench(of, rollout, gateway, f"http://127.0.0.1:{http}", metrics, old)
+            bench = _Bench(of, rollout, gateway, f"http://127.0.0.1:{http}", old)
             installation.until(lambda: _serves(bench), f"the old policy does not serve: see {rollout.said}")
             yield bench
         finally:
