@@ -32,16 +32,21 @@ QUESTIONS = [f"where is setting {number}" for number in range(24)]
 
 
 class Ledger(ledger_service_pb2_grpc.LedgerServiceServicer):
-    """What the trainer asks of the ledger: leases, one holder at a time, and how many examples a line has."""
+    """What the trainer asks of the ledger: leases, one holder at a time, and how many examples a line has.
+
+    growth: so many more whenever somebody has asked.
+    """
 
     def __init__(self) -> None:
         self.held: dict[str, tuple[str, int]] = {}
-        self.examples = 0
+        self.examples = self.growth = 0
 
     def Counts(
         self, request: ledger_service_pb2.CountsRequest, context: grpc.ServicerContext
     ) -> ledger_service_pb2.CountsResponse:
-        return ledger_service_pb2.CountsResponse(examples=self.examples)
+        counted = self.examples
+        self.examples += self.growth
+        return ledger_service_pb2.CountsResponse(examples=counted)
 
     def AcquireLease(
         self, request: ledger_service_pb2.AcquireLeaseRequest, context: grpc.ServicerContext

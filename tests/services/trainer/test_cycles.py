@@ -417,11 +417,12 @@ async def test_examples_on_the_log_start_a_cycle_in_the_running_trainer(installa
     assert len(datasets.read_members(installation.registry.fetch(data.id))) == 25
 
 
-async def test_a_reward_run_without_a_data_set_gets_every_example_the_ledger_has_made(
-    installation: Installation,
+@pytest.mark.parametrize("growth", [0, 5])
+async def test_a_reward_run_without_a_data_set_gets_every_example_the_ledger_had_made_when_it_began(
+    installation: Installation, growth: int
 ) -> None:
     several = thumbs(0, 25)
-    installation.ledger.examples = 25
+    installation.ledger.examples, installation.ledger.growth = 25, growth
     installation.put(topics.EXAMPLES, [(one.context.session_hash, one) for one in several[:20]])
     spec = runs.RunSpec(TENANT, LINE, runs.RunKind.REWARD, parent_id=installation.policy_id)
     async with installation.trainer() as trainer:

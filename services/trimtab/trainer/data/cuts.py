@@ -61,9 +61,12 @@ class Cutter:
         """The examples that a cut of now would leave out."""
         return self._quarantines.examples(tenant, line, self._quarantines.in_force(tenant, line))
 
-    def check_complete(self, tenant: str, line: str) -> None:
-        """NotYet while an example that the ledger has made has not arrived here."""
-        wanted = self._ledger.standing_examples(tenant, line)
+    def standing(self, tenant: str, line: str) -> int:
+        """How many examples of the line stand with the ledger now."""
+        return self._ledger.standing_examples(tenant, line)
+
+    def check_arrived(self, tenant: str, line: str, wanted: int) -> None:
+        """NotYet while fewer examples of the line have arrived here."""
         with self._database.reading() as connection:
             arrived = store.count_standing(connection, tenant, line)
         if arrived < wanted:

@@ -10,6 +10,7 @@ one that ended because something was away, for as long as it is.
 
 import dataclasses
 import pathlib
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -125,7 +126,7 @@ class Worker:
     def _finish(self, run: runs.Run, folder: jobs.RunFolder, stop: threading.Event) -> None:
         """Everything up to the run's success."""
         if not run.spec.dataset_id:
-            dataset_id = self._patiently(run, stop, lambda: self._cut(run))
+            dataset_id = self._patiently(run, stop, self._cutting(run))
             run = dataclasses.replace(run, spec=dataclasses.replace(run.spec, dataset_id=dataset_id))
             self._book.set_spec(run.id, run.spec)
         self._check_reward(run)
@@ -141,10 +142,18 @@ class Worker:
         field = requests.learned_from(run.spec.kind)
         self._quarantines.check_reward(run.spec.tenant, run.spec.line, getattr(run.spec, field), f"spec.{field}")
 
-    def _cut(self, run: runs.Run) -> str:
-        """A data set of all the line's examples, for a run that was asked for without one."""
-        self._cutter.check_complete(run.spec.tenant, run.spec.line)
-        return self._cutter.cut(run.spec.tenant, run.spec.line, self._book.fix_cut(run.id), run.id)
+    def _cutting(self, run: runs.Run) -> Callable[[], str]:
+        """What makes a data set of all the line's examples, for a run that was asked for without one, when it is called
+        again until they are here. Those that come while it waits are not waited for."""
+        tenant, line, wanted = run.spec.tenant, run.spec.line, sys.maxsize
+
+        def cut() -> str:
+            nonlocal wanted
+            wanted = min(wanted, self._cutter.standing(tenant, line))  # fewer, when some were withdrawn meanwhile
+            self._cutter.check_arrived(tenant, line, wanted)
+            return self._cutter.cut(tenant, line, self._book.fix_cut(run.id), run.id)
+
+        return cut
 
     def _train(self, run: runs.Run, folder: jobs.RunFolder, stop: threading.Event) -> publishing.Result:
         """The result of the run's job, started as often as it is killed while it gets on."""
