@@ -24,7 +24,7 @@ demo: $(READY) ## The whole loop on this machine: two acts, a table, about six m
 	@$(BIN)/trimtab demo
 
 test: $(READY) ## Every test, three files at once
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 kafka: $(READY) ## A Kafka on this machine until Ctrl-C, for trying things with (needs Maven and Java); NODES=3
 	@$(BIN)/python -m tests.broker.cluster $(if $(NODES),--nodes $(NODES))

@@ -9,16 +9,24 @@ import pytest
 from tests.broker import cluster, shared
 from tests.postgres import server
 from tests.postgres import stores as of_either_kind
+from xdist import scheduler
+
+_RECORDED = "tests/integration/commands/"
 
 # A run that a shell has put into its background ignores Ctrl-C, and so would everything that tests send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that are run at once: each on its own, and those that share the recorded platform as one."""
-    for item in items:
-        shares = "recorded" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("recorded" if shares else item.nodeid.partition("::")[0]))
+class _AtOnce(scheduler.LoadFileScheduling):
+    """What is run at once: each file on its own, and those that share the recorded platform as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return _RECORDED if file.startswith(_RECORDED) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _AtOnce:
+    return _AtOnce(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

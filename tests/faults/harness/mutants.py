@@ -1,8 +1,10 @@
 """Wrong designs that the harness must catch. Each is made at the composition root of a real process (`process`)."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +13,8 @@ from trimtab.bus.sqlite import SqliteLog
 from trimtab.ledger import consumer, joining
 from trimtab.ledger.store import feedback as feedback_store
 from trimtab.ledger.store import offsets, tables
+
+_SLOW_DISK_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,11 +40,11 @@ def _producer_of(producer: Any, **settings: Any) -> Any:
 
 
 class _EagerLog(SqliteLog):
-    """Says yes as soon as the record is queued."""
+    """Says yes, and stores the record a moment later, as on a slow disk."""
 
     def append(self, records: Sequence[port.NewRecord]) -> Any:
-        waiting = super().append(records)
-        said: Any = type(waiting)()
+        threading.Timer(_SLOW_DISK_S, super().append, [records]).start()
+        said: Any = concurrent.futures.Future()
         said.set_result([port.Position(record.topic, 0, 0) for record in records])
         return said
 

@@ -3,12 +3,13 @@
 import asyncio
 import pathlib
 from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from trimtab.cli.commands import completing
 
+_Result = TypeVar("_Result")
 STATE = completing.STATE
 State = Annotated[pathlib.Path, typer.Option("--state", help="Folder that holds everything the platform keeps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
@@ -31,6 +32,6 @@ Policy = Annotated[
 Run = Annotated[str, typer.Argument(help="The run's id, or the beginning of it.", autocompletion=completing.runs)]
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Runs a command's work to its end; Ctrl-C cancels it."""
-    asyncio.run(work)
+def run(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """What a command's work returns at its end; Ctrl-C cancels it."""
+    return asyncio.run(work)

@@ -11,7 +11,7 @@ from trimtab.core import runs
 from trimtab.trainer import recipes
 
 app = typer.Typer(no_args_is_help=True, help="Training runs.")
-Watch = Annotated[bool, typer.Option("--watch", help="Follow it to its end.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Follow it to its end; exit code 1 unless it succeeds.")]
 
 
 def _input(name: str, what: str) -> typer.models.OptionInfo:
@@ -53,7 +53,7 @@ def train_show(
     """A run: what it was asked for, its inputs, settings and figures, its models and their gates in words."""
     from trimtab.cli.models import training
 
-    options.run(training.shown(state, run, watch, json))
+    sys.exit(options.run(training.shown(state, run, watch, json)))
 
 
 @app.command("report")
@@ -133,7 +133,8 @@ def train_start(
         "evaluation_reward_id": judge,
         "reference_id": reference,
     }
-    options.run(training.start(state, training.Asked(kind, line, inputs, settings or (), seed, label), watch, json))
+    asked = training.Asked(kind, line, inputs, settings or (), seed, label)
+    sys.exit(options.run(training.start(state, asked, watch, json)))
 
 
 @app.command("cancel")

@@ -34,8 +34,8 @@ async def find(doors: platform.Doors, prefix: str) -> runs.GetRunResponse:
     return await doors.trainer.get_run(runs.GetRunRequest(doors.facts.tenant, found[0]), timeout_s=10)
 
 
-async def shown(state: pathlib.Path, prefix: str, watch: bool, as_json: bool) -> None:
-    """Prints a run; when it goes on and is watched, once it has ended."""
+async def shown(state: pathlib.Path, prefix: str, watch: bool, as_json: bool) -> int:
+    """Prints a run; when it goes on and is watched, once it has ended. The exit code, as of `start`."""
     layout = platform.Layout(state)
     screen = show.Screen(as_json)
     async with platform.doors(layout) as doors:
@@ -45,8 +45,13 @@ async def shown(state: pathlib.Path, prefix: str, watch: bool, as_json: bool) ->
             detail = await find(doors, detail.run.id)
     if as_json:
         screen.json(inspecting.plain(detail) | {"settings": settings(detail.run.spec)})
-        return
-    card(screen, detail, layout)
+    else:
+        card(screen, detail, layout)
+    return _exit_code(detail.run, watch)
+
+
+def _exit_code(run: runs.Run, watched: bool) -> int:
+    return int(watched and run.state is not runs.RunState.SUCCEEDED)
 
 
 async def _follow(doors: platform.Doors, run: runs.Run, screen: show.Screen) -> None:
@@ -153,8 +158,11 @@ class Asked:
     label: str
 
 
-async def start(state: pathlib.Path, asked: Asked, watch: bool, as_json: bool) -> None:
-    """Queues a run; when it is watched, follows it to its end and prints it."""
+async def start(state: pathlib.Path, asked: Asked, watch: bool, as_json: bool) -> int:
+    """Queues a run; when it is watched, follows it to its end and prints it.
+
+    The exit code: 1 when a watched run has not succeeded.
+    """
     layout = platform.Layout(state)
     screen = show.Screen(as_json)
     async with platform.doors(layout) as doors:
@@ -181,6 +189,7 @@ async def start(state: pathlib.Path, asked: Asked, watch: bool, as_json: bool) -
         card(screen, detail, layout)
     else:
         screen.say(f"run {run.id}: {platform.describe_run(run)}; `trimtab train show {run.id[: show.SHORT]} --watch`")
+    return _exit_code(run, watch)
 
 
 def _named(layout: platform.Layout, given: str, tenant: str, line: str) -> str:
