@@ -110,8 +110,12 @@ class Node:
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
+        """Returns when every thread of it stands still, which takes a moment."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        threads = pathlib.Path(f"/proc/{self._process.pid}/task")
+        while any("State:\tT" not in (one / "status").read_text() for one in threads.iterdir()):
+            time.sleep(0.001)
 
     def resume(self) -> None:
         assert self._process is not None

@@ -8,7 +8,7 @@ from tests.faults import killing
 
 from trimtab.bus import deadletter, port, runner, topics
 from trimtab.bus.sqlite import SqliteLog
-from trimtab.core import audit, examples
+from trimtab.core import audit, examples, text
 from trimtab.trainer.data import consumer, store
 from trimtab.wire import schemas
 
@@ -101,7 +101,7 @@ def mix(folder: pathlib.Path) -> None:
 
     log = SqliteLog(folder / "log.db")
     for number in range(5):
-        value, headers = schemas.encode(conftest.example(number, None))
+        value, headers = schemas.encode(conftest.example(number, examples.ThumbExample(text.Text("yes"), up=True)))
         content = b"\xff\xff" if number == 2 else value
         log.append([port.NewRecord("examples", b"k", content, headers, partition=0)]).result()
     log.close()

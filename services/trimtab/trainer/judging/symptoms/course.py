@@ -1,5 +1,6 @@
 """Rules: how a run went, step by step."""
 
+import math
 import statistics
 
 from trimtab.trainer.judging.symptoms import evidence
@@ -116,23 +117,19 @@ def cut_off(of: evidence.Evidence) -> evidence.Finding | None:
     )
 
 
-_DIVERGED = 1.3
+_DIVERGED = math.log(1.3)
 
 
 def divergence(of: evidence.Evidence) -> evidence.Finding | None:
-    """A loss that a run descends went up."""
+    """A loss that a run descends went up. Seen in its logarithm: what diverges shakes the more the higher it is."""
     for phase, rows in of.phases.items():
         for name in evidence.LOSSES:
-            told = evidence.trend(evidence.finite(rows, name))
-            if (
-                told is not None
-                and told.first > 0
-                and told.last > _DIVERGED * told.first
-                and told.sigmas > evidence.SIGMAS
-            ):
+            values = evidence.finite(rows, name)
+            told = evidence.trend([math.log(value) for value in values]) if min(values, default=0.0) > 0.0 else None
+            if told is not None and told.change > _DIVERGED and told.sigmas > evidence.SIGMAS:
                 return evidence.Finding(
                     "divergence",
-                    f"The loss of {phase} rose from {told.first:.4g} to {told.last:.4g}.",
+                    f"The loss of {phase} rose from {math.exp(told.first):.4g} to {math.exp(told.last):.4g}.",
                     "Steps are longer than the loss is smooth.",
                     f"Lower {evidence.setting(of, 'lr')}, or give it `warmup_steps`.",
                 )
