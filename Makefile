@@ -20,7 +20,7 @@ $(READY): constraints.txt pyproject.toml protos/pyproject.toml clients/python/py
 
 setup: $(READY) ## Set up the virtual environment
 
-demo: $(READY) ## The whole loop on this machine: two acts, a table, about six minutes
+demo: $(READY) ## The whole loop on this machine: two acts, a table, six to nine minutes
 	@$(BIN)/trimtab demo
 
 test: $(READY) ## Every test, three files at once

@@ -101,7 +101,7 @@ def demo(
     log: options.Log = "",
     json: options.Json = False,
 ) -> None:
-    """The whole loop with simulated users in about six minutes: two promotions, one not proven, one rollback, a table.
+    """The whole loop with simulated users, six to nine minutes: two promotions, one not proven, one rollback, a table.
 
     Exit code 0 only if each promoted policy is significantly better on held-out questions than the one before it, what
     changes nothing is not proven, the planted policy is refused, forced and rolled back, and the books balance.
