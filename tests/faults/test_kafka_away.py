@@ -3,7 +3,6 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 from tests import timing
@@ -25,14 +24,6 @@ def append(log: kafka.KafkaLog, number: int) -> bool:
     return True
 
 
-def until(holds: Callable[[], bool], within_s: float) -> float:
-    begun = time.monotonic()
-    while not holds():
-        assert time.monotonic() - begun < within_s, "it did not come about in time"
-        time.sleep(0.05)
-    return time.monotonic() - begun
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_appends_are_taken_again_soon_after_the_cluster_is_back(how: str) -> None:
@@ -42,7 +33,7 @@ def test_appends_are_taken_again_soon_after_the_cluster_is_back(how: str) -> Non
         log = kafka.KafkaLog(there)
         [node] = broker.nodes
         with contextlib.closing(log):
-            until(lambda: append(log, 0), 30.0)
+            timing.until(lambda: append(log, 0), "the first record")
             over = threading.Event()
             others = [
                 threading.Thread(target=lambda: [append(log, 1) for _ in iter(over.is_set, True)]) for _ in "abcd"
@@ -57,11 +48,11 @@ def test_appends_are_taken_again_soon_after_the_cluster_is_back(how: str) -> Non
                 node.await_ready()
             else:
                 node.resume()
-            took = until(lambda: append(log, 2), 60.0)
+            took = timing.until(lambda: append(log, 2), "a record")
             over.set()
             for one in others:
                 one.join()
-        assert took < RECOVERY_S
+        assert took < RECOVERY_S + timing.SLACK_S
 
 
 def test_an_append_to_a_cluster_that_is_away_has_its_answer_within_the_deadline() -> None:
@@ -74,5 +65,5 @@ def test_an_append_to_a_cluster_that_is_away_has_its_answer_within_the_deadline(
             waiting = log.append([port.NewRecord("feedback", str(number).encode(), b"x")])
             waiting.add_done_callback(lambda _, begun=begun: took.append(time.monotonic() - begun))  # type: ignore[misc]
             time.sleep(0.25)
-        until(lambda: len(took) == 8, 30.0)
+        timing.until(lambda: len(took) == 8, "every answer")
     assert max(took) < DEADLINE_S + timing.SLACK_S

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from tests.faults import killing, poison
-from tests.faults.harness import changing
+from tests.faults.harness import disturbing
 from tests.unit.ledger import making
 
 from trimtab.bus import letters, port, publish, runner, settling, topics
@@ -47,7 +47,7 @@ def replay_and_read(folder: pathlib.Path) -> None:
     """Tried again, and again, before consumers of the version after this one."""
     replay(folder)
     replay(folder)
-    changing.read_next_version()
+    disturbing.read_next_version()
     log = SqliteLog(folder / "log.db")
     _settle(folder, log, VOTES)
     log.close()

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from tests import timing
 from tests.faults import killing
 
 from trimtab import registry
@@ -133,7 +134,7 @@ async def _open(folder: pathlib.Path, content: bool = True) -> AsyncIterator[Off
 
 async def _control(folder: pathlib.Path) -> None:
     policies = [policy_id(folder, name) for name in ("old", "new", "newer")]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + timing.PATIENCE_S
     async with _open(folder) as office:
         rows = office.machine._table.rows()
         while True:
@@ -159,7 +160,7 @@ def roll_back(folder: pathlib.Path) -> None:
 
 async def _roll_back(folder: pathlib.Path) -> None:
     old, bad = policy_id(folder, "old"), policy_id(folder, "bad")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + timing.PATIENCE_S
     async with _open(folder, content=False) as office:
         await office.acts.adopt(control.AdoptRequest(TENANT, LINE, old, "ann", "first", "request-1"))
         while not office.desk.line(TENANT, LINE).stable_id:
@@ -264,7 +265,7 @@ def test_a_supervisor_killed_while_it_starts_a_process_leaves_none_behind(point:
     thread = threading.Thread(target=second.run, args=(stop,))
     thread.start()
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + timing.PATIENCE_S
         (row,) = second.table.rows()
         while row.status is not processes.Status.RUNNING or started_with(row.address) != [row.pid]:
             assert time.monotonic() < deadline, (row, started_with(row.address))

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from tests import timing
 from tests.faults import killing, quick_job
 from tests.services.trainer import conftest as making
 from tests.services.trainer.test_cycles import OneHolder, thumbs
@@ -90,7 +91,7 @@ def serve(folder: pathlib.Path) -> None:
         (functools.partial(worker.run, triggered=True), (stop,)),
     ):
         threading.Thread(target=target, args=arguments, daemon=True).start()
-    assert topics_known.wait(30) and rollouts_known.wait(30)
+    assert topics_known.wait(timing.PATIENCE_S) and rollouts_known.wait(timing.PATIENCE_S)
     deadline = time.monotonic() + 60
     while (newest := cycles.newest(LINE)) is None or newest.state is not triggers.CycleState.ENDED:
         assert time.monotonic() < deadline

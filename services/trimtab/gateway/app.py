@@ -23,7 +23,7 @@ def build(settings: gateway_settings.GatewaySettings) -> process.Process:
     made = process.Process("gateway", settings, authenticate=functools.partial(auth.tenant_of_key, known))
     log = made.open_log()
     open_channel = functools.partial(trimtab_client.connect, token=known.internal_token, assigns_ids=True)
-    policies = channels.Channels(functools.partial(open_channel, assigns_ids=True), grace_s=settings.policy_deadline_s)
+    policies = channels.Channels(open_channel, grace_s=settings.policy_deadline_s)
     services = channels.Channels(open_channel, grace_s=settings.feedback_deadline_s)
     made.on_close(policies.close)
     made.on_close(services.close)

@@ -26,18 +26,24 @@ class Checked:
 
 
 @dataclasses.dataclass(slots=True)
-class Seen:
+class Noted:
+    """What a row saw beside its checks. problems: what did not hold; notes: what is told besides; in sentences."""
+
+    problems: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def require(self, holds: bool, sentence: str) -> None:
+        if not holds:
+            self.problems.append(sentence)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Seen(Noted):
     """What a row saw. store: of the ledger's database. kills: of what is no process of the installation, its jobs."""
 
     store: str
     kills: int = 0
     checked: list[Checked] = dataclasses.field(default_factory=list)
-    problems: list[str] = dataclasses.field(default_factory=list)
-    notes: list[str] = dataclasses.field(default_factory=list)
 
     def check(self, name: str, words: str, of: int, wrong: Collection[str]) -> None:
         self.checked.append(Checked(name, words, of, tuple(sorted(wrong))))
-
-    def require(self, holds: bool, sentence: str) -> None:
-        if not holds:
-            self.problems.append(sentence)

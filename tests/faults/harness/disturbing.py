@@ -1,12 +1,16 @@
-"""What a process is made to do while it runs, when a file says so. Called at the very start of one (`process`)."""
+"""What a process is made to do or to be otherwise than on the platform. Called at the very start of one (`process`)."""
 
+import dataclasses
 import math
 import os
 import pathlib
 import signal
 import time
+from typing import Any
 
-from trimtab.core import failpoints
+from trimtab.bus import runner
+from trimtab.core import failpoints, feedback
+from trimtab.wire import schemas
 
 
 def pause_at(file: pathlib.Path) -> None:
@@ -50,3 +54,21 @@ def say_nan(file: pathlib.Path) -> None:
         return shelf.Loaded(Disturbed(loaded.model), loaded.digest)  # type: ignore[arg-type]
 
     shelf.Shelf.take = taken  # type: ignore[method-assign]
+
+
+def slow_down(file: pathlib.Path) -> None:
+    """From now on each record costs its consumer so many seconds more as the file says when its turn comes."""
+    commit = runner.Runner._commit
+
+    def commit_slowly(self: runner.Runner, records: list[Any], letters: Any) -> None:
+        for _ in records:
+            time.sleep(float(file.read_text()))
+        commit(self, records, letters)
+
+    runner.Runner._commit = commit_slowly
+
+
+def read_next_version() -> None:
+    """From now on feedback of the version after this one is read as this one."""
+    known = schemas._SCHEMAS[feedback.FeedbackEvent]
+    schemas._SCHEMAS[feedback.FeedbackEvent] = dataclasses.replace(known, version=known.version + 1)

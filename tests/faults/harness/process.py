@@ -19,13 +19,13 @@ def main() -> None:
 
         clocks.turn(pathlib.Path(file))
     if file := os.environ.get(PACE):
-        from tests.faults.harness import changing
+        from tests.faults.harness import disturbing
 
-        changing.slow_down(pathlib.Path(file))
+        disturbing.slow_down(pathlib.Path(file))
     if os.environ.get(LATER):
-        from tests.faults.harness import changing
+        from tests.faults.harness import disturbing
 
-        changing.read_next_version()
+        disturbing.read_next_version()
     if file := os.environ.get(PAUSE):
         from tests.faults.harness import disturbing
 

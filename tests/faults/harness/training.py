@@ -129,7 +129,7 @@ def play(number: int, store: str, *, size: world.Size, seed: int, mutant: str = 
     """One row, from nothing to its line."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="trimtab-faults-"))
     fault, act, _ = FAULTS[number]
-    seen, begun = checks.Seen(store), time.monotonic()
+    seen, begun = checks.Seen(store=store), time.monotonic()
     made = installation.Installation(folder, size=size, seed=seed, name=f"row{number}", mutant=mutant)
     try:
         with contextlib.closing(made):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from tests.faults import reading
-from tests.faults.harness import checker, history, load, poisoning, proxy, subjects
+from tests.faults.harness import checker, checks, history, load, poisoning, proxy, subjects
 
 from trimtab.bus import connect, port, publish, topics
 from trimtab.core import errors, examples, feedback, ids, ledger
@@ -57,17 +57,11 @@ SMALLEST = Size(votes=150, kills=2, away_s=12.0, slow_s=5.0, rate=50.0)
 
 
 @dataclasses.dataclass(slots=True)
-class Seen:
+class Seen(checks.Noted):
     """What a row saw and asks for beside the checks."""
 
-    problems: list[str] = dataclasses.field(default_factory=list)
-    notes: list[str] = dataclasses.field(default_factory=list)
     rebuild: bool = False
     copies: bool = False
-
-    def require(self, holds: bool, sentence: str) -> None:
-        if not holds:
-            self.problems.append(sentence)
 
 
 class World:

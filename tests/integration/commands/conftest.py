@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests import timing
 from tests.integration.loop import living
 from tools import record_cli
 
@@ -80,7 +81,7 @@ class Recorded:
             f"http://127.0.0.1:{self.session.port}/v1/chat/completions",
             headers={"authorization": f"Bearer {self.session.key}"},
             json={"model": "main", "messages": [{"role": "user", "content": record_cli.QUESTION}], "n": choices},
-            timeout=60,
+            timeout=timing.PATIENCE_S,
         )
         assert response.status_code == 200, response.text
         return str(response.json()["id"])

@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import pytest
+from tests import timing
 from tests.integration.commands.conftest import Recorded
 from tests.integration.loop import living
 
@@ -38,7 +39,7 @@ def test_ctrl_c_leaves_a_watched_run_at_130_and_it_goes_on_until_it_is_cancelled
     run = going()
     begun = time.monotonic()
     watching.send_signal(signal.SIGINT)
-    out, err = watching.communicate(timeout=30)
+    out, err = watching.communicate(timeout=timing.PATIENCE_S)
     assert time.monotonic() - begun < 10
     assert watching.returncode == 130
     assert "Traceback" not in out + err

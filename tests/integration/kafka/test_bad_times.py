@@ -106,7 +106,7 @@ def test_looking_for_a_cluster_that_is_away_leaves_nothing_behind(opened: Opened
         for _ in range(5):
             refused(lambda: reader.poll(1, 0.0), 0.5)
             refused(log.append([record()]).result, 0.5)
-        until(lambda: threading.active_count() <= before)
+        timing.until(lambda: threading.active_count() <= before, "the end of every thread")
 
 
 def test_a_topic_that_is_missing_is_named_with_its_remedy_and_holds_no_other_up(
@@ -116,7 +116,7 @@ def test_a_topic_that_is_missing_is_named_with_its_remedy_and_holds_no_other_up(
         kafka.create_topics(made)
         with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker.address)) as admin:
             admin.delete_topics([made.prefix + "models"])
-            until(lambda: made.prefix + "models" not in admin.list_topics())
+            timing.until(lambda: made.prefix + "models" not in admin.list_topics(), "the deletion")
         log = opened(made)
         waiting = log.append([record()])
         assert log.append([record(topic="audit")]).result()[0].offset == 0
@@ -147,7 +147,8 @@ def test_a_record_that_the_brokers_find_too_large_says_which_setting_is_wrong(
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker.address)) as admin:
         small = {"max.message.bytes": "100000"}
         admin.alter_configs([ConfigResource("topic", reached.prefix + "models", small)])
-    until(lambda: [one.what for one in kafka.differences(reached, 0)] == ["max.message.bytes"])
+    heard = ["max.message.bytes"]
+    timing.until(lambda: [one.what for one in kafka.differences(reached, 0)] == heard, "the other limit")
     large = random.Random(0).randbytes(topics.MIB)
     said = refused(log.append([record(large)]).result, 10.0)
     assert f"Topic {reached.prefix}models on {broker.address} takes no record of this size" in said
@@ -178,7 +179,7 @@ def test_a_paused_broker_gives_errors_in_time_within_bounded_memory_and_goes_on(
         assert time.monotonic() - begun < 3.0 + timing.SLACK_S
         for one in waiting:
             assert f"{broker.address} takes the connection and does not answer" in str(one.exception(timeout=0))
-    give_up_at = time.monotonic() + 15.0
+    give_up_at = time.monotonic() + timing.PATIENCE_S
     while True:  # what the producer has not let go of yet counts
         with contextlib.suppress(errors.Overloaded, errors.LogUnavailable):
             log.append([record(b"after")]).result()
@@ -207,13 +208,13 @@ def test_a_reader_meets_a_broker_that_comes_back_where_it_stood(
     log = opened(reached, deadline_s=4.0)
     log.append([record(b"0"), record(b"1")]).result()
     with contextlib.closing(log.reader({MODELS: 0})) as reader:
-        assert [one.value for one in reader.poll(1, 5.0)] == [b"0"]
-        assert [one.value for one in reader.poll(1, 5.0)] == [b"1"]
+        assert [one.value for one in reader.poll(1, timing.PATIENCE_S)] == [b"0"]
+        assert [one.value for one in reader.poll(1, timing.PATIENCE_S)] == [b"1"]
         with paused(broker):
             assert broker.address in refused(lambda: reader.poll(1, 0.2), 4.4)
             assert reader.position(MODELS) == 2
         log.append([record(b"2")]).result()
-        assert [one.value for one in reader.poll(10, 10.0)] == [b"2"]
+        assert [one.value for one in reader.poll(10, timing.PATIENCE_S)] == [b"2"]
 
 
 # --- killed ---
@@ -236,24 +237,18 @@ def test_nothing_acknowledged_is_lost_when_the_broker_is_killed_in_the_middle_an
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         writing = [pool.submit(write, number) for number in range(2)]
-        until(lambda: all(len(one) > 5 for one in acknowledged))
+        timing.until(lambda: all(len(one) > 5 for one in acknowledged), "the first records")
         node = broker.nodes[0]
         node.kill()
         before = [len(one) for one in acknowledged]
         node.start()
         node.await_ready()
-        until(lambda: all(len(one) > count + 5 for one, count in zip(acknowledged, before, strict=True)), 40.0)
+        more = [(one, count + 5) for one, count in zip(acknowledged, before, strict=True)]
+        timing.until(lambda: all(len(one) > count for one, count in more), "records after the kill")
         stop.set()
         for one in writing:
-            one.result(timeout=40)
+            one.result(timeout=timing.PATIENCE_S)
     stored = values(log, EXAMPLES)
     for number, told in enumerate(acknowledged):
         kept = [value for value in stored if value.startswith(f"{number} ".encode())]
         assert kept == told  # each once, in its order: the producer is idempotent
-
-
-def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    give_up_at = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.05)

@@ -85,7 +85,7 @@ def test_positions_come_by_themselves_and_what_kafka_has_is_never_read_back(fres
     with contextlib.closing(kafka.KafkaLog(fresh)) as log:
         log.append([port.NewRecord("audit", b"tenant", b"v")]).result()
         shown.show("joins", {AUDIT: 1})
-        give_up_at = time.monotonic() + 20
+        give_up_at = time.monotonic() + timing.PATIENCE_S
         while lag(fresh) != {AUDIT: (1, 1, 0)}:
             assert time.monotonic() < give_up_at
         consume(log, [topics.AUDIT], enough=1, batch=1)  # another store, which has seen nothing, begins at 0

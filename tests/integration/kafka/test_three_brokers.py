@@ -89,7 +89,7 @@ def test_with_too_few_replicas_in_sync_nothing_is_acknowledged_until_they_are_ba
         brokers.nodes[number - 1].start()
     for number in down:
         brokers.nodes[number - 1].await_ready()
-    give_up_at = time.monotonic() + 40.0
+    give_up_at = time.monotonic() + timing.PATIENCE_S
     while True:
         with contextlib.suppress(errors.LogUnavailable):
             log.append([port.NewRecord("models", b"k", b"after")]).result()

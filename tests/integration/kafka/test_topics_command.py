@@ -3,12 +3,12 @@
 import contextlib
 import json
 import pathlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource
+from tests import timing
 from tests.broker import cluster
 
 from trimtab.bus import kafka, topics
@@ -43,17 +43,9 @@ def admin(fresh: kafka.Cluster) -> Iterator[KafkaAdminClient]:
         yield made
 
 
-def until(holds: Callable[[], bool]) -> None:
-    """Brokers hear a moment later of what their controller has done."""
-    give_up_at = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.05)
-
-
 def forget(admin: KafkaAdminClient, name: str) -> None:
     admin.delete_topics([name])
-    until(lambda: name not in admin.list_topics())
+    timing.until(lambda: name not in admin.list_topics(), "the deletion")
 
 
 def test_an_empty_cluster_lacks_every_topic_and_one_apply_later_none(run: Command) -> None:
@@ -73,7 +65,7 @@ def test_a_setting_that_somebody_changed_is_shown_and_put_right(
     run("apply")
     name = f"{fresh.prefix}audit"
     admin.alter_configs([ConfigResource("topic", name, {"retention.ms": "1000", "segment.ms": "86400000"})])
-    until(lambda: run("diff")[0] == 1)
+    timing.until(lambda: run("diff")[0] == 1, "the difference")
     code, said = run("diff", "--json")
     assert code == 1
     assert json.loads(said) == [{"topic": name, "what": "retention.ms", "wanted": "-1", "found": "1000", "refused": ""}]

@@ -10,10 +10,10 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
+
+from tests import timing
 
 from trimtab.bus import connect
 from trimtab.cli.machine import platform
@@ -28,10 +28,7 @@ _Told = TypeVar("_Told")
 
 def until(holds: Callable[[], bool], what: str, seconds: float = _SOON_S) -> None:
     """Returns when it holds; fails when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"{what} did not come within {seconds:.0f} s"
-        threading.Event().wait(0.05)
+    timing.until(holds, what, seconds)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

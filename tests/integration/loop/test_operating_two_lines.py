@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests import timing
 from tests.integration.loop import living
 
 from trimtab.core import control, ledger
@@ -193,7 +194,7 @@ def test_watching_tells_a_change_as_it_comes_and_ends_with_ctrl_c(desk: Desk) ->
         desk.done("rollout", "abort", "--reason", "seen enough")
         living.until(lambda: any("seen enough" in line for line in told), "the change")
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(20) == 130
+        assert watching.wait(timing.PATIENCE_S) == 130
         reading.join(20)
     assert "rolled back" in first or "rolled back" in "".join(told)
     assert any("verifying" in line for line in told)

@@ -152,7 +152,7 @@ async def test_an_event_that_says_no_time_was_given_now(service: Any) -> None:
     request = feedback_service_pb2.SendRequest(tenant="acme")
     request.event.thumb.target.completion_id = service.completion_id()
     before = datetime.datetime.now(datetime.UTC)
-    await service.stub.Send(request, timeout=5)
+    await service.stub.Send(request, timeout=timing.PATIENCE_S)
     [event] = service.written()
     assert event.occurred_at >= before
 
@@ -165,7 +165,7 @@ async def test_a_batch_answers_each_event_on_its_own(service: Any) -> None:
         item.event.id = "f"
         item.event.thumb.target.completion_id = completion_id
     request.items.add(tenant="acme").event.id = "says nothing"
-    response = await service.stub.SendBatch(request, timeout=5)
+    response = await service.stub.SendBatch(request, timeout=timing.PATIENCE_S)
     outcomes = [result.WhichOneof("outcome") for result in response.results]
     assert outcomes == ["accepted", "refused", "accepted", "refused"]
     assert response.results[1].refused.reason == "FORGED_COMPLETION_ID"

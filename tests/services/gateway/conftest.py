@@ -15,6 +15,7 @@ import grpc.aio
 import httpx
 import openai
 import pytest
+from tests import timing
 
 from trimtab.bus import connect, port, publish, topics
 from trimtab.core import completions, errors, releases, text
@@ -248,7 +249,7 @@ async def platform(settings_of: dict[str, Any], tmp_path: pathlib.Path) -> Async
         await eventually(lambda: asyncio.to_thread(bound.exists))
         url = f"http://{await asyncio.to_thread(bound.read_text)}"
         http = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {api_key}"}, timeout=10)
+            httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {api_key}"}, timeout=timing.PATIENCE_S)
         )
         client = await stack.enter_async_context(
             openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0)
@@ -260,8 +261,8 @@ async def platform(settings_of: dict[str, Any], tmp_path: pathlib.Path) -> Async
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Returns when it holds; fails after ten seconds."""
-    for _ in range(1000):
+    """Returns when it holds; fails after a minute at the earliest."""
+    for _ in range(int(timing.PATIENCE_S * 100)):
         if await holds():
             return
         await asyncio.sleep(0.01)

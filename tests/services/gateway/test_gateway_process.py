@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests import timing
 
 from trimtab.rpc import secrets
 
@@ -42,7 +43,7 @@ def started(flags: list[str]) -> Iterator["subprocess.Popen[str]"]:
 
 
 def bound(path: pathlib.Path) -> str:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + timing.PATIENCE_S
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     return path.read_text()
@@ -54,7 +55,7 @@ def test_it_serves_until_it_is_told_to_end(flags: list[str], tmp_path: pathlib.P
         assert httpx.get(f"{url}/healthz").json() == {"status": "alive"}
         assert httpx.get(f"{url}/v1/models").status_code == 401
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(timing.PATIENCE_S) == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/healthz")
 
@@ -66,7 +67,7 @@ def test_a_port_that_is_taken_is_one_sentence_and_exit_2(flags: list[str], tmp_p
             command("gateway", *flags, "--http-listen", address),
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=timing.PATIENCE_S,
             check=False,
         )
     assert second.returncode == 2

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from tests import timing
 
 import trimtab_client
 from trimtab.bus import topics
@@ -69,10 +70,10 @@ async def test_a_network_is_hashed_and_what_is_none_is_refused(platform: Any, ch
 async def test_what_a_request_may_leave_out_is_filled_in(platform: Any, channel: grpc.aio.Channel) -> None:
     request = policy_service_pb2.CompleteRequest(model="support")
     request.messages.add(role="ROLE_USER").content.plain = "How?"
-    answer = await policy_service_pb2_grpc.PolicyServiceStub(channel).Complete(request, timeout=5)
+    answer = await policy_service_pb2_grpc.PolicyServiceStub(channel).Complete(request, timeout=timing.PATIENCE_S)
     vote = feedback_service_pb2.SendRequest()
     vote.event.thumb.target.completion_id = answer.completion.id
-    sent = await feedback_service_pb2_grpc.FeedbackServiceStub(channel).Send(vote, timeout=5)
+    sent = await feedback_service_pb2_grpc.FeedbackServiceStub(channel).Send(vote, timeout=timing.PATIENCE_S)
     [written] = platform.records(topics.FEEDBACK, feedback.FeedbackEvent)
     assert (written.id, written.rater) == (sent.feedback_id, feedback.Rater())
 

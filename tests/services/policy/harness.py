@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import torch
+from tests import timing
 
 import trimtab_client
 from trimtab import registry
@@ -106,7 +107,7 @@ class Installation:
         return {one.id: one for one in decoded}
 
     def until_recorded(self, completion_id: str) -> completions.Completion:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + timing.PATIENCE_S
         while completion_id not in (known := self.records()):
             assert time.monotonic() < deadline, f"{completion_id} is not in the log"
         return known[completion_id]
@@ -128,7 +129,7 @@ class Running:
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(timing.PATIENCE_S)
 
 
 @contextlib.contextmanager

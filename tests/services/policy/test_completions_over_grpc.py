@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests import timing
 from tests.services.policy import harness
 from tests.services.policy.harness import Installation, Running, identity, request
 
@@ -244,7 +245,7 @@ def test_sigterm_lets_a_stream_end(tmp_path_factory: pytest.TempPathFactory) -> 
 
     with harness.started(installation, drain_s=30) as running:
         usage = asyncio.run(follow(running))
-        assert running.process.wait(30) == 0
+        assert running.process.wait(timing.PATIENCE_S) == 0
     assert usage is not None
     assert usage.completion_tokens == 400
     assert installation.records()[identity(asked)].responses[0].finish_reason is Finish.LENGTH
@@ -265,7 +266,7 @@ def test_what_the_drain_cannot_finish_is_recorded_as_cancelled(tmp_path_factory:
     with harness.started(installation, drain_s=0.5) as running:
         with pytest.raises(errors.TrimtabError):
             asyncio.run(follow(running))
-        assert running.process.wait(30) == 0
+        assert running.process.wait(timing.PATIENCE_S) == 0
     response = installation.records()[identity(asked)].responses[0]
     assert response.finish_reason is Finish.CANCELLED
     assert 0 < len(response.token_ids) < 4000

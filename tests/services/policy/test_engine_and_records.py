@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests import timing
 from tests.services.policy import harness
 from tests.services.policy.harness import Installation, identity, request
 
@@ -85,7 +86,7 @@ async def until_started(inside: Inside, asked: completions.CompleteRequest) -> "
             shown.set()
 
     task: asyncio.Task[object] = asyncio.create_task(follow())
-    await asyncio.wait_for(shown.wait(), 20)
+    await asyncio.wait_for(shown.wait(), timing.PATIENCE_S)
     return task
 
 
@@ -102,10 +103,10 @@ async def test_more_work_than_fits_is_refused_at_once_and_a_leaving_caller_makes
     async with parts(loaded, tmp_path / "log.db", max_batch=2, max_queue=2) as inside:
         first = await until_started(inside, request(n=4, **long))
         with pytest.raises(errors.Overloaded, match="at most 4"):
-            await asyncio.wait_for(inside.answering.complete(request()), 1)
+            await asyncio.wait_for(inside.answering.complete(request()), timing.SLACK_S)
         first.cancel()
         await asyncio.wait({first})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(timing.PATIENCE_S):
             while True:
                 with contextlib.suppress(errors.Overloaded):
                     answer = await inside.answering.complete(request(temperature=0.0, max_tokens=3))
@@ -121,7 +122,7 @@ async def test_when_the_engine_ends_what_was_under_way_is_answered_and_recorded_
     async with parts(loaded, tmp_path / "log.db", max_batch=1) as inside:
         stream = await until_started(inside, asked)
         await inside.end()
-        await asyncio.wait_for(stream, 5)
+        await asyncio.wait_for(stream, timing.PATIENCE_S)
         with pytest.raises(errors.ServiceUnavailable):
             await inside.answering.complete(request())
     begun, waiting = recorded(installation, tmp_path / "log.db")[identity(asked)].responses
@@ -174,7 +175,7 @@ async def test_answers_are_given_while_the_log_is_away_and_their_records_arrive_
         # an answer waits longer than the log's own deadline: each record is refused once at least
         with contextlib.closing(file.Turnstile(log_file)) as turnstile, turnstile.held():
             for one in asked:
-                answer = await asyncio.wait_for(inside.answering.complete(one), 5)
+                answer = await asyncio.wait_for(inside.answering.complete(one), timing.PATIENCE_S)
                 assert answer.completion.id == identity(one)
             with pytest.raises(errors.LogUnavailable, match="3 completions wait"):
                 await inside.answering.complete(request())

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from tests import timing
 from tests.services.reward.conftest import Installation, item
 
 from trimtab.bus import connect, fold, topics
@@ -55,7 +56,7 @@ async def test_what_does_not_fit_into_the_queue_is_refused_and_the_rest_is_score
     stop = threading.Event()
     thread = threading.Thread(target=scorer.run, args=(stop,))
     thread.start()
-    answers = await asyncio.wait_for(asyncio.gather(*waiting[1:]), 20)
+    answers = await asyncio.wait_for(asyncio.gather(*waiting[1:]), timing.PATIENCE_S)
     stop.set()
     await asyncio.to_thread(thread.join, 10)
     assert [[one.outcome for one in answer.scores] for answer in answers] == [[3.0, "empty answer"]] * 3

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import json
+import os
 import pathlib
 import random
 import shlex
@@ -19,6 +20,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tests import timing
 
 import trimtab_client
 from trimtab import registry
@@ -70,7 +72,7 @@ class Platform:
         self.ledger_address = ""
         self.reward_address = ""
         self._folder = folder
-        self._random = random.Random(7)
+        self._votes = random.Random(7)
         self._claims = folder / "claims"
         self._claims.mkdir()
 
@@ -172,6 +174,8 @@ class Platform:
     ) -> None:
         """Users of their own session each, a little ago, routed by the release and voting by policy approval.
 
+        Each arm has its share of them to one, and they vote the same in every run, whatever the release's salt.
+
         says: what a policy answers; "there" when it is not named.
         raters: so many people by turns, all from one network; 0: nobody says who.
         """
@@ -180,8 +184,9 @@ class Platform:
         records = []
         for number in range(sessions):
             rater = feedback.Rater(id=f"{number % raters:032x}", network="f" * 32) if raters else feedback.Rater()
-            session = self._random.randbytes(16)
-            arm = ids.arm_of(release.salt, session, weight)
+            due = int((number + 1) * weight + 1e-9) > int(number * weight + 1e-9)
+            arm = completions.Arm.CANDIDATE if due else completions.Arm.STABLE
+            session = self._session(release.salt, weight, arm)
             exposure = completions.Exposure(
                 release.id,
                 release.state.value,
@@ -189,12 +194,19 @@ class Platform:
                 weight if arm is completions.Arm.CANDIDATE else 1 - weight,
                 0 < weight < 1,
             )
-            up = self._random.random() < approval[by_arm[arm]]
+            up = self._votes.random() < approval[by_arm[arm]]
             token = ids.CompletionToken(ids.uuid7(), session, ids.release_tag(release.id), arm, exposure.randomised)
             completion_id = ids.mint(token, TENANT, self._keys)
             said = says.get(by_arm[arm], "there")
             records += _visit(completion_id, session, exposure, by_arm[arm], said=said, up=up, rater=rater)
         self.log.append(records).result()
+
+    @staticmethod
+    def _session(salt: bytes, weight: float, arm: completions.Arm) -> bytes:
+        """A session that the release's salt gives to an arm."""
+        while ids.arm_of(salt, session := os.urandom(16), weight) is not arm:
+            pass
+        return session
 
     def records(self) -> list[releases.Release]:
         return [schemas.decode(r.value, r.headers, releases.Release) for r in self.read(topics.ROLLOUTS)]
@@ -214,7 +226,7 @@ class Platform:
                 found += records
             return found
 
-    async def until(self, promise: Callable[[], object], seconds: float = 20.0) -> None:
+    async def until(self, promise: Callable[[], object], seconds: float = timing.PATIENCE_S) -> None:
         """Returns once the promise holds; looks twenty times a second, without blocking what it waits for."""
         for _ in range(int(seconds * 20)):
             if await asyncio.to_thread(promise):
@@ -222,7 +234,7 @@ class Platform:
             await asyncio.sleep(0.05)
         raise AssertionError("it did not happen in time; the releases: " + "; ".join(map(_short, self.records())))
 
-    async def reach(self, model_id: str, *states: State, seconds: float = 20.0) -> releases.Release:
+    async def reach(self, model_id: str, *states: State, seconds: float = timing.PATIENCE_S) -> releases.Release:
         """The newest record of the newest release of a model, once it is in one of these states."""
 
         def there() -> bool:
@@ -242,7 +254,7 @@ async def _serving(address: str) -> None:
     """Returns once the process at the address reports SERVING."""
     async with grpc.aio.insecure_channel(address) as channel:
         request = health_pb2.HealthCheckRequest()
-        watch = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=20, wait_for_ready=True)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=timing.PATIENCE_S, wait_for_ready=True)
         async for answer in watch:
             if answer.status == health_pb2.HealthCheckResponse.SERVING:
                 return
@@ -302,7 +314,7 @@ def supervising(folder: pathlib.Path) -> Iterator[Platform]:
         yield one
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(timing.PATIENCE_S)
         one.log.close()
 
 

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests import timing
 
 from trimtab.core import completions, control, errors, models, releases
 
@@ -235,7 +236,9 @@ async def test_watching_tells_the_newest_first_and_then_every_change(platform) -
         seen: list[tuple[str, State]] = []
 
         async def watch() -> None:
-            async for release in rollout.watch_releases(control.ListReleasesRequest(TENANT, LINE), timeout_s=30):
+            async for release in rollout.watch_releases(
+                control.ListReleasesRequest(TENANT, LINE), timeout_s=timing.PATIENCE_S
+            ):
                 seen.append((release.candidate_id, release.state))
                 if release.state is State.SAFETY:
                     return
@@ -243,7 +246,7 @@ async def test_watching_tells_the_newest_first_and_then_every_change(platform) -
         watching = asyncio.create_task(watch())
         await platform.until(lambda: seen)
         new = platform.publish_model("new")
-        await asyncio.wait_for(watching, 20)
+        await asyncio.wait_for(watching, timing.PATIENCE_S)
         assert seen[0] == (old, State.PROMOTED)
         assert seen[-1] == (new, State.SAFETY)
         listed = await rollout.list_releases(control.ListReleasesRequest(TENANT))

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tests import timing
 
 import trimtab_client
 from trimtab import registry
@@ -216,7 +217,7 @@ def bare(tmp_path: pathlib.Path) -> Iterator[Installation]:
     (tmp_path / "lines.toml").write_text(lines_toml())
     yield Installation(tmp_path, ledger, address)
     stopped: threading.Event = server.stop(0)
-    stopped.wait(5)
+    stopped.wait(timing.PATIENCE_S)
 
 
 @pytest.fixture

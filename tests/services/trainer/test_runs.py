@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from tests import timing
 from tests.services.trainer.conftest import LINE, TENANT, Installation, until
 
 import trimtab_client
@@ -80,7 +81,7 @@ async def started(installation: Installation) -> AsyncIterator[Trainer]:
             yield Trainer(process, calls.TrainerCalls(channel))
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(timing.PATIENCE_S)
 
 
 def folder_is_free(installation: Installation, run_id: str) -> bool:
@@ -124,7 +125,7 @@ async def test_a_trainer_killed_in_mid_run_finishes_it_and_publishes_once(instal
             if run.step >= 2:
                 break
         first.process.send_signal(signal.SIGKILL)
-        first.process.wait(10)
+        first.process.wait(timing.PATIENCE_S)
 
     async def job_is_gone() -> bool:
         return folder_is_free(installation, asked.id)
@@ -257,7 +258,7 @@ async def test_a_trainer_that_is_stopped_ends_its_job_and_leaves_the_run_for_the
             if run.step >= 1:
                 break
         stop(trainer.process)
-        assert trainer.process.wait(20) == 0
+        assert trainer.process.wait(timing.PATIENCE_S) == 0
         assert folder_is_free(installation, asked.id)
     database = store.Store(installation.folder / "trainer" / "trainer.db")
     assert runbook.Runbook(database).get(TENANT, asked.id).state is runs.RunState.RUNNING

@@ -6,6 +6,7 @@ import datetime
 import threading
 
 import pytest
+from tests import timing
 
 from trimtab.bus import deadletter, fold, port, publish, topics
 from trimtab.bus.sqlite import SqliteLog
@@ -41,7 +42,7 @@ class Following:
         self.caught_up.set()
 
     def wait_for(self, value):
-        assert self._seen.setdefault(value, threading.Event()).wait(30)
+        assert self._seen.setdefault(value, threading.Event()).wait(timing.PATIENCE_S)
 
     def close(self):
         self.stop.set()
@@ -58,7 +59,7 @@ def test_it_says_so_once_when_all_that_stood_there_at_the_start_is_applied_and_g
         log.append([port.NewRecord("rollouts", f"r{n % 3}".encode(), str(n).encode())])
     put(log, b"last", b"last")
     with following(log) as fold_:
-        assert fold_.caught_up.wait(30)
+        assert fold_.caught_up.wait(timing.PATIENCE_S)
         put(log, b"r0", b"newer")
         fold_.wait_for(b"newer")
     assert fold_.at_catching_up == [{b"r0": b"1197", b"r1": b"1198", b"r2": b"1199", b"last": b"last"}]
@@ -67,7 +68,7 @@ def test_it_says_so_once_when_all_that_stood_there_at_the_start_is_applied_and_g
 
 def test_an_empty_topic_is_caught_up_with_at_once(log):
     with following(log) as fold_:
-        assert fold_.caught_up.wait(30)
+        assert fold_.caught_up.wait(timing.PATIENCE_S)
     assert fold_.at_catching_up == [{}]
 
 
@@ -80,7 +81,7 @@ def test_a_topic_whose_end_was_cleaned_away_is_caught_up_with(tmp_path):
         times.append(start + datetime.timedelta(days=2))
         log.clean()
         with following(log) as fold_:
-            assert fold_.caught_up.wait(30)
+            assert fold_.caught_up.wait(timing.PATIENCE_S)
         assert fold_.at_catching_up == [{}]
 
 
@@ -88,7 +89,7 @@ def test_a_record_it_cannot_read_becomes_a_dead_letter_and_the_rest_is_applied(l
     for key, value in [(b"a", b"1"), (b"b", b"bad"), (b"c", b"3")]:
         put(log, key, value)
     with following(log, refuses=(b"bad",)) as fold_:
-        assert fold_.caught_up.wait(30)
+        assert fold_.caught_up.wait(timing.PATIENCE_S)
     assert fold_.at_catching_up == [{b"a": b"1", b"c": b"3"}]
     with contextlib.closing(log.reader({port.TopicPartition("deadletter", 0): 0})) as reader:
         (found,) = reader.poll(10, 0.0)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import apsw
 import prometheus_client
 import pytest
+from tests import timing
 
 from trimtab.bus import connect, limits, port
 from trimtab.bus.sqlite import SqliteLog, file
@@ -168,7 +169,7 @@ def test_a_full_disk_is_an_error_to_the_appender_and_the_log_goes_on_once_there_
     with child(path, "full") as process:
         assert line(process).startswith("The event log is not available:")
         acknowledged, offset_after = (int(part) for part in line(process).split())
-        assert process.wait(30) == 0
+        assert process.wait(timing.PATIENCE_S) == 0
     assert acknowledged >= 5
     assert offset_after == acknowledged
     with opened(path) as log:

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import AsyncIterator
 
 import pytest
+from tests import timing
 
 from trimtab.bus import port, topics
 from trimtab.bus.sqlite import log as sqlite_log
@@ -204,7 +205,7 @@ async def test_stopping_ends_what_is_under_way_and_the_next_look_begins_anew(wor
     world.scorer.look(RELEASE)
     await asyncio.sleep(0.01)
     assert world.reward.asked == [1]
-    await asyncio.wait_for(world.scorer.stop(), 5)
+    await asyncio.wait_for(world.scorer.stop(), timing.PATIENCE_S)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert world.scores() == []
     world.reward.hold = None

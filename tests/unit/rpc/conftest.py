@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from tests import timing
 from tests.unit.rpc import toy
 
 from trimtab.rpc import process, secrets, settings
@@ -83,7 +84,7 @@ class Launched:
 
     def address(self) -> str:
         """Where it listens, as soon as it says so."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + timing.PATIENCE_S
         while not self._address.exists():
             if self.running.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"the process did not start: {self.running.communicate()[1]}")
@@ -92,7 +93,7 @@ class Launched:
 
     def end(self) -> tuple[int, str, str]:
         """Its exit code, standard output and standard error."""
-        out, err = self.running.communicate(timeout=20)
+        out, err = self.running.communicate(timeout=timing.PATIENCE_S)
         return self.running.returncode, out, err
 
 

@@ -9,6 +9,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tests import timing
 from tests.unit.rpc import toy
 
 import trimtab_client
@@ -24,7 +25,7 @@ ASK = scoring.ScoreRequest("m", ())
 async def _health(address: str, service: str = "") -> "health_pb2.HealthCheckResponse.ServingStatus":
     async with grpc.aio.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)).status
+        return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=timing.PATIENCE_S)).status
 
 
 async def test_health_needs_no_token_and_names_the_service(served):
@@ -73,7 +74,7 @@ async def test_a_drain_says_not_serving_and_finishes_the_calls_in_flight(made, s
         assert (await waiting).model_id == "wait"
         await stopping
         with pytest.raises(errors.ServiceUnavailable):
-            await reward.score(ASK, timeout_s=5)
+            await reward.score(ASK, timeout_s=timing.PATIENCE_S)
 
 
 async def test_a_call_that_outlasts_the_drain_is_told_to_go_elsewhere(made, servicer):
@@ -81,7 +82,9 @@ async def test_a_call_that_outlasts_the_drain_is_told_to_go_elsewhere(made, serv
     serving = contextlib.AsyncExitStack()
     address = await serving.enter_async_context(made.serving())
     async with trimtab_client.connect(address, made.secrets.internal_token) as channel:
-        waiting = asyncio.create_task(calls.RewardCalls(channel).score(scoring.ScoreRequest("wait", ()), timeout_s=20))
+        waiting = asyncio.create_task(
+            calls.RewardCalls(channel).score(scoring.ScoreRequest("wait", ()), timeout_s=timing.PATIENCE_S)
+        )
         await servicer.entered.wait()
         await serving.aclose()
         with pytest.raises(errors.ServiceUnavailable):
@@ -112,7 +115,7 @@ async def test_with_two_replicas_a_drain_loses_no_call(made, config):
         stopping = None
         answered = 0
         while stopping is None or not stopping.done():
-            answers = await asyncio.gather(*(reward.score(ASK, timeout_s=10) for _ in range(8)))
+            answers = await asyncio.gather(*(reward.score(ASK, timeout_s=timing.PATIENCE_S) for _ in range(8)))
             answered += len(answers)
             if answered >= 80 and stopping is None:
                 stopping = asyncio.create_task(first.aclose())

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from tests import timing
 
 from trimtab.cli import app
 
@@ -24,7 +25,7 @@ def test_help_takes_less_than_a_second(name: str) -> None:
     """Of processor time: other tests run beside it."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     command = [sys.executable, "-m", "trimtab.cli.app", name, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timing.PATIENCE_S, check=True)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 1.0
     assert ONLY_OWN_FLAG[name] in done.stdout
 
@@ -38,5 +39,7 @@ def test_help_loads_nothing_heavy(name: str) -> None:
         "heavy = {'torch', 'transformers', 'grpc', 'sqlalchemy', 'fsspec'} & set(sys.modules)\n"
         "sys.exit(f'loaded {sorted(heavy)}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=timing.PATIENCE_S, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,5 +1,6 @@
 """`trimtab deadletter`: records that a consumer refused for ever, and consumers that stand still."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -72,7 +73,7 @@ def deadletter_replay(
     from trimtab.cli.operators import deadletters
 
     chosen = deadletters.Chosen(tuple(sources or ()), every, deadletters.Filter(topic, consumer, matching))
-    deadletters.replay(state, log, chosen, reason, json)
+    sys.exit(deadletters.replay(state, log, chosen, reason, json))
 
 
 @app.command("drop")
@@ -92,7 +93,7 @@ def deadletter_drop(
     from trimtab.cli.operators import deadletters
 
     chosen = deadletters.Chosen(tuple(sources or ()), every, deadletters.Filter(topic, consumer, matching))
-    deadletters.drop(state, log, chosen, reason, json)
+    sys.exit(deadletters.drop(state, log, chosen, reason, json))
 
 
 @app.command("resume")

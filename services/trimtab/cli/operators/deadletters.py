@@ -6,7 +6,6 @@ Read from the log, so a platform need not run. What one letter holds is told by 
 import contextlib
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -82,14 +81,16 @@ def show(state: pathlib.Path, log_url: str, source: str, as_json: bool) -> None:
         contents.tell(screen, letter, content)
 
 
-def replay(state: pathlib.Path, log_url: str, chosen: Chosen, reason: str, as_json: bool) -> None:
+def replay(state: pathlib.Path, log_url: str, chosen: Chosen, reason: str, as_json: bool) -> int:
+    """The exit code: 1 when a letter stays open."""
     with _desk(state, log_url, reason) as (known, desk):
-        _told(desk.replay(chosen.places(known)), as_json)
+        return _told(desk.replay(chosen.places(known)), as_json)
 
 
-def drop(state: pathlib.Path, log_url: str, chosen: Chosen, reason: str, as_json: bool) -> None:
+def drop(state: pathlib.Path, log_url: str, chosen: Chosen, reason: str, as_json: bool) -> int:
+    """The exit code, as of `replay`."""
     with _desk(state, log_url, reason) as (known, desk):
-        _told(desk.drop(chosen.places(known)), as_json)
+        return _told(desk.drop(chosen.places(known)), as_json)
 
 
 def resume(state: pathlib.Path, log_url: str, consumer: str, more: int, reason: str) -> None:
@@ -184,8 +185,7 @@ def _document(known: letters.Letters, entry: letters.Entry) -> dict[str, Any]:
     }
 
 
-def _told(outcomes: Sequence[settling.Outcome], as_json: bool) -> None:
-    """Exit code 1 when a letter stays open."""
+def _told(outcomes: Sequence[settling.Outcome], as_json: bool) -> int:
     screen = screens.Screen(as_json)
     if as_json:
         screen.json([{"source": str(one.place), "done": one.done, "words": one.words} for one in outcomes])
@@ -193,5 +193,4 @@ def _told(outcomes: Sequence[settling.Outcome], as_json: bool) -> None:
         screen.table(("source", ""), [(str(one.place), one.words) for one in outcomes])
     else:
         screen.say("No dead letter is open.")
-    if any(one.open for one in outcomes):
-        sys.exit(1)
+    return int(any(one.open for one in outcomes))

@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from tests import timing
 
 from trimtab.cli.machine import supervisor
 from trimtab.cli.operators import stopping
@@ -30,7 +31,7 @@ def keeper(tmp_path: pathlib.Path) -> "subprocess.Popen[bytes]":
     """A supervisor with one process that runs."""
     started = subprocess.Popen((sys.executable, "-c", KEEPER, str(tmp_path)))
     table = processes.Table(tmp_path)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + timing.PATIENCE_S
     while not (row := table.get("sleeper")) or row.status is not processes.Status.RUNNING:
         assert time.monotonic() < deadline and started.poll() is None
         time.sleep(0.05)
@@ -49,7 +50,7 @@ def test_nothing_is_left_running_and_it_says_what_was_stopped(
         assert supervisor.holder(tmp_path) == 0
     assert supervisor.left_running(tmp_path)
     stopping.down(tmp_path)
-    assert keeper.wait(20) == (-9 if killed else 0)
+    assert keeper.wait(timing.PATIENCE_S) == (-9 if killed else 0)
     assert supervisor.left_running(tmp_path) == set()
     assert "1 processes: sleeper" in capsys.readouterr().out
     with pytest.raises(errors.NotFound, match="running platform"):

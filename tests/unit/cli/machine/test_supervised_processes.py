@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from tests import timing
 
 from trimtab.cli.machine import supervisor
 from trimtab.core import errors
@@ -20,7 +21,7 @@ from trimtab.rollout import processes
 LINGER = "import time; print('up', flush=True); time.sleep(600)"
 
 
-def until(promise: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(promise: Callable[[], bool], seconds: float = timing.PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while not promise():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -251,7 +252,7 @@ def test_a_signal_to_the_supervisor_stops_its_children(tmp_path) -> None:
     until(lambda: table.rows()[0].status is processes.Status.RUNNING)
     pid = table.rows()[0].pid
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(timing.PATIENCE_S) == 0
     assert not alive(pid)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tests import timing
 
 from trimtab.cli.operators import logfiles
 from trimtab.core import errors
@@ -64,4 +65,4 @@ def test_following_tells_whole_lines_as_they_are_added_until_ctrl_c(state: pathl
             file.write("line\n")
         assert following.stdout.readline() == "half a line\n"
         following.send_signal(signal.SIGINT)
-        assert following.wait(20) == 130
+        assert following.wait(timing.PATIENCE_S) == 130
