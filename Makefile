@@ -23,8 +23,8 @@ setup: $(READY) ## Set up the virtual environment
 demo: $(READY) ## The whole loop on this machine: two acts, a table, six to nine minutes
 	@$(BIN)/trimtab demo
 
-test: $(READY) ## Every test, four files at once, those that wait most first
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+test: $(READY) ## Every test, three files at once, those of whole platforms first
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 kafka: $(READY) ## A Kafka on this machine until Ctrl-C, for trying things with (needs Maven and Java); NODES=3
 	@$(BIN)/python -m tests.broker.cluster $(if $(NODES),--nodes $(NODES))
