@@ -89,7 +89,7 @@ SESSION = (
         (
             Typed("trimtab models list"),
             Typed("trimtab models show {made}"),
-            Typed("trimtab models lineage {made}"),
+            Typed("trimtab models lineage {made}", until=", safety: "),
         ),
     ),
     Part(

@@ -1,6 +1,7 @@
 """A Kafka that is away for longer than anybody waits, with records under way, is found again once it is back."""
 
 import contextlib
+import dataclasses
 import threading
 import time
 
@@ -28,9 +29,9 @@ def append(log: kafka.KafkaLog, number: int) -> bool:
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_appends_are_taken_again_soon_after_the_cluster_is_back(how: str) -> None:
     with cluster.running() as broker:
-        there = kafka.Cluster(tuple(broker.address.split(",")), deadline_s=DEADLINE_S)
+        there = kafka.Cluster(tuple(broker.address.split(",")))
         kafka.create_topics(there)
-        log = kafka.KafkaLog(there)
+        log = kafka.KafkaLog(dataclasses.replace(there, deadline_s=DEADLINE_S))
         [node] = broker.nodes
         with contextlib.closing(log):
             timing.until(lambda: append(log, 0), "the first record")
