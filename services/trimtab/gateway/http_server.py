@@ -64,6 +64,8 @@ class HttpServer:
             # less than the process gives this task: what it cuts off, it cuts off in order
             timeout_graceful_shutdown=max(0, int(self.drain_s) - 1),
         )
+        # before its address is told: who comes before uvicorn looks is kept waiting, not turned away
+        self._socket.listen(config.backlog)
         server = _Server(config)
         serving = asyncio.ensure_future(server.serve(sockets=[self._socket]))
         if self.address_file is not None:

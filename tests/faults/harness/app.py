@@ -24,6 +24,8 @@ from typing import Any
 
 from tests.faults.harness import mutants, proxy, rows, subjects, tables, training, world
 
+from trimtab.obs import logging
+
 PAGE = pathlib.Path(__file__).parents[3] / "docs" / "benchmarks" / "faults.md"
 LOGS = ("sqlite", "kafka")
 _COLUMNS = (
@@ -107,6 +109,7 @@ class Bench:
 
 def main() -> None:
     asked = _arguments()
+    logging.configure("faults", "error")  # what it reads of a log that is away is no news, and --json is a document
     seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(1, 10_000)
     wanted = [int(one) for one in asked.rows.split(",")] if asked.rows else _NUMBERS
     logs = LOGS if asked.log == "both" else (asked.log,)

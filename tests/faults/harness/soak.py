@@ -237,6 +237,8 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt):
         _say("stopped by hand: nothing is judged")
         sys.exit(130)
+    except subjects.Failed as problem:
+        sys.exit(f"The platform did not come up: {problem}")
     sys.stdout.write(tables.table(_COLUMNS, [_cells(one) for one in done]) + "\n")
     if not asked.short and not asked.seed:
         app.put("soak", page(done, time.monotonic() - begun))
