@@ -8,7 +8,7 @@ PATIENCE_S = 60.0  # until what has to come is given up; what comes sooner costs
 _LOOK_S = 0.05
 
 
-def until(holds: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> float:
+def until(holds: Callable[[], bool], what: str = "it", within_s: float = PATIENCE_S) -> float:
     """Returns how many seconds it took to hold; fails when it does not in time. what: is waited for."""
     begun = time.monotonic()
     while not holds():

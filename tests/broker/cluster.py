@@ -85,6 +85,7 @@ class Node:
         self._folder, self._number = folder, number
         self._options = (_HEAP, "-XX:+UseSerialGC", jvm_option)
         self._process: subprocess.Popen[bytes] | None = None
+        self._said_before = 0
         folder.mkdir(parents=True)
         self._properties = folder / "server.properties"
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -100,6 +101,7 @@ class Node:
 
     def start(self) -> None:
         with self.log.open("ab") as output:
+            self._said_before = output.tell()
             command = _java("kafka.Kafka", str(self._properties), options=self._options)
             self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
 
@@ -128,7 +130,7 @@ class Node:
             if self._process is None or self._process.poll() is not None:
                 break
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
-                if b"Kafka Server started" in self.log.read_bytes():
+                if b"Kafka Server started" in self.log.read_bytes()[self._said_before :]:
                     return
             time.sleep(0.1)
         said = self.log.read_text(errors="replace")[-2000:]

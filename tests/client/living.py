@@ -3,6 +3,7 @@
 import os
 import signal
 
+from tests import timing
 from tests.integration.loop import living
 
 from trimtab.core import errors, feedback, ledger
@@ -45,6 +46,6 @@ class Up(living.Up):
                 return False
             return bool(told) and all(one.status is ledger.FeedbackStatus.JOINED for one in told)
 
-        living.until(all_joined, "joined feedback")
+        timing.until(all_joined, "joined feedback")
         assert not any(one.copies for one in told)
         return {one.event.id: one.event for one in told}

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests import timing
 from tests.client import living
-from tests.integration.loop import living as loop_living
 
 import trimtab_client
 from trimtab.core import errors as core_errors
@@ -81,10 +81,10 @@ def test_every_kind_becomes_an_example_and_is_taken_back_by_its_receipt(
             return []
 
     for kind, receipt in receipts.items():
-        loop_living.until(lambda kind=kind, receipt=receipt: examples(receipt) == [kind], kind)
+        timing.until(lambda kind=kind, receipt=receipt: examples(receipt) == [kind], kind)
         give.retract(receipt)
     for kind, receipt in receipts.items():
-        loop_living.until(lambda receipt=receipt: examples(receipt) == ["NoneType"], f"{kind} taken back")
+        timing.until(lambda receipt=receipt: examples(receipt) == ["NoneType"], f"{kind} taken back")
 
 
 def test_asyncio_says_the_same_with_a_client_made_before_its_loop(

@@ -237,7 +237,7 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt):
         _say("stopped by hand: nothing is judged")
         sys.exit(130)
-    except subjects.Failed as problem:
+    except (subjects.Failed, errors.LogUnavailable) as problem:
         sys.exit(f"The platform did not come up: {problem}")
     sys.stdout.write(tables.table(_COLUMNS, [_cells(one) for one in done]) + "\n")
     if not asked.short and not asked.seed:

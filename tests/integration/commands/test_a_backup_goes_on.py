@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 import httpx
+from tests import timing
 from tests.integration.commands.conftest import Recorded
 from tests.integration.loop import living
 from tools import record_cli
@@ -24,7 +25,7 @@ def test_a_restored_platform_goes_on_where_the_backup_was_made(recorded: Recorde
     answer = recorded.answer()
     code, _, err = recorded.trimtab("feedback", "send", "thumb", answer, "up")
     assert code == 0, err
-    living.until(lambda: bool(recorded.trace(answer).feedback), "the vote's way into the ledger")
+    timing.until(lambda: bool(recorded.trace(answer).feedback), "the vote's way into the ledger")
     code, _, err = recorded.trimtab("backup", str(tmp_path / "backup"))
     assert code == 0, err
     before = dataclasses.replace(recorded.counts(), consumed={})
@@ -37,7 +38,7 @@ def test_a_restored_platform_goes_on_where_the_backup_was_made(recorded: Recorde
         assert restored.trace(answer) == recorded.trace(answer)
         assert restored.api_key() == recorded.session.key
         # the record names the policy of the one that was backed up, which runs yet: none of it is asked here
-        living.until(lambda: ask(restored.url, recorded.session.key).is_success, "the restored platform's own policy")
+        timing.until(lambda: ask(restored.url, recorded.session.key).is_success, "the restored platform's own policy")
         written = restored.books().written
         given = ask(restored.url, recorded.session.key)
         there = ask(f"http://127.0.0.1:{recorded.session.port}", recorded.session.key)

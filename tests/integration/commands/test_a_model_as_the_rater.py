@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests import timing
 from tests.integration.commands.conftest import Recorded
-from tests.integration.loop import living
 
 from trimtab.cli.feedback.rlaif import texts
 from trimtab.cli.machine import platform
@@ -118,7 +118,7 @@ def joined(recorded: Recorded, feedback_id: str) -> None:
         chain = recorded.trace(feedback_id).feedback
         return any(one.event.id == feedback_id and one.status.value == "joined" for one in chain)
 
-    living.until(arrived, "the feedback", 60)
+    timing.until(arrived, "the feedback", 60)
 
 
 def by_models(recorded: Recorded, completion_id: str) -> list[feedback.FeedbackEvent]:
@@ -138,7 +138,7 @@ def test_a_verdict_goes_through_the_ordinary_door_and_counts_once(recorded: Reco
     told = judged(recorded, endpoint, completion.id, "--criterion", "helpful", "--api-key", "secret")
     assert (told["judged"], told["sent"], told["consistency"]["share"]) == (1, 1, 1.0)
     assert (told["agreement_with_people"]["share"], told["agreement_with_people"]["count"]) == (1.0, 1)
-    living.until(lambda: bool(by_models(recorded, completion.id)), "the verdict", 60)
+    timing.until(lambda: bool(by_models(recorded, completion.id)), "the verdict", 60)
     (event,) = by_models(recorded, completion.id)
     assert isinstance(event.kind, feedback.Comparison)
     assert completion.responses[event.kind.preferred.choice].text.read() == GOOD
@@ -197,7 +197,7 @@ def test_a_file_of_pairs_ties_and_an_endpoint_that_stumbles(
     told = judged(recorded, endpoint, "--file", str(file))
     assert (told["pairs"], told["ties"], told["sent"]) == (2, 2, 2)
     assert len(endpoint.asked) == 6
-    living.until(lambda: bool(by_models(recorded, second.id)), "the tie", 60)
+    timing.until(lambda: bool(by_models(recorded, second.id)), "the tie", 60)
     (event,) = by_models(recorded, second.id)
     assert isinstance(event.kind, feedback.Comparison) and event.kind.tie
 
@@ -257,7 +257,7 @@ def test_what_people_wrote_becomes_a_thumb_that_names_what_was_read(recorded: Re
     assert (told["answers"], told["judged"], told["unreadable"], told["sent"]) == (2, 1, 1, 1)
     assert (told["agreement_with_people"]["share"], told["agreement_with_people"]["count"]) == (1.0, 1)
     assert len(endpoint.asked) == 6
-    living.until(lambda: bool(by_models(recorded, completion.id)), "the thumb", 60)
+    timing.until(lambda: bool(by_models(recorded, completion.id)), "the thumb", 60)
     (event,) = by_models(recorded, completion.id)
     assert event.kind == feedback.Thumb(text.ResponseRef(completion.id, choice), up=False)
     assert (event.read_from, event.surface) == ((said["This is wrong."],), "judge")
@@ -273,7 +273,7 @@ def test_a_reward_model_may_be_the_judge(recorded: Recorded, reward: str) -> Non
     completion = pair(recorded, "by-reward")
     told = recorded.told("feedback", "judge", completion.id, "--reward", reward[:12])
     assert (told["pairs"], told["sent"], told["rater"]) == (1, 1, f"reward model {reward}")
-    living.until(lambda: bool(by_models(recorded, completion.id)), "the verdict", 60)
+    timing.until(lambda: bool(by_models(recorded, completion.id)), "the verdict", 60)
 
 
 def test_people_get_a_table(recorded: Recorded, endpoint: Endpoint) -> None:

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
+from tests import timing
 from tests.integration.commands.conftest import Recorded
-from tests.integration.loop import living
 
 from trimtab.cli.models import inspecting
 from trimtab.core import feedback
@@ -21,7 +21,7 @@ def known(recorded: Recorded, feedback_id: str, wanted: str = "joined") -> dict[
         found[:] = [one.event for one in chain if one.event.id == feedback_id and one.status.value == wanted]
         return bool(found)
 
-    living.until(arrived, f"{wanted} feedback", 60)
+    timing.until(arrived, f"{wanted} feedback", 60)
     return dict(inspecting.plain(found[0]))
 
 

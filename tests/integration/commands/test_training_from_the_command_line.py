@@ -35,7 +35,7 @@ def test_ctrl_c_leaves_a_watched_run_at_130_and_it_goes_on_until_it_is_cancelled
         every = recorded.told("train", "runs")
         return "".join(run["id"] for run in every if run["spec"]["label"] == "long" and run["state"] == "running")
 
-    living.until(lambda: bool(going()), "the run", 60)
+    timing.until(lambda: bool(going()), "the run", 60)
     run = going()
     begun = time.monotonic()
     watching.send_signal(signal.SIGINT)

@@ -223,7 +223,8 @@ def test_a_reader_meets_a_broker_that_comes_back_where_it_stood(
 def test_nothing_acknowledged_is_lost_when_the_broker_is_killed_in_the_middle_and_started_again(
     broker: cluster.Cluster, reached: kafka.Cluster, opened: Opened
 ) -> None:
-    log = opened(reached, deadline_s=30.0)
+    # a broker that was killed is back after 13 s on a quiet machine: that it comes back late fails no append here
+    log = opened(reached, deadline_s=3 * timing.PATIENCE_S)
     stop = threading.Event()
     acknowledged: list[list[bytes]] = [[], []]
 
@@ -244,7 +245,10 @@ def test_nothing_acknowledged_is_lost_when_the_broker_is_killed_in_the_middle_an
         node.start()
         node.await_ready()
         more = [(one, count + 5) for one, count in zip(acknowledged, before, strict=True)]
-        timing.until(lambda: all(len(one) > count for one, count in more), "records after the kill")
+        timing.until(
+            lambda: all(len(one) > count for one, count in more) or any(one.done() for one in writing),
+            "records after the kill",
+        )
         stop.set()
         for one in writing:
             one.result(timeout=timing.PATIENCE_S)

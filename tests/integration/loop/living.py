@@ -21,14 +21,9 @@ from trimtab.core import control, ledger, releases, runs
 
 COMMAND = (sys.executable, "-m", "trimtab.cli.app")
 TENANT, LINE = "local", "main"
-_START_S, _STOP_S, _SOON_S = 150.0, 60.0, 60.0
+_START_S, _STOP_S = 150.0, 60.0
 _TOPICS = ("completions", "feedback")
 _Told = TypeVar("_Told")
-
-
-def until(holds: Callable[[], bool], what: str, seconds: float = _SOON_S) -> None:
-    """Returns when it holds; fails when it does not in time."""
-    timing.until(holds, what, seconds)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,7 +58,7 @@ class Up:
         with self._said.open("wb") as output:
             process = subprocess.Popen((*COMMAND, *flags), stdout=output, stderr=subprocess.STDOUT)
         self._process = process
-        until(lambda: f"{self.url}/v1" in self.said() or process.poll() is not None, "the base URL", _START_S)
+        timing.until(lambda: f"{self.url}/v1" in self.said() or process.poll() is not None, "the base URL", _START_S)
         assert process.poll() is None, self.said()
 
     def said(self) -> str:
@@ -114,7 +109,7 @@ class Up:
             found[:] = [self._ask(_counts)]
             return all(found[0].consumed.get(source, 0) >= end for source, end in ends.items())
 
-        until(has_read_all, "the ledger's reading of the log")
+        timing.until(has_read_all, "the ledger's reading of the log")
         return Books(sum(ends.values()), found[0])
 
     def history(self) -> tuple[releases.Release, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import httpx
 import pytest
+from tests import timing
 from tests.faults.storm import world
 from tests.integration.loop import living, teaching
 
@@ -66,13 +67,13 @@ class Place(living.Terminal):
         """Returns once the platform has trained a candidate on what people with this taste said, and offers it."""
         assert any(self._passing_reward_model(taste) for _ in range(3)), "three reward models were refused"
         self.succeeded(runs.RunKind.PPO)
-        living.until(lambda: self.release() is not None, "its release", _DECIDED_S)
+        timing.until(lambda: self.release() is not None, "its release", _DECIDED_S)
 
     def _passing_reward_model(self, taste: Taste) -> bool:
         """Whether the reward model of so many more votes passes its gates; if not, more votes make another one."""
         known = self.up.runs(runs.RunKind.REWARD)
         with self.voting(taste, VOTES) as given:
-            living.until(lambda: len(given) == VOTES, "the crowd's votes", _DECIDED_S)
+            timing.until(lambda: len(given) == VOTES, "the crowd's votes", _DECIDED_S)
         self.crowd += given
         run = self.succeeded(runs.RunKind.REWARD, len(known))
         store = artifacts.open_registry(platform.Layout(self.up.state))
@@ -80,7 +81,7 @@ class Place(living.Terminal):
 
     def succeeded(self, kind: runs.RunKind, known: int = 0) -> runs.Run:
         """The run of this kind after so many others, once it has ended well."""
-        living.until(lambda: any(run.ended_at for run in self.up.runs(kind)[known:]), f"a {kind.value} run", _TRAINED_S)
+        timing.until(lambda: any(run.ended_at for run in self.up.runs(kind)[known:]), f"a {kind.value} run", _TRAINED_S)
         [run] = self.up.runs(kind)[known:]
         assert run.state is runs.RunState.SUCCEEDED, run.problem
         return run
@@ -142,16 +143,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         [made.policy] = {one.candidate_id for one in made.up.history()}
         made.teach(spite)
         states = releases.ReleaseState
-        living.until(lambda: made.release(states.SAFETY) is not None, "its process", _DECIDED_S)
+        timing.until(lambda: made.release(states.SAFETY) is not None, "its process", _DECIDED_S)
         with made.voting(world.likes) as given:
-            living.until(
+            timing.until(
                 lambda: len(given) >= VOTES and made.release(*releases.FINAL_STATES) is not None,
                 "a verdict",
                 _DECIDED_S,
             )
         ended = made.release()
         assert ended and ended.state is states.ROLLED_BACK, ended and ended.history[-1].reason
-        living.until(lambda: made.told("quarantine", "list") != [], "the ledger's word of it")
+        timing.until(lambda: made.told("quarantine", "list") != [], "the ledger's word of it")
         yield made
     finally:
         made.up.destroy()
@@ -219,7 +220,7 @@ def test_what_an_operator_ends_quarantines_nothing(place: Place) -> None:
     assert worse is not None
     place.done("rollout", "start", worse.candidate_id)
     place.done("rollout", "abort", "--reason", "we know it")
-    living.until(lambda: place.release(releases.ReleaseState.NOT_PROVEN) is not None, "the release's end")
+    timing.until(lambda: place.release(releases.ReleaseState.NOT_PROVEN) is not None, "the release's end")
     ended = place.release()
     assert ended is not None
     assert (ended.id != worse.id, ended.candidate_id, ended.quarantine) == (True, worse.candidate_id, None)

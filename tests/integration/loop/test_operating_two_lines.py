@@ -69,7 +69,7 @@ class Desk(living.Terminal):
             mine = [one for one in self.up.history() if one.candidate_id == policy]
             return bool(mine) and mine[0].state.value in states
 
-        living.until(there, f"{policy[:12]} {states}", 60.0)
+        timing.until(there, f"{policy[:12]} {states}", 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +128,11 @@ def test_a_release_of_one_line_leaves_the_other_alone_and_undo_brings_its_policy
     assert nothing.returncode == 1 and "has no release under way" in nothing.stderr
     desk.done("rollout", "promote", "--reason", "a deadline")
     desk.reach(new, "promoted")
-    living.until(lambda: desk.answers("main", new), "the promoted policy")
+    timing.until(lambda: desk.answers("main", new), "the promoted policy")
     assert desk.answers("support", desk.policies["support"])
     desk.done("rollout", "undo", "--reason", "users complain")
     desk.reach(new, "rolled_back")
-    living.until(lambda: desk.answers("main", desk.policies["main"]), "the policy before")
+    timing.until(lambda: desk.answers("main", desk.policies["main"]), "the policy before")
     assert {one["context"]["line"] for one in desk.told("rollout", "status", "--line", "support")} == {"support"}
 
 
@@ -192,7 +192,7 @@ def test_watching_tells_a_change_as_it_comes_and_ends_with_ctrl_c(desk: Desk) ->
         desk.done("rollout", "start", new)
         desk.reach(new, "safety")
         desk.done("rollout", "abort", "--reason", "seen enough")
-        living.until(lambda: any("seen enough" in line for line in told), "the change")
+        timing.until(lambda: any("seen enough" in line for line in told), "the change")
         watching.send_signal(signal.SIGINT)
         assert watching.wait(timing.PATIENCE_S) == 130
         reading.join(20)

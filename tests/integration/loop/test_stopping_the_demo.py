@@ -6,6 +6,7 @@ import subprocess
 
 import psutil
 import pytest
+from tests import timing
 from tests.integration.loop import living
 
 pytestmark = pytest.mark.slow
@@ -31,9 +32,9 @@ def test_a_demo_that_is_told_to_end_leaves_nothing_running(tmp_path: pathlib.Pat
             (*living.COMMAND, "demo", "--state", str(state)), stdout=output, stderr=subprocess.STDOUT
         )
     if moment == "loading":
-        living.until(lambda: moment in said.read_text(), "a training job", 90.0)
+        timing.until(lambda: moment in said.read_text(), "a training job", 90.0)
     else:
-        living.until(lambda: bool(processes_of(state)), "the first process", 60.0)
+        timing.until(lambda: bool(processes_of(state)), "the first process", 60.0)
     demo.send_signal(signal.SIGTERM)
     assert demo.wait(60) != 0
     assert "Traceback" not in said.read_text()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from tests import timing
 from tests.integration.loop import living
 from tests.postgres import server
 
@@ -53,7 +54,7 @@ def counted(up: living.Up) -> tuple[int, int, int]:
 def show_what_waits_for_an_answer_that_never_was(terminal: living.Terminal) -> None:
     terminal.done("feedback", "send", "thumb", str(ids.uuid7()), "up", "--id", "on-nothing")
     words = "thumb up: unjoinable (completion has not arrived)"
-    living.until(lambda: words in terminal.type("feedback", "trace", "on-nothing").stdout, words)
+    timing.until(lambda: words in terminal.type("feedback", "trace", "on-nothing").stdout, words)
     assert "3 joined, 1 unjoinable" in " ".join(terminal.done("status").split())
 
 

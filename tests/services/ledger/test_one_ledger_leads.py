@@ -5,7 +5,7 @@ import pathlib
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -52,13 +52,6 @@ def ended(settings_of: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
     yield process
     process.kill()
     process.wait()
-
-
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.01)
 
 
 def leads(postgres: Server, url: str, process: subprocess.Popen[bytes]) -> bool:
@@ -146,8 +139,8 @@ def test_a_paused_leader_is_replaced_and_commits_nothing_when_it_wakes_up(
     log = connect.open_log(settings_of["log_url"])
     answers(log)
     with running(settings_of) as first:
-        until(lambda: leads(postgres, url, first))
-        until(lambda: bool(postgres.ask(url, "SELECT 1 FROM completions HAVING count(*) = %s", VOTES)))
+        timing.until(lambda: leads(postgres, url, first))
+        timing.until(lambda: bool(postgres.ask(url, "SELECT 1 FROM completions HAVING count(*) = %s", VOTES)))
         for statement in _WATCH:
             postgres.ask(url, statement)
         with running(settings_of) as second:
@@ -156,15 +149,15 @@ def test_a_paused_leader_is_replaced_and_commits_nothing_when_it_wakes_up(
             else:
                 voted = VOTES // 3
                 votes(log, 0, voted)
-                until(lambda: bool(postgres.ask(url, "SELECT 1 FROM saved LIMIT 1")))
+                timing.until(lambda: bool(postgres.ask(url, "SELECT 1 FROM saved LIMIT 1")))
                 voted = stop_anywhere(first, log, voted)
             votes(log, voted, 2 * VOTES // 3)
-            until(lambda: leads(postgres, url, second))
+            timing.until(lambda: leads(postgres, url, second))
             [(taken_over,)] = postgres.ask(url, "SELECT clock_timestamp()")
             first.send_signal(signal.SIGCONT)
             votes(log, 2 * VOTES // 3, VOTES)
             wait_for(log, VOTES)
-            until(lambda: joined(url).joined == VOTES)
+            timing.until(lambda: joined(url).joined == VOTES)
             time.sleep(1.5)  # the one that woke up has looked, and been refused
             assert leads(postgres, url, second)
             wrote = postgres.ask(url, "SELECT who, count(*) FROM saved WHERE at > %s GROUP BY who", taken_over)
@@ -188,9 +181,9 @@ async def test_a_standby_answers_and_takes_over_at_once_from_one_that_stops(
     answers(log, count=20)
     votes(log, 0, 10)
     with ended(settings_of) as first:
-        until(lambda: leads(postgres, url, first))
+        timing.until(lambda: leads(postgres, url, first))
         with running(settings_of | {"address_file": tmp_path / "address"}) as second:
-            until((tmp_path / "address").exists)
+            timing.until((tmp_path / "address").exists)
             address = (tmp_path / "address").read_text()
             deadline = time.monotonic() + timing.PATIENCE_S
             while not await health.is_serving(address, timeout_s=1.0):
@@ -200,7 +193,7 @@ async def test_a_standby_answers_and_takes_over_at_once_from_one_that_stops(
             wait_for(log, 20)
             first.terminate()
             assert first.wait(timing.PATIENCE_S) == 0
-            until(lambda: leads(postgres, url, second), 25.0)
+            timing.until(lambda: leads(postgres, url, second), within_s=25.0)
             answers(log, 20, 5)
             votes(log, 20, 25)
             wait_for(log, 25)

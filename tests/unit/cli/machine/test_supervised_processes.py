@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from tests import timing
@@ -19,13 +18,6 @@ from trimtab.core import errors
 from trimtab.rollout import processes
 
 LINGER = "import time; print('up', flush=True); time.sleep(600)"
-
-
-def until(promise: Callable[[], bool], seconds: float = timing.PATIENCE_S) -> None:
-    deadline = time.monotonic() + seconds
-    while not promise():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.02)
 
 
 def alive(pid: int) -> bool:
@@ -80,7 +72,7 @@ def test_a_wanted_process_runs_at_the_address_it_was_given_with_its_environment_
     )
     spec = processes.ProcessSpec("one", (sys.executable, "-uc", code, "{address}"), {"COLOUR": "blue"})
     row = running.supervisor.ensure(spec)
-    until(lambda: out.exists() and out.read_text().endswith("]"))
+    timing.until(lambda: out.exists() and out.read_text().endswith("]"))
     assert json.loads(out.read_text()) == [row.address, "blue"]
     assert row.address.startswith("127.0.0.1:")
     assert "hello" in (tmp_path / "state" / "logs" / "one.log").read_text()
@@ -101,10 +93,10 @@ def test_an_address_that_was_asked_for_is_kept_until_another_one_is(tmp_path) ->
 
 def test_a_killed_process_is_started_again_and_counted(running) -> None:
     running.start("one", LINGER)
-    until(lambda: running.running("one"))
+    timing.until(lambda: running.running("one"))
     first = running.row("one").pid
     os.kill(first, signal.SIGKILL)
-    until(lambda: running.running("one") and running.row("one").pid != first)
+    timing.until(lambda: running.running("one") and running.row("one").pid != first)
     assert running.row("one").restarts == 1
     assert running.row("one").last_exit == "signal SIGKILL"
 
@@ -114,7 +106,7 @@ def test_a_process_that_keeps_ending_is_started_with_growing_pauses(running, tmp
     running.start(
         "one", f"import time; open({str(marks)!r},'a').write(f'{{time.monotonic()}}\\n'); raise SystemExit(3)"
     )
-    until(lambda: marks.exists() and len(marks.read_text().split()) >= 4)
+    timing.until(lambda: marks.exists() and len(marks.read_text().split()) >= 4)
     times = [float(line) for line in marks.read_text().split()]
     assert times[3] - times[2] >= supervisor.pause_s(3) > times[1] - times[0] - 0.6
     assert running.row("one").last_exit == "exit 3"
@@ -126,27 +118,27 @@ def test_pauses_double_and_stop_growing_at_half_a_minute() -> None:
 
 def test_a_command_that_does_not_exist_is_a_crash_with_its_reason(running) -> None:
     running.supervisor.ensure(processes.ProcessSpec("one", ("/no/such/program",)))
-    until(lambda: running.row("one").status is processes.Status.CRASHED)
+    timing.until(lambda: running.row("one").status is processes.Status.CRASHED)
     assert "could not be started" in running.row("one").last_exit
 
 
 def test_an_unwanted_process_is_stopped_and_a_wanted_one_again_started(running) -> None:
     running.start("one", LINGER)
-    until(lambda: running.running("one"))
+    timing.until(lambda: running.running("one"))
     pid = running.row("one").pid
     running.table.release("one")
-    until(lambda: running.row("one").status is processes.Status.STOPPED)
+    timing.until(lambda: running.row("one").status is processes.Status.STOPPED)
     assert not alive(pid)
     running.start("one", LINGER)
-    until(lambda: running.running("one"))
+    timing.until(lambda: running.running("one"))
 
 
 def test_a_changed_command_replaces_the_running_process(running) -> None:
     running.start("one", LINGER)
-    until(lambda: running.running("one"))
+    timing.until(lambda: running.running("one"))
     first = running.row("one").pid
     running.start("one", LINGER + " # changed")
-    until(lambda: running.running("one") and running.row("one").pid != first)
+    timing.until(lambda: running.running("one") and running.row("one").pid != first)
     assert not alive(first)
     assert running.row("one").restarts == 0
 
@@ -157,9 +149,9 @@ def test_a_process_that_ignores_the_polite_signal_is_killed_after_the_drain(tmp_
         "deaf",
         "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf',flush=True); time.sleep(600)",
     )
-    until(lambda: one.running("deaf") and "deaf" in (tmp_path / "logs" / "deaf.log").read_text())
+    timing.until(lambda: one.running("deaf") and "deaf" in (tmp_path / "logs" / "deaf.log").read_text())
     one.table.release("deaf")
-    until(lambda: one.row("deaf").status is processes.Status.STOPPED)
+    timing.until(lambda: one.row("deaf").status is processes.Status.STOPPED)
     assert one.row("deaf").last_exit == "signal SIGKILL"
     one.stop()
 
@@ -177,7 +169,7 @@ def test_shutdown_ends_callers_before_what_they_call_and_each_of_the_two_at_once
         )
         one.start(name, code)
     logs = [tmp_path / "state" / "logs" / f"{name}.log" for name in names]
-    until(lambda: all(log.exists() and "ready" in log.read_text() for log in logs))
+    timing.until(lambda: all(log.exists() and "ready" in log.read_text() for log in logs))
     one.stop()
     lines = marks.read_text().splitlines()
     asked_and_gone = [
@@ -199,17 +191,17 @@ def test_a_process_is_asked_to_end_and_its_own_children_are_its_own_to_end(runni
     )
     running.start("one", code)
     log = tmp_path / "state" / "logs" / "one.log"
-    until(lambda: log.exists() and "ready" in log.read_text())
+    timing.until(lambda: log.exists() and "ready" in log.read_text())
     running.table.release("one")
-    until(lambda: running.row("one").status is processes.Status.STOPPED)
+    timing.until(lambda: running.row("one").status is processes.Status.STOPPED)
     pid, ended = seen.read_text().split()
     assert ended == "None"
-    until(lambda: not alive(int(pid)))  # and what it left behind is killed
+    timing.until(lambda: not alive(int(pid)))  # and what it left behind is killed
 
 
 def test_a_second_supervisor_on_the_same_folder_refuses_with_a_sentence(running, tmp_path) -> None:
     running.start("one", LINGER)
-    until(lambda: running.running("one"))
+    timing.until(lambda: running.running("one"))
     second = supervisor.Supervisor(tmp_path / "state")
     with pytest.raises(errors.WrongState, match=f"process {os.getpid()}.*stop it first"), second.alone():
         pytest.fail("there are two")
@@ -228,7 +220,7 @@ def test_what_a_killed_supervisor_left_is_killed_on_start_and_nothing_else(tmp_p
     for name in ("one", "two"):
         table.ensure(processes.ProcessSpec(name, (sys.executable, "-c", LINGER)))
     first = subprocess.Popen([sys.executable, "-c", SUPERVISE, str(tmp_path)])
-    until(lambda: all(row.status is processes.Status.RUNNING for row in table.rows()))
+    timing.until(lambda: all(row.status is processes.Status.RUNNING for row in table.rows()))
     orphans = [row.pid for row in table.rows()]
     first.kill()
     first.wait()
@@ -238,7 +230,7 @@ def test_what_a_killed_supervisor_left_is_killed_on_start_and_nothing_else(tmp_p
         table.observe("two", processes.Status.RUNNING, pid=somebody.pid)
         table.release("two")
         second = Running(tmp_path)
-        until(lambda: second.running("one") and second.row("one").pid not in orphans)
+        timing.until(lambda: second.running("one") and second.row("one").pid not in orphans)
         assert not any(alive(pid) for pid in orphans)
         assert alive(somebody.pid)
         second.stop()
@@ -249,7 +241,7 @@ def test_a_signal_to_the_supervisor_stops_its_children(tmp_path) -> None:
     table = processes.Table(tmp_path)
     table.ensure(processes.ProcessSpec("one", (sys.executable, "-c", LINGER)))
     process = subprocess.Popen([sys.executable, "-c", SUPERVISE, str(tmp_path)])
-    until(lambda: table.rows()[0].status is processes.Status.RUNNING)
+    timing.until(lambda: table.rows()[0].status is processes.Status.RUNNING)
     pid = table.rows()[0].pid
     process.send_signal(signal.SIGTERM)
     assert process.wait(timing.PATIENCE_S) == 0
