@@ -1,7 +1,8 @@
 """A real Kafka for tests and for people: `make kafka` (`python -m tests.broker.cluster`) starts one until Ctrl-C.
 
 Kafka 4 without ZooKeeper: each node is broker and controller. The jars come from Maven (`pom.xml`), once per version,
-into a cache of the user's; a JVM has to be there. Nodes listen on the loopback interface alone.
+into a cache of the user's, unless KAFKA_HOME names a Kafka that is there; a JVM has to be there. Nodes listen on the
+loopback interface alone.
 """
 
 import argparse
@@ -29,7 +30,9 @@ _STORAGE_ID = "dHJpbXRhYi1rYWZrYS0wMQ"  # 16 bytes in base64, as Kafka wants its
 
 
 def libraries() -> pathlib.Path:
-    """The folder with Kafka's jars; fetched where it is not there yet."""
+    """The folder with Kafka's jars: that of KAFKA_HOME, or one that is fetched where it is not there yet."""
+    if home := os.environ.get("KAFKA_HOME"):
+        return _of_a_release(pathlib.Path(home))
     folder = _cache() / f"kafka-{hashlib.sha256(_POM.read_bytes()).hexdigest()[:12]}"
     with _alone("kafka.lock"):
         if not folder.exists():
@@ -40,7 +43,8 @@ def libraries() -> pathlib.Path:
 def classes() -> pathlib.Path:
     """What a broker has loaded by the time it is up, for the next ones: they start in half the processor time. Made
     where it is not there yet. A JVM of another version does without."""
-    archive = libraries().with_suffix(".jsa")
+    name = hashlib.sha256(bytes(libraries().resolve())).hexdigest()[:12]
+    archive = _cache() / f"kafka-classes-{name}.jsa"
     with _alone("classes.lock"), tempfile.TemporaryDirectory(dir=archive.parent) as made:
         if not archive.exists():
             first = Cluster(pathlib.Path(made), jvm_option=f"-XX:ArchiveClassesAtExit={made}/classes.jsa")
@@ -64,6 +68,12 @@ def _alone(name: str) -> Iterator[None]:
     with (_cache() / name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _of_a_release(home: pathlib.Path) -> pathlib.Path:
+    if not list(home.glob("libs/kafka-server-*.jar")):
+        raise RuntimeError(f"KAFKA_HOME is {home}, which has no libs/kafka-server-*.jar: name an unpacked Kafka 4.")
+    return home / "libs"
 
 
 def _fetch(folder: pathlib.Path) -> None:
@@ -286,6 +296,8 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # nobody's kill leaves a JVM behind
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
+        for again in (signal.SIGINT, signal.SIGTERM):  # once is enough
+            signal.signal(again, signal.SIG_IGN)
 
 
 if __name__ == "__main__":
