@@ -92,6 +92,10 @@ def test_records_appended_together_get_positions_in_their_order(log):
     ]
 
 
+def test_an_append_of_nothing_is_done(log):
+    assert log.append([]).result() == []
+
+
 def test_a_record_of_the_largest_size_is_taken_and_one_byte_more_is_refused(log):
     largest = bytes(topics.EXAMPLES.max_bytes)
     position = append(log, "examples", b"k", largest)

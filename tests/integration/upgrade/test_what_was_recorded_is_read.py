@@ -9,13 +9,14 @@ from collections.abc import Iterator
 
 import apsw
 import pytest
+from tests.broker import shared
 from tests.faults import reading
 from tests.integration.upgrade import recorded
 from tests.unit.ledger import making
 from tools import record_platform
 
 from trimtab import registry
-from trimtab.bus import connect, letters, port, topics
+from trimtab.bus import connect, kafka, letters, port, topics
 from trimtab.cli.machine import artifacts, platform
 from trimtab.cli.operators import auditing
 from trimtab.core import examples, ledger, lines, models, runs
@@ -113,6 +114,28 @@ def test_a_ledger_counts_the_same(
     counts = catch_up(log, artifacts_of, f"sqlite:///{path}")
     assert recorded.known_then(recording, counts) == recording.golden["counts"]
     assert log.end_offsets(topics.EXAMPLES.name) == published
+
+
+def test_a_kafka_with_the_same_records_counts_the_same(
+    recording: recorded.Recording,
+    log: port.EventLog,
+    artifacts_of: registry.Registry,
+    kafka_address: str,
+    tmp_path: pathlib.Path,
+) -> None:
+    """As if the platform had run on one: every record at its place, but for the gaps that compaction left."""
+    with shared.own(kafka_address) as made, contextlib.closing(kafka.KafkaLog(made)) as copy:
+        kafka.create_topics(made)
+        for topic in topics.ALL.values():
+            there = reading.records(log, topic)
+            places = copy.append(
+                [port.NewRecord(one.topic, one.key, one.value, one.headers, one.partition) for one in there]
+            ).result()
+            kept = topic.cleanup is not topics.Cleanup.COMPACT
+            assert not kept or places == [port.Position(one.topic, one.partition, one.offset) for one in there]
+        counts = catch_up(copy, artifacts_of, f"sqlite:///{tmp_path}/ledger.sqlite")
+        assert recorded.known_then(recording, counts) == recording.golden["counts"]
+        assert recorded.unreadable(copy) == recorded.unreadable(log)
 
 
 def test_the_same_examples_follow_from_completions_and_feedback(

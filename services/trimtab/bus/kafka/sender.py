@@ -111,6 +111,9 @@ class Sender:
             if self._closing:
                 append.fail(self.threads.refusal())
                 return append.future
+            if not records:
+                append.future.set_result([])  # the producer would never tell
+                return append.future
             limits.require_room(len(self._waiting) + len(self._in_flight), self._bytes, append.bytes)
             self._waiting.append(append)
             self._bytes += append.bytes
