@@ -27,6 +27,8 @@ from trimtab.trainer.reward import baselines, ensembles, hub, material, probing
 from trimtab.trainer.steps import checkpoints, progress
 
 FOLDS = 5
+PAGE = pathlib.Path(__file__).parents[3] / "docs" / "benchmarks" / "preferences.md"
+_BEGIN, _END = "<!-- measured -->", "<!-- end of measured -->"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,8 +129,8 @@ class _Shown(progress.Progress):
             show.Screen().say(f"  {self._done.number} of {self._steps} batches read")
 
 
-def page(result: Result, policy: str, settings: recipes.RewardSettings) -> str:
-    """The figures as a page."""
+def measured(result: Result, asked: argparse.Namespace) -> str:
+    """The figures, as they stand on the page."""
 
     def told(values: list[float]) -> str:
         return "{:.4f} ({:.4f} to {:.4f})".format(*statistics.mean_interval(values))
@@ -136,15 +138,16 @@ def page(result: Result, policy: str, settings: recipes.RewardSettings) -> str:
     ours, words = result.model, result.words
     nll = [one - other for one, other in zip(ours.nll_P, words.nll_P, strict=True)]
     right = [one - other for one, other in zip(ours.right_P, words.right_P, strict=True)]
-    return _PAGE.format(
+    return _MEASURED.format(
         date=datetime.datetime.now(datetime.UTC).date(),
         torch=torch.__version__,
-        policy=policy,
-        layers=settings.body_layers or "all",
-        heads=settings.heads,
+        threads=asked.threads,
+        file=asked.file.name,
+        policy=asked.policy.resolve().name,
+        layers=asked.layers or "all",
+        heads=asked.heads,
         pairs=len(nll),
-        folds=FOLDS,
-        skipped="; ".join(f"{count:.0f} {reason.partition(': ')[2]}" for reason, count in result.skipped.items())
+        skipped="; ".join(f"{count:.0f} ({reason.partition(': ')[2]})" for reason, count in result.skipped.items())
         or "none",
         our_nll=told(ours.nll_P),
         our_right=told(ours.right_P),
@@ -157,16 +160,9 @@ def page(result: Result, policy: str, settings: recipes.RewardSettings) -> str:
     )
 
 
-_PAGE = """\
-# Reward model on human preferences, {folds}-fold
-
-`make bench SUITE=preferences`, {date}, torch {torch}, two cores.
-
-{pairs:,} pairs of Anthropic's hh-rlhf (harmless-base, its test split), left out: {skipped}. Folds by prompt: no
-prompt stands on both sides. The reward model keeps the body of {policy} as it is ({layers} layers) and fits its head
-(`train_body = false`, `heads = {heads}`), with the ridge that cross-validation inside the other folds chooses. It is
-an ordinary `AutoModelForSequenceClassification`. Bags of words are fitted to the same pairs, their decay chosen the
-same way.
+_MEASURED = """\
+Made on {date}: torch {torch}, {threads} threads. {pairs:,} pairs of `{file}`; left out: {skipped}.
+Body: {layers} layers of {policy}; `heads = {heads}`.
 
 | | nats per pair (95 %) | ordered right (95 %) |
 |---|---|---|
@@ -175,7 +171,7 @@ same way.
 | reward model | {our_nll} | {our_right} |
 | reward model less bags of words, paired | {nll_gap} | {right_gap} |
 
-Ridges chosen: {ridges}. Reading all answers took {minutes:.0f} minutes, fitting seconds.
+Ridges chosen: {ridges}. Reading the answers took {minutes:.0f} minutes of this run, fitting seconds.
 """
 
 
@@ -187,15 +183,15 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path(".cache/preferences"))
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("docs/benchmarks/preferences.md"))
     asked = parser.parse_args()
     job.make_deterministic(asked.threads, seed=0)
     settings = recipes.RewardSettings(train_body=False, body_layers=asked.layers, heads=asked.heads)
     asked.work.mkdir(parents=True, exist_ok=True)
     result = cross_validate(asked.file, loading.load_policy(asked.policy), settings, asked.work)
-    written = page(result, asked.policy.resolve().name, settings)
-    show.Screen().say(written)
-    asked.output.write_text(written)
+    text = measured(result, asked)
+    show.Screen().say(text)
+    page = PAGE.read_text()
+    PAGE.write_text(page[: page.index(_BEGIN) + len(_BEGIN)] + f"\n{text}" + page[page.index(_END) :])
 
 
 if __name__ == "__main__":

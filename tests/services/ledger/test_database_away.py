@@ -10,10 +10,11 @@ import grpc
 import grpc.aio
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from tests import timing
 from tests.postgres import server
 from tests.services.ledger.conftest import settings_at
 from tests.services.ledger.test_ledger_killed import command, once, running, vote, wait_for
-from tests.services.ledger.test_one_ledger_leads import joined, until
+from tests.services.ledger.test_one_ledger_leads import joined
 from tests.unit.ledger import making
 
 from trimtab.bus import connect, port, publish, topics
@@ -47,8 +48,8 @@ async def test_while_it_runs(own: server.Server, tmp_path: pathlib.Path, how: st
         assert "does not serve the ledger" in details.message and f"127.0.0.1:{own.port}" in details.message
         assert any(part.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for part in details.details)
         own.start()
-        until(lambda: len({example.id for example in once(log)}) == VOTES)
-        until(lambda: joined(settings_of["database"]).joined == VOTES)
+        timing.until(lambda: len({example.id for example in once(log)}) == VOTES)
+        timing.until(lambda: joined(settings_of["database"]).joined == VOTES)
     assert len(once(log)) == VOTES
     counts = joined(settings_of["database"])
     assert (counts.joined, counts.examples, counts.duplicates, counts.waiting) == (VOTES, VOTES, VOTES // 3, 0)
@@ -90,7 +91,7 @@ def test_a_database_that_was_set_back_is_filled_again(own: server.Server, tmp_pa
         for number in range(20):
             answer_and_vote(log, number)
         wait_for(log, 20)
-        until(lambda: not own.ask(url, "SELECT 1 FROM outbox WHERE NOT published"))
+        timing.until(lambda: not own.ask(url, "SELECT 1 FROM outbox WHERE NOT published"))
         if away:
             own.stop()
             answer_and_vote(log, 21)
@@ -98,7 +99,7 @@ def test_a_database_that_was_set_back_is_filled_again(own: server.Server, tmp_pa
             own.start()
         own.ask(url, f"TRUNCATE {', '.join(lost)}")
         answer_and_vote(log, 20)
-        until(lambda: joined(url).joined == 21 + away)
+        timing.until(lambda: joined(url).joined == 21 + away)
         wait_for(log, 21 + away)
     kept = once(log)
     assert len(kept) == len({example.id for example in kept}) == 21 + away
