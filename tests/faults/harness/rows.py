@@ -9,7 +9,8 @@ import fcntl
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from tests.faults.harness import checker, consumers, disks, history, load, proxy, subjects, world
 
@@ -20,7 +21,8 @@ AWAY = checker.AWAY
 _BETWEEN = 20
 _DIES_WITHIN_S = 60.0
 _LEDGER_DIES = 4
-# After so many appends, or commits, a replica dies: more than users wait for, so that one of two is always there.
+_LOOK_S = 0.02
+# After so many appends, or commits, a replica dies: more than the votes between two kills.
 _LIVES = (40, 100)
 _RECOVERY_S = 10.0
 _RSS_GROWTH_MIB = 64.0
@@ -83,39 +85,58 @@ def _kill_broker(of: world.World, broker: subjects.Broker | None, killed: Callab
         killed()
 
 
+class _Turn(NamedTuple):
+    """subject dies at the nth time that it comes to the point; without a point, it is killed at any moment."""
+
+    subject: subjects.Subject
+    point: str
+    nth: int
+
+
 def _walk(of: world.World, points: list[str], killed: Callable[[], None], ledger: tuple[str, ...] = ()) -> None:
     """Kills replicas in turn, each where it was told to die or, without a point, at any moment; and so the ledger."""
     plan = [
-        (of.replicas[number % 2], points[number % len(points)], of.rng.randint(*_LIVES))
+        _Turn(of.replicas[number % 2], points[number % len(points)], of.rng.randint(*_LIVES))
         for number in range(of.size.kills)
     ]
     if ledger:
         turns = [
-            (of.ledger, ledger[number % len(ledger)], of.rng.randint(1, 3))
+            _Turn(of.ledger, ledger[number % len(ledger)], of.rng.randint(1, 3))
             for number in range(min(of.size.kills, _LEDGER_DIES))
         ]
         plan = [one for both in itertools.zip_longest(plan, turns) for one in both if one is not None]
-    coming = {subject: [turn for turn in plan if turn[0] is subject] for subject in of.everyone}
 
     def failpoint(subject: subjects.Subject) -> str:
         """Where it dies next."""
-        _, point, nth = coming[subject][0] if coming[subject] else (subject, "", 0)
-        return f"{point}:{nth}" if point else ""
+        turn = next((one for one in plan if one.subject is subject), None)
+        return f"{turn.point}:{turn.nth}" if turn and turn.point else ""
 
     def script() -> None:
-        for subject, point, _ in plan:
-            if not point:
-                time.sleep(of.rng.uniform(0.2, 1.0))
-                subject.kill()
-            elif not subject.await_death(_DIES_WITHIN_S):
-                raise subjects.Failed(f"{subject.name} never came to {point}.")
-            coming[subject].pop(0)
-            subject.start(failpoint(subject))
-            subject.await_serving()
+        while plan:
+            turn = _next_death(of, plan)
+            plan.remove(turn)
+            turn.subject.start(failpoint(turn.subject))
+            turn.subject.await_serving()
             killed()
 
     of.start([failpoint(subject) for subject in of.everyone])
     of.play(load.Mix(), script)
+
+
+def _next_death(of: world.World, plan: Sequence[_Turn]) -> _Turn:
+    """Of the first in the plan, or of one that has come to its point before: without it the first may never die."""
+    first = plan[0]
+    if not first.point:
+        time.sleep(of.rng.uniform(0.2, 1.0))
+        first.subject.kill()
+        return first
+    armed = {turn.subject.name: turn for turn in reversed(plan)}  # the next of each
+    give_up_at = time.monotonic() + _DIES_WITHIN_S
+    while time.monotonic() < give_up_at:
+        for turn in armed.values():
+            if turn.point and turn.subject.await_death(_LOOK_S):
+                return turn
+    raise subjects.Failed(f"{first.subject.name} never came to {first.point}.")
 
 
 def lost_replies(of: world.World, seen: _Seen) -> None:

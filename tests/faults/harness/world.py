@@ -219,9 +219,10 @@ class World:
                 time.sleep(0.2)
 
     def await_votes(self, more: int, within_s: float = 60.0) -> None:
-        """Returns when so many more were acknowledged: a fault is to hit a system at work."""
+        """Returns when so many more were acknowledged, or when no replica lives that could: a fault is to hit a system
+        at work."""
         wanted, give_up_at = self.history.acknowledged + more, time.monotonic() + within_s
-        while self.history.acknowledged < wanted:
+        while self.history.acknowledged < wanted and not all(one.died() for one in self.replicas):
             if time.monotonic() > give_up_at:
                 raise subjects.Failed(f"Nobody's vote was acknowledged within {within_s:.0f} s: see {self.folder}")
             time.sleep(0.02)
@@ -261,10 +262,12 @@ class World:
             rate=self.size.rate,
             at_once=at_once,
         )
+        voting = asyncio.create_task(users.vote(votes, acting.done))
         try:
-            await users.vote(votes, acting.done)
-            await acting
+            await asyncio.gather(acting, voting)
         finally:
+            voting.cancel()  # a script that fails leaves nobody there who could answer
+            await asyncio.wait((voting,))
             await users.close()
 
     def _is_settled(self, store: database.Database, log: port.EventLog) -> bool:
