@@ -103,14 +103,14 @@ def published(of: installation.Installation, seen: checks.Seen) -> None:
             wanted = len(told) + _ENOUGH
             installation.until(functools.partial(_are, told, wanted), "users are not answered any more")
         silent = [name for id_, name in broken.items() if not bench.has_failed(id_)]
-        counted = bench.failed_by_metric()
+        counted = 0 if silent else bench.failed_by_metric()  # a platform that has seen no failure shows no figure
         answers = bench.answers()
     by_another = [one.id for one in answers if one.policy_id != bench.old]
     seen.check("served", "answers by a broken policy", len(answers), by_another)
     seen.check("unanswered", "requests that failed", len(told), [one for one in told if one])
     seen.check("silent", "broken artifacts that no release record names", len(broken), silent)
     seen.check("opened", "pickles opened", len(names), ["it"] if leaves.exists() else [])
-    seen.require(counted == len(broken) or bool(silent), f"The metric counts {counted} failed releases.")
+    seen.require(bool(silent) or counted == len(broken), f"The metric counts {counted} failed releases.")
     seen.require(len(answers) >= len(names) * _ENOUGH, f"Only {len(answers)} answers were recorded.")
     seen.notes.append(", ".join(names))
 
