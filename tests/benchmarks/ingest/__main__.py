@@ -17,17 +17,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from tests.benchmarks import pages
 from tests.benchmarks.ingest import joining, load, subjects
 from tests.broker import cluster
 
 from trimtab.bus import topics
 
-PAGE = pathlib.Path(__file__).parents[3] / "docs" / "benchmarks" / "ingest.md"
+PAGE = pages.FOLDER / "ingest.md"
 IN_FLIGHT = (1, 32, 256)
 # Votes of a batch, and batches in flight.
 BATCHES = ((32, 1), (256, 1), (256, 4))
 _PREFIX = "bench-"
-_BEGIN, _END = "<!-- measured -->", "<!-- end of measured -->"
 Measure = Callable[[], load.Figure]
 Found = Mapping[str, Sequence[load.Figure]]
 
@@ -47,8 +47,7 @@ def main() -> None:
         }
         disk = {"Kafka": cluster.data_bytes(broker, "joins-"), "embedded": _bytes(folder, "joins.db*")}
     text = "\n".join([_head(asked), _one_by_one(found), _in_batches(found), _joined(flows, disk, asked.votes)])
-    page = PAGE.read_text()
-    PAGE.write_text(page[: page.index(_BEGIN) + len(_BEGIN)] + f"\n{text}\n" + page[page.index(_END) :])
+    pages.put(PAGE, text)
     sys.stdout.write(f"{text}\n")
 
 

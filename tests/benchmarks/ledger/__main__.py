@@ -16,13 +16,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
+from tests.benchmarks import pages
 from tests.benchmarks.ingest import joining, subjects
 from tests.postgres import server
 
 from trimtab.rpc import secrets
 
-PAGE = pathlib.Path(__file__).parents[3] / "docs" / "benchmarks" / "ledger.md"
-_BEGIN, _END = "<!-- measured -->", "<!-- end of measured -->"
+PAGE = pages.FOLDER / "ledger.md"
 # Of the records, the share after which caches are full and memory should stand still.
 _WARM = 0.3
 
@@ -57,8 +57,7 @@ def main() -> None:
             "PostgreSQL": _measured(folder, full, url, asked.votes, lambda: in_postgres() - empty),
         }
         text = _told(asked.votes, _bytes(full), found)
-    page = PAGE.read_text()
-    PAGE.write_text(page[: page.index(_BEGIN) + len(_BEGIN)] + f"\n{text}\n" + page[page.index(_END) :])
+    pages.put(PAGE, text)
     sys.stdout.write(f"{text}\n")
 
 

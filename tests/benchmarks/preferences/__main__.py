@@ -16,6 +16,7 @@ import pathlib
 import time
 
 import torch
+from tests.benchmarks import pages
 
 from trimtab.cli import show
 from trimtab.cli.feedback import importing
@@ -27,8 +28,7 @@ from trimtab.trainer.reward import baselines, ensembles, hub, material, probing
 from trimtab.trainer.steps import checkpoints, progress
 
 FOLDS = 5
-PAGE = pathlib.Path(__file__).parents[3] / "docs" / "benchmarks" / "preferences.md"
-_BEGIN, _END = "<!-- measured -->", "<!-- end of measured -->"
+PAGE = pages.FOLDER / "preferences.md"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -171,8 +171,7 @@ Body: {layers} layers of {policy}; `heads = {heads}`.
 | reward model | {our_nll} | {our_right} |
 | reward model less bags of words, paired | {nll_gap} | {right_gap} |
 
-Ridges chosen: {ridges}. Reading the answers took {minutes:.0f} minutes of this run, fitting seconds.
-"""
+Ridges chosen: {ridges}. Reading the answers took {minutes:.0f} minutes of this run, fitting seconds."""
 
 
 def main() -> None:
@@ -190,8 +189,7 @@ def main() -> None:
     result = cross_validate(asked.file, loading.load_policy(asked.policy), settings, asked.work)
     text = measured(result, asked)
     show.Screen().say(text)
-    page = PAGE.read_text()
-    PAGE.write_text(page[: page.index(_BEGIN) + len(_BEGIN)] + f"\n{text}" + page[page.index(_END) :])
+    pages.put(PAGE, text)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ import dataclasses
 import datetime
 import math
 import os
-import pathlib
 import random
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from tests.benchmarks import pages
 from tests.benchmarks.release import naive
 
 from trimtab.cli import plotting
@@ -25,7 +25,7 @@ from trimtab.core import lines, releases
 from trimtab.core import statistics as intervals
 from trimtab.rollout import simulation
 
-PAGE = pathlib.Path(__file__).parents[3] / "docs" / "benchmarks" / "release.md"
+PAGE = pages.FOLDER / "release.md"
 PICTURES = PAGE.with_suffix("")
 ALPHA = 0.05
 RULE = lines.ReleaseConfig(alpha=ALPHA, maximum_sessions=3000)
@@ -121,7 +121,7 @@ def main() -> None:
     text = "\n\n".join([_headline(asked.runs, asked.seed), _wrong(wrong), _power(power, asked.seed), _aimed(aimed)])
     print(text)  # noqa: T201  # what was asked for
     if not asked.dry:
-        _put(text)
+        pages.put(PAGE, text)
         _draw(power, asked.seed)
 
 
@@ -251,13 +251,6 @@ def _draw(power: Sequence[tuple[float, list[Run]]], seed: int) -> None:
         chart = plotting.line_chart(title, series, unit="share of runs", across="votes on the candidate")
         name = f"{'gain' if gain > 0 else 'drop'}.svg"
         (PICTURES / name).write_text(plotting.alone(chart, names) + "\n")
-
-
-def _put(text: str) -> None:
-    page = PAGE.read_text()
-    before, begin, rest = page.partition("<!-- measured -->")
-    _, end, after = rest.partition("<!-- end of measured -->")
-    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 if __name__ == "__main__":

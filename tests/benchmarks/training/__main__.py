@@ -15,10 +15,10 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from tests.benchmarks import peers
+from tests.benchmarks import pages, peers
 from tests.benchmarks.training import plan
 
-PAGE = peers.CACHE.parent / "docs" / "benchmarks" / "training.md"
+PAGE = pages.FOLDER / "training.md"
 TITLES = {
     "0.5M": "A Llama of 0.5 million weights, fp32",
     plan.PRETRAINED: f"SmolLM2-135M-Instruct, adapters of rank {plan.RANK}, bfloat16",
@@ -58,7 +58,7 @@ def main() -> None:
         text = table(size, measured, rate, workload.work(size), cpu=asked.cpu)
         print(text)  # noqa: T201  # what was asked for
         if not asked.dry:
-            put(size, text)
+            pages.put(PAGE, text, size)
 
 
 def turns_of(method: str, folder: pathlib.Path, turns: int) -> list[Turn]:
@@ -164,14 +164,6 @@ def headline(cpu: bool) -> str:
 def _cpuinfo() -> list[str]:
     path = pathlib.Path("/proc/cpuinfo")
     return path.read_text().splitlines() if path.is_file() else []
-
-
-def put(size: str, text: str) -> None:
-    """Replaces what stands between the page's marks of a size."""
-    page = PAGE.read_text()
-    before, begin, rest = page.partition(f"<!-- {size} -->")
-    _, end, after = rest.partition(f"<!-- end of {size} -->")
-    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 if __name__ == "__main__":

@@ -22,11 +22,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tests.benchmarks import pages
 from tests.faults.harness import mutants, proxy, rows, subjects, tables, training, world
 
 from trimtab.obs import logging
 
-PAGE = pathlib.Path(__file__).parents[3] / "docs" / "benchmarks" / "faults.md"
+PAGE = pages.FOLDER / "faults.md"
 LOGS = ("sqlite", "kafka")
 _COLUMNS = (
     "row",
@@ -125,8 +126,8 @@ def main() -> None:
     _tell(done, caught, learned, as_json=asked.json)
     _say(f"{time.monotonic() - begun:.0f} s")
     if not asked.short and not asked.rows and asked.log == "both":
-        put("ingestion", page(done, caught, seed, took))
-        put("training", training.page(learned))
+        pages.put(PAGE, page(done, caught, seed, took), "ingestion")
+        pages.put(PAGE, training.page(learned), "training")
     well = all(row.held for row in done) and all(one.count for one in caught) and learned.well
     sys.exit(0 if well else 1)
 
@@ -246,13 +247,6 @@ def page(done: Sequence[rows.Row], caught: Sequence[Caught], seed: int, took: fl
 
 def _least(done: Sequence[rows.Row]) -> int:
     return min((row.verdict.sent for row in done), default=0)
-
-
-def put(part: str, text: str) -> None:
-    """Replaces what was measured before of a part of the page."""
-    before, begin, rest = PAGE.read_text().partition(f"<!-- {part} -->")
-    _, end, after = rest.partition(f"<!-- end of {part} -->")
-    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def _say(line: str) -> None:

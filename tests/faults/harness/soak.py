@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from tests.benchmarks import pages
 from tests.faults import reading
 from tests.faults.harness import app, checker, growth, history, load, proxy, subjects, tables, trainings, weather, world
 
@@ -241,7 +242,7 @@ def main() -> None:
         sys.exit(f"The platform did not come up: {problem}")
     sys.stdout.write(tables.table(_COLUMNS, [_cells(one) for one in done]) + "\n")
     if not asked.short and not asked.seed:
-        app.put("soak", page(done, time.monotonic() - begun))
+        pages.put(app.PAGE, page(done, time.monotonic() - begun), "soak")
     sys.exit(0 if all(one.held for one in done) else 1)
 
 
