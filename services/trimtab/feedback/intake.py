@@ -6,7 +6,10 @@ the answer, and counting once for ever, is the ledger's.
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import Sequence
+
+import prometheus_client
 
 from trimtab.bus import limits, port, publish, topics
 from trimtab.core import clock, errors, failpoints, feedback, ids, text
@@ -63,7 +66,7 @@ class Intake:
             (problem or feedback.SendResponse(one.event.id)) if isinstance(one, _New) else one for one in looked_at
         ]
         for outcome in outcomes:
-            metrics.FEEDBACK_EVENTS.labels(outcome=_counted_as(outcome)).inc()
+            _counter(_counted_as(outcome)).inc()
         return outcomes
 
     def _look(
@@ -112,16 +115,18 @@ class Intake:
         if isinstance(kind, feedback.Retraction):
             kind = dataclasses.replace(kind, prompt=())  # it has said where the event belongs
         given = event.context or text.Context(tenant=request.tenant, line="")
-        context = dataclasses.replace(
-            given,
-            tenant=request.tenant,
-            session_hash=session_hash,
+        context = text.Context(
+            request.tenant,
+            given.line,
+            session_hash,
+            given.subject_hash,
             # consent is the completion's, and the join knows it; a demonstration is sent to be kept
             store=True,
+            traceparent=given.traceparent,
             config_digest=self._config_digest,
         )
-        judged = dataclasses.replace(event, kind=kind, context=context, verified=verified)
-        return dataclasses.replace(judged, id=event.id or str(ids.uuid7()))
+        named = event.id or str(ids.uuid7())
+        return dataclasses.replace(event, id=named, kind=kind, context=context, verified=verified)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -138,6 +143,11 @@ def _session_hash(event: feedback.FeedbackEvent) -> bytes:
     if event.context is None:
         raise TypeError("a judged event has its context")
     return event.context.session_hash
+
+
+@functools.cache
+def _counter(outcome: str) -> prometheus_client.Counter:
+    return metrics.FEEDBACK_EVENTS.labels(outcome=outcome)
 
 
 def _counted_as(outcome: feedback.SendResponse | errors.TrimtabError) -> str:

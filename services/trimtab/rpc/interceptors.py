@@ -8,6 +8,7 @@ Servicer methods are `async def` (or async generators); they need no `try`.
 import asyncio
 import contextlib
 import contextvars
+import functools
 import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,7 @@ from typing import Any, TypeAlias, cast
 
 import grpc
 import grpc.aio
+import prometheus_client
 from google.protobuf import message
 
 from trimtab.core import errors
@@ -64,6 +66,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._unary_deadline_s = unary_deadline_s
         self._stream_deadline_s = stream_deadline_s
         self._draining = asyncio.Event()
+        self._wrapped: dict[str, _Method] = {}
 
     def end_watches(self) -> None:
         """Ends the streams that have no end of their own (methods named Watch…), which would hold a drain up."""
@@ -74,10 +77,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Method]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Method:
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
+        if method in self._wrapped:
+            return self._wrapped[method]
+        handler = await continuation(handler_call_details)
+        if handler is not None:  # names of methods that nobody has are without end
+            handler = self._wrapped[method] = self._wrap(method, handler)
+        return handler
+
+    def _wrap(self, method: str, handler: "grpc.RpcMethodHandler[Any, Any]") -> _Method:
         # health is open to all; only reflection streams its requests, and it is a flag
-        if handler is None or method.startswith(_OPEN_TO_ALL) or handler.request_streaming:
+        if method.startswith(_OPEN_TO_ALL) or handler.request_streaming:
             return handler
         deserialize = _tolerant(handler.request_deserializer)
         if handler.response_streaming:
@@ -121,6 +131,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             )
 
 
+@functools.cache
+def _ended(method: str, code: grpc.StatusCode) -> prometheus_client.Counter:
+    return metrics.RPC_CALLS.labels(method, code.name)
+
+
+@functools.cache
+def _seconds(method: str) -> prometheus_client.Histogram:
+    return metrics.RPC_SECONDS.labels(method)
+
+
 class _Call:
     """One call from arrival to end: counts it, times it, and says in a rich status what went wrong."""
 
@@ -138,8 +158,8 @@ class _Call:
         error = self._error(problem)
         code = self._code(problem, error)
         metrics.RPC_IN_FLIGHT.dec()
-        metrics.RPC_CALLS.labels(self._method, code.name).inc()
-        metrics.RPC_SECONDS.labels(self._method).observe(time.perf_counter() - self._started)
+        _ended(self._method, code).inc()
+        _seconds(self._method).observe(time.perf_counter() - self._started)
         if error is not None:
             await self._context.abort(code, rpc_errors.rich_status(error).message, rpc_errors.trailers(error))
 
@@ -160,12 +180,13 @@ class _Call:
         return grpc.StatusCode.ABORTED if isinstance(problem, grpc.aio.AbortError) else grpc.StatusCode.CANCELLED
 
 
-@contextlib.asynccontextmanager
-async def _deadline(context: _Context, default_s: float) -> AsyncIterator[None]:
+def _deadline(context: _Context, default_s: float) -> "contextlib.AbstractAsyncContextManager[None]":
     """Gives a call without a deadline one; a caller's own is kept by gRPC, which cancels the call."""
-    if context.time_remaining() is not None:
-        yield
-        return
+    return _within(default_s) if context.time_remaining() is None else contextlib.nullcontext()
+
+
+@contextlib.asynccontextmanager
+async def _within(default_s: float) -> AsyncIterator[None]:
     timeout = asyncio.timeout(default_s)
     try:
         async with timeout:

@@ -9,8 +9,8 @@ Called by `wire.schemas` (records on topics) and by the servicers. The rules:
 - an absent message is the dataclass's default where it has one, otherwise an InvalidField;
 - message fields that the dataclass lacks are ignored (an older reader of a newer writer).
 
-What a class and a message have in common is looked up once and kept as functions (`_writer`, `_reader`): this is the
-cost of every call and every record.
+What a class and a message have in common is looked up once and kept as functions (`_writer`, `_reader`), whose source
+is written out (`_Function`): this is the cost of every call and every record.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ import re
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 from google.protobuf import message
 
@@ -39,8 +39,6 @@ _Message = TypeVar("_Message", bound=message.Message)
 _Write: TypeAlias = Callable[[message.Message, Any], None]
 _Take: TypeAlias = Callable[[message.Message], Any]
 _EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
-# In place of a value: the dataclass has a default.
-_ABSENT = object()
 
 
 def to_proto(value: Any, into: type[_Message]) -> _Message:
@@ -117,97 +115,156 @@ def _members(hint: Any) -> tuple[tuple[Any, ...], bool]:
     return (hint,), False
 
 
+# --- functions made from source ---
+
+
+class _Function:
+    """One function on its way: lines that name Python objects, and what they name.
+
+    A message is read and written field by field, a few hundred bytes at a time, for every call and every record. A loop
+    over fields with a closure each takes twice as long as the same statements in a row: so they are written out, as
+    `dataclasses` writes out `__init__`.
+    """
+
+    def __init__(self, head: str) -> None:
+        self._lines = [f"def made({head}):", "    at = ''", "    try:"]
+        self._names: dict[str, Any] = {"_Misfit": _Misfit, "_unfit": _unfit}
+
+    def line(self, text: str) -> None:
+        self._lines.append(f"        {text}")
+
+    def at(self, field: str) -> None:
+        """What follows is about this field: a misfit says so."""
+        self.line(f"at = {field!r}")
+
+    def named(self, value: Any) -> str:
+        """A name for an object."""
+        name = f"x{len(self._names)}"
+        self._names[name] = value
+        return name
+
+    def later(self, make: Callable[[], Callable[..., Any]]) -> str:
+        """A name for a function that is made when it is first called: messages may hold messages of their own kind."""
+
+        def first(*given: Any) -> Any:
+            self._names[name] = made = make()
+            return made(*given)
+
+        name = self.named(first)
+        return name
+
+    def made(self) -> Callable[..., Any]:
+        self._lines += ["    except _Misfit as problem:", "        raise problem.within(at) from None"]
+        self._lines += ["    except ValueError as problem:", "        raise _unfit(problem).within(at) from None"]
+        exec("\n".join(self._lines), self._names)  # names of fields of our own classes, and nothing else
+        return cast(Callable[..., Any], self._names["made"])
+
+
+def _unfit(problem: ValueError) -> _Misfit:
+    """Lone surrogates and numbers out of range are the caller's mistake, not ours."""
+    return _invalid(f"cannot be written ({problem})", "give valid Unicode and a number in range")
+
+
 # --- writing ---
 
 
 @functools.cache
 def _writer(kind: type, into: _Descriptor) -> _Write:
     """Fills a message of this descriptor from a dataclass of this class."""
-    writes = [(name, _field_writer(into, name, shape)) for name, shape in _shapes(kind).items()]
-
-    def write(target: message.Message, value: Any) -> None:
-        for name, put in writes:
-            item = getattr(value, name)
-            if item is not None:
-                try:
-                    put(target, item)
-                except _Misfit as problem:
-                    raise problem.within(name) from None
-
-    return write
-
-
-def _field_writer(into: _Descriptor, name: str, shape: _Shape) -> _Write:
-    oneof = into.oneofs_by_name.get(name)
-    if oneof is not None:
-        return _oneof_writer(oneof)
-    field = into.fields_by_name[name]
-    if shape.mapping:
-        return _fitting(lambda target, item: getattr(target, name).update(item))
-    return _many_writer(field) if shape.repeated else _one_writer(field)
+    function = _Function("target, value")
+    for name, shape in _shapes(kind).items():
+        function.at(name)
+        function.line(f"item = value.{name}")
+        oneof, field = into.oneofs_by_name.get(name), into.fields_by_name.get(name)
+        if oneof is not None:
+            put = f"if item is not None: {function.named(_Members(oneof))}[item.__class__](target, item)"
+        elif shape.mapping:
+            put = f"if item: target.{name}.update(item)"
+        elif shape.repeated:
+            put = f"if item: {_many_written(function, field, shape)}"
+        elif field.message_type is not None or field.enum_type is not None or field.has_presence:
+            put = f"if item is not None: {_one_written(function, field, shape)}"
+        else:
+            # a zero is what is there already, but for -0.0
+            given = "item is not None" if shape.members[0] is float else "item"
+            put = f"if {given}: target.{name} = item"
+        function.line(put)
+    return function.made()
 
 
-def _one_writer(field: _Field) -> _Write:
+def _one_written(function: _Function, field: _Field, shape: _Shape) -> str:
+    name, kind = field.name, shape.members[0]
+    if field.enum_type is not None:
+        return f"target.{name} = {function.named(_numbers(field.enum_type))}[item._name_]"
+    if field.message_type is None:
+        return f"target.{name} = item"
+    write = function.later(functools.partial(_message_writer, kind, field.message_type))
+    return f"{write}(target.{name}, item)"
+
+
+def _many_written(function: _Function, field: _Field, shape: _Shape) -> str:
     name = field.name
     if field.enum_type is not None:
-        numbers = _numbers(field.enum_type)
-        return lambda target, item: setattr(target, name, numbers[item.name])
+        return f"target.{name}.extend([{function.named(_numbers(field.enum_type))}[one._name_] for one in item])"
     if field.message_type is None:
-        return _fitting(lambda target, item: setattr(target, name, item))
-    kind = field.message_type
+        return f"target.{name}.extend(item)"
+    write = function.later(functools.partial(_many_writer, shape.members[0], field.message_type))
+    return f"{write}(target.{name}, item)"
 
-    def write(target: message.Message, item: Any) -> None:
-        part = getattr(target, name)
-        if isinstance(item, datetime.datetime):
-            since = item - _EPOCH
-            part.seconds, part.nanos = since.days * 86_400 + since.seconds, since.microseconds * 1000
-        else:
-            _writer(item.__class__, kind)(part, item)
+
+def _message_writer(kind: type, into: _Descriptor) -> _Write:
+    """Of one that is there from then on, also when nothing in it is set."""
+    if kind is datetime.datetime:
+        return _write_moment
+    write = _writer(kind, into)
+
+    def put(part: message.Message, item: Any) -> None:
+        write(part, item)
         part.SetInParent()
 
-    return write
+    return put
 
 
-def _many_writer(field: _Field) -> _Write:
-    name, kind = field.name, field.message_type
-    if field.enum_type is not None:
-        numbers = _numbers(field.enum_type)
-        return lambda target, items: getattr(target, name).extend([numbers[item.name] for item in items])
-    if kind is None:
-        return _fitting(lambda target, items: getattr(target, name).extend(items))
+def _write_moment(part: Any, item: datetime.datetime) -> None:
+    since = item - _EPOCH
+    part.seconds, part.nanos = since.days * 86_400 + since.seconds, since.microseconds * 1000
+    part.SetInParent()
 
-    def write(target: message.Message, items: Any) -> None:
-        many = getattr(target, name)
+
+def _many_writer(kind: type, into: _Descriptor) -> Callable[[Any, Any], None]:
+    write = _writer(kind, into)
+
+    def put(many: Any, items: Any) -> None:
         for position, item in enumerate(items):
             try:
-                _writer(item.__class__, kind)(many.add(), item)
+                write(many.add(), item)
             except _Misfit as problem:
                 raise problem.within(f"[{position}]") from None
 
-    return write
+    return put
 
 
-def _oneof_writer(oneof: _Oneof) -> _Write:
-    @functools.cache
-    def writer_of(kind: type) -> _Write:
-        for field in oneof.fields:
-            if _matches(field, kind):
-                return _one_writer(field)
-        raise TypeError(f"no member of oneof {oneof.name} takes a {kind.__name__}")
+class _Members(dict[type, _Write]):
+    """What puts a value of a class into a oneof."""
 
-    return lambda target, item: writer_of(item.__class__)(target, item)
+    def __init__(self, oneof: _Oneof) -> None:
+        super().__init__()
+        self._oneof = oneof
+
+    def __missing__(self, kind: type) -> _Write:
+        field = next((field for field in self._oneof.fields if _matches(field, kind)), None)
+        if field is None:
+            raise TypeError(f"no member of oneof {self._oneof.name} takes a {kind.__name__}")
+        self[kind] = write = _member_writer(field, kind)
+        return write
 
 
-def _fitting(write: _Write) -> _Write:
-    """Lone surrogates and numbers out of range are the caller's mistake, not ours."""
-
-    def fitting(target: message.Message, item: Any) -> None:
-        try:
-            write(target, item)
-        except ValueError as problem:
-            raise _invalid(f"cannot be written ({problem})", "give valid Unicode and a number in range") from None
-
-    return fitting
+def _member_writer(field: _Field, kind: type) -> _Write:
+    name = field.name
+    if field.message_type is None:
+        return lambda target, item: setattr(target, name, item)
+    write = _message_writer(kind, field.message_type)
+    return lambda target, item: write(getattr(target, name), item)
 
 
 def _matches(field: _Field, kind: type) -> bool:
@@ -234,58 +291,68 @@ def _numbers(kind: _EnumType) -> dict[str, int]:
 @functools.cache
 def _reader(kind: type, source: _Descriptor) -> _Take:
     """Makes a dataclass of this class from a message of this descriptor."""
-    defaulted = {
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-    }
-    takes = [(name, _field_reader(source, name, shape, name in defaulted)) for name, shape in _shapes(kind).items()]
-
-    def read(given: message.Message) -> Any:
-        values = {}
-        for name, take in takes:
-            try:
-                found = take(given)
-            except _Misfit as problem:
-                raise problem.within(name) from None
-            if found is not _ABSENT:
-                values[name] = found
-        return kind(**values)
-
-    return read
+    function, shapes = _Function("given"), _shapes(kind)
+    values = []
+    for field in dataclasses.fields(kind):
+        value = _read(function, source, shapes[field.name], field)
+        values.append(f"{field.name}={value}" if field.kw_only else value)
+    function.line(f"return {function.named(kind)}({', '.join(values)})")
+    return function.made()
 
 
-def _field_reader(source: _Descriptor, name: str, shape: _Shape, defaulted: bool) -> _Take:
-    oneof = source.oneofs_by_name.get(name)
+def _read(function: _Function, source: _Descriptor, shape: _Shape, into: "dataclasses.Field[Any]") -> str:
+    """An expression for the value, after the lines it needs."""
+    name = into.name
+    oneof, field = source.oneofs_by_name.get(name), source.fields_by_name.get(name)
     if oneof is not None:
-        return _oneof_reader(oneof, shape)
-    field = source.fields_by_name[name]
-    plain = field.message_type is None and field.enum_type is None
-    if shape.mapping:
-        return lambda given: dict(getattr(given, name))
-    if shape.repeated:
-        return (lambda given: tuple(getattr(given, name))) if plain else _many_reader(field, shape)
-    if not field.has_presence:
-        return operator.attrgetter(name) if plain else _value_reader(field, shape, operator.attrgetter(name))
-    present = _value_reader(field, shape, operator.attrgetter(name))
-    default = _ABSENT if defaulted and field.message_type is not None else None
+        value = f"{function.named(_oneof_reader(oneof, shape))}(given)"
+    elif shape.mapping:
+        return f"dict(given.{name})"
+    elif shape.repeated:
+        if field.message_type is None and field.enum_type is None:
+            return f"tuple(given.{name})"
+        value = f"{function.later(functools.partial(_many_reader, field, shape))}(given.{name})"
+    elif field.message_type is None and field.enum_type is None and not field.has_presence:
+        return f"given.{name}"
+    else:
+        value = f"given.{name}"
+        if field.message_type is not None or field.enum_type is not None:
+            value = f"{function.later(functools.partial(_value_reader, field, shape))}({value})"
+        if field.has_presence:
+            value = f"{value} if given.HasField({name!r}) else {_absent(function, field, shape, into)}"
+    function.at(name)
+    function.line(f"the_{name} = {value}")
+    return f"the_{name}"
 
-    def take(given: message.Message) -> Any:
-        if given.HasField(name):
-            return present(given)
-        if default is _ABSENT or shape.optional:
-            return default
-        raise _invalid("is missing", "set it")
 
-    return take
+def _absent(function: _Function, field: _Field, shape: _Shape, into: "dataclasses.Field[Any]") -> str:
+    """What a field is that the message lacks."""
+    if field.message_type is not None and into.default is not dataclasses.MISSING:
+        return function.named(into.default)
+    if field.message_type is not None and into.default_factory is not dataclasses.MISSING:
+        return f"{function.named(into.default_factory)}()"
+    return "None" if shape.optional else f"{function.named(_missing)}()"
+
+
+def _missing() -> NoReturn:
+    raise _invalid("is missing", "set it")
+
+
+def _value_reader(field: _Field, shape: _Shape) -> Callable[[Any], Any]:
+    kind = shape.members[0]
+    if kind is datetime.datetime:
+        return _moment
+    if field.enum_type is not None:
+        return _Choices(field.enum_type, kind, shape.optional).__getitem__
+    return _reader(kind, field.message_type)
 
 
 def _many_reader(field: _Field, shape: _Shape) -> _Take:
-    name, one = field.name, _value_reader(field, shape, lambda element: element)
+    one = _value_reader(field, shape)
 
-    def take(given: message.Message) -> Any:
+    def take(elements: Any) -> Any:
         found = []
-        for position, element in enumerate(getattr(given, name)):
+        for position, element in enumerate(elements):
             try:
                 found.append(one(element))
             except _Misfit as problem:
@@ -315,7 +382,8 @@ def _member_reader(field: _Field, shape: _Shape) -> _Take:
         return get
     for member in shape.members:
         if member.__name__ == field.message_type.name:
-            return _message_reader(member, field.message_type, get)
+            # looked up when it is needed: messages may hold messages of their own kind
+            return lambda given: _reader(member, field.message_type)(get(given))
     return _unknown(field)
 
 
@@ -330,41 +398,20 @@ def _unknown(field: _Field) -> _Take:
     return take
 
 
-def _value_reader(field: _Field, shape: _Shape, get: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """get: the value, of what the reader made here is given."""
-    kind = shape.members[0]
-    if kind is datetime.datetime:
-        return lambda given: _moment(get(given))
-    if field.enum_type is not None:
-        return _enum_reader(field.enum_type, kind, shape.optional, get)
-    if field.message_type is not None:
-        return _message_reader(kind, field.message_type, get)
-    return get
+class _Choices(dict[int, enum.Enum | None]):
+    """An enum's members by their numbers."""
 
+    def __init__(self, enum_type: _EnumType, kind: type[enum.Enum], optional: bool) -> None:
+        super().__init__(
+            {number: kind[name] for name, number in _numbers(enum_type).items() if name in kind.__members__}
+        )
+        self._kind = kind
+        if optional:
+            self[0] = None
 
-def _message_reader(kind: type, source: _Descriptor, get: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    # looked up when it is first needed: messages may hold messages of their own kind
-    return lambda given: _reader(kind, source)(get(given))
-
-
-def _enum_reader(
-    enum_type: _EnumType, kind: type[enum.Enum], optional: bool, get: Callable[[Any], int]
-) -> Callable[[Any], enum.Enum | None]:
-    members: dict[int, enum.Enum | None] = {
-        number: kind[name] for name, number in _numbers(enum_type).items() if name in kind.__members__
-    }
-    if optional:
-        members[0] = None
-
-    def take(given: Any) -> enum.Enum | None:
-        number = get(given)
-        try:
-            return members[number]
-        except KeyError:
-            choices = ", ".join(member.name for member in kind)
-            raise _invalid(f"has no usable value ({number})", f"set one of {choices}") from None
-
-    return take
+    def __missing__(self, number: int) -> NoReturn:
+        choices = ", ".join(member.name for member in self._kind)
+        raise _invalid(f"has no usable value ({number})", f"set one of {choices}")
 
 
 def _moment(value: Any) -> datetime.datetime:

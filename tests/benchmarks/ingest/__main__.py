@@ -82,7 +82,11 @@ def _everything(folder: pathlib.Path, broker: str, seconds: float) -> Iterator[d
             measured[f"echo {in_flight}"] = functools.partial(load.unary, echo, bare.request, in_flight, seconds)
             for log, one in over.items():
                 made = load.Votes(one.known.signing)
-                sends = {"feedback": (one.feedback, made.internal), "gateway": (one.gateway, made.request)}
+                sends = {
+                    "feedback": (one.feedback, made.internal),
+                    "replicas": (one.replicas, made.internal),
+                    "gateway": (one.gateway, made.request),
+                }
                 for door, how in sends.items():
                     measured[f"{door} {log} {in_flight}"] = functools.partial(load.unary, *how, in_flight, seconds)
         for size, calls in BATCHES:
@@ -108,11 +112,13 @@ def _one_by_one(found: Found) -> str:
         for in_flight in IN_FLIGHT:
             echo = found[f"echo {in_flight}"]
             cells = [log, f"{in_flight}", _rate(echo)]
-            for door in ("feedback", "gateway"):
+            for door in ("feedback", "replicas", "gateway"):
                 mine = found[f"{door} {log} {in_flight}"]
                 cells += [_rate(mine), _ratio(mine, echo), _p99(mine)]
             rows.append(cells)
-    columns = ("log", "in flight", "echo /s", "service /s", "× echo", "99 %, ms", "gateway /s", "× echo", "99 %, ms")
+    columns = ["log", "in flight", "echo /s"]
+    for door in ("service", "two replicas", "gateway"):
+        columns += [f"{door} /s", "× echo", "99 %, ms"]
     return "**Vote by vote** (`Send`)\n\n" + _table(columns, rows)
 
 

@@ -26,11 +26,15 @@ class Door:
 
 @dataclasses.dataclass(frozen=True)
 class Platform:
-    """A feedback service and a gateway before it. log_url: where what they acknowledge is."""
+    """Two replicas of the feedback service and a gateway before them. log_url: where what they acknowledge is.
+
+    feedback: the first replica alone; replicas: both, in turn.
+    """
 
     log_url: str
     known: secrets.Secrets
     feedback: Door
+    replicas: Door
     gateway: Door
 
 
@@ -44,9 +48,12 @@ def platform(folder: pathlib.Path, log_url: str) -> Iterator[Platform]:
     shared = _shared(folder, log_url)
     with contextlib.ExitStack() as running:
         feedback, _ = running.enter_context(_started(folder, "feedback", *_TRIMTAB, "feedback", *shared))
-        doors = ("--http-listen", "127.0.0.1:0", "--feedback-address", feedback)
+        second, _ = running.enter_context(_started(folder, "second", *_TRIMTAB, "feedback", *shared))
+        both = f"ipv4:{feedback},{second}"
+        doors = ("--http-listen", "127.0.0.1:0", "--feedback-address", both)
         gateway, _ = running.enter_context(_started(folder, "gateway", *_TRIMTAB, "gateway", *shared, *doors))
-        yield Platform(log_url, known, Door(feedback, known.internal_token), Door(gateway, api_key))
+        one, every = Door(feedback, known.internal_token), Door(both, known.internal_token)
+        yield Platform(log_url, known, one, every, Door(gateway, api_key))
 
 
 @contextlib.contextmanager
