@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from trimtab.core import errors
 
+READY_WITHIN_S = 900.0
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TriggerConfig:
@@ -118,6 +120,8 @@ class ReleaseConfig:
     maximum_sessions: int = 20_000
     # Days from its first traffic after which an undecided release ends as not proven: others may wait for their turn.
     maximum_days: float = 30.0
+    # Seconds its processes are given to start, load their weights and be checked.
+    ready_within_s: float = READY_WITHIN_S
     # Sessions in which a rater's votes count, and in which those from one network do: the first by exposure. inf: all;
     # so is 0, in records older than the limits.
     rater_sessions: float = 5.0
@@ -213,6 +217,8 @@ def _release(table: dict[str, Any], where: str) -> ReleaseConfig:
             raise errors.InvalidField(f"{where}.{name}", f"is {getattr(config, name)}", "give 0 or more")
     if not config.maximum_days > 0:
         raise errors.InvalidField(f"{where}.maximum_days", f"is {config.maximum_days}", "give more than 0, or inf")
+    if not config.ready_within_s > 0:
+        raise errors.InvalidField(f"{where}.ready_within_s", f"is {config.ready_within_s}", "give more than 0 seconds")
     _check_caps(config, where)
     if config.maximum_sessions < 2 * config.minimum_sessions:
         remedy = f"give at least {2 * config.minimum_sessions}: minimum_sessions for each of two arms"

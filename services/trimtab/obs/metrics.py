@@ -90,6 +90,9 @@ POLICY_SPOOLED = prometheus_client.Gauge(
 )
 
 # --- rollout ---
+ROLLOUT_REPLACED = prometheus_client.Counter(
+    "trimtab_rollout_replaced_replicas_total", "Processes ended because they had not loaded what is released.", ["line"]
+)
 ROLLOUT_TRANSITIONS = prometheus_client.Counter(
     "trimtab_rollout_transitions_total", "Releases that entered a state, by line and state.", ["line", "state"]
 )

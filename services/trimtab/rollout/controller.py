@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from trimtab.core import completions, errors, failpoints, ledger, lines, models, releases
-from trimtab.obs import logging
+from trimtab.obs import logging, metrics
 from trimtab.rollout import backend, desk, intake, line, pacing, scoring, steps
 
 State = releases.ReleaseState
@@ -49,6 +49,8 @@ class _Memory:
     judge_at: float = 0.0
     unwanted_since: dict[str, float] = dataclasses.field(default_factory=dict)
     released: set[str] = dataclasses.field(default_factory=set)
+    # Of replicas, by policy: what they loaded has been seen to be right.
+    proven: dict[str, set[str]] = dataclasses.field(default_factory=dict)
 
 
 class Controller:
@@ -136,14 +138,15 @@ class Controller:
 
     async def _advance(self, tenant: str, name: str, config: lines.ReleaseConfig) -> None:
         """The release under way: observed without the lock, since that takes time, moved if still as it was."""
-        before = self._desk.line(tenant, name).active
+        serving = self._desk.line(tenant, name)
+        before = serving.active
         if before is None:
             return
         # a record without terms has no reward model either
         terms = before.terms or lines.unscored(config)
         self._have_scored(before)
         began = time.monotonic()
-        seen = await self._observe(before, terms)
+        seen = await self._observe(before, serving, terms)
         async with self._desk.deciding():
             now = self._desk.line(tenant, name).active
             if now is None or dataclasses.replace(now, revision=before.revision) != before:
@@ -158,14 +161,14 @@ class Controller:
                 if after.state is not now.state:
                     self._desk.wake.set()
 
-    async def _observe(self, release: releases.Release, terms: lines.ReleaseConfig) -> steps.Seen:
+    async def _observe(self, release: releases.Release, serving: line.Line, terms: lines.ReleaseConfig) -> steps.Seen:
         policy_id, problem, digest = steps.subject(release), "", ""
         try:
             digest = await self._shelf.loaded_digest(policy_id)
         except (errors.NotFound, errors.ArtifactCorrupt) as missing:
             problem = str(missing)
-        status = await self._ensure(policy_id, release)
-        described = await self._describe(status.address) if status.healthy and not problem else None
+        status = await self._ensure(_wanted(policy_id, serving), release)
+        described = None if problem else await self._described(status, policy_id, digest)
         return steps.Seen(
             now=self._desk.now(),
             process=status,
@@ -177,19 +180,28 @@ class Controller:
             led_to=await self._led_to(release),
         )
 
+    async def _described(
+        self, status: backend.ProcessStatus, policy_id: str, expected_digest: str
+    ) -> completions.DescribeResponse | None:
+        """What a replica says that is not what it should be, or what all of them say; None while not all answer."""
+        said = await asyncio.gather(*(self._describe(replica.address) for replica in status.replicas))
+        answers = [one for one in said if one is not None]
+        wrong = (one for one in answers if steps.wrong_bytes(policy_id, one, expected_digest))
+        return next(wrong, None) or (answers[0] if answers and len(answers) == len(said) else None)
+
     async def _led_to(self, release: releases.Release) -> releases.Quarantine | None:
         """What goes into quarantine with a release that is found worse; looked up once its traffic is gone."""
         if not steps.found_worse(release):
             return None
         return await self._shelf.led_to(release.candidate_id, self._desk.now())
 
-    async def _ensure(self, policy_id: str, release: releases.Release) -> backend.ProcessStatus:
-        """The subject's process, with the restarts since this release began to look at it."""
+    async def _ensure(self, wanted: backend.Wanted, release: releases.Release) -> backend.ProcessStatus:
+        """The subject's processes, with the restarts since this release began to look at them."""
         memory = self._memory_of(release)
-        memory.released.discard(policy_id)
-        status = await asyncio.to_thread(self._processes.ensure, policy_id, release.context.line)
+        memory.released.discard(wanted.policy_id)
+        status = await asyncio.to_thread(self._processes.ensure, wanted)
         failpoints.reach("rollout.controller.process_wanted")
-        looked_at = f"{release.id}/{policy_id}"
+        looked_at = f"{release.id}/{wanted.policy_id}"
         if memory.release_id != looked_at:
             memory.release_id, memory.restarts_before = looked_at, status.restarts
             memory.silent_since, memory.judge_at = None, 0.0
@@ -231,7 +243,7 @@ class Controller:
         slots = {target.policy_id: target for target in serving.arms}
         moved: dict[str, str] = {}
         for policy_id, target in slots.items():
-            address = await self._address_now(policy_id, name, target)
+            address = await self._address_now(_wanted(policy_id, serving), target, serving)
             if address != target.address:
                 moved[policy_id] = address
         if moved:
@@ -239,16 +251,32 @@ class Controller:
                 await self._write_addresses(self._desk.line(tenant, name), moved)
         await self._stop_others(serving, set(slots))
 
-    async def _address_now(self, policy_id: str, name: str, target: releases.ArmTarget) -> str:
-        status = await asyncio.to_thread(self._processes.ensure, policy_id, name)
-        if not target.address or status.address == target.address or not status.healthy:
+    async def _address_now(self, wanted: backend.Wanted, target: releases.ArmTarget, serving: line.Line) -> str:
+        status = await asyncio.to_thread(self._processes.ensure, wanted)
+        if not target.address:
+            return ""  # the release under way has yet to see what it loaded
+        sound = await self._proven(status, target, serving)
+        if status.address == target.address or not status.healthy:
             return target.address
-        described = await self._describe(status.address)
-        same = described is not None and (described.policy_id, described.loaded_digest) == (
-            policy_id,
-            target.loaded_digest,
-        )
-        return status.address if same else target.address
+        return status.address if sound else target.address
+
+    async def _proven(self, status: backend.ProcessStatus, target: releases.ArmTarget, serving: line.Line) -> bool:
+        """Whether all replicas loaded what is on record. Each is asked once in its life; a wrong one is replaced."""
+        memory = self._memory.setdefault((serving.tenant, serving.name), _Memory())
+        before = memory.proven.get(target.policy_id, set())
+        proven = memory.proven[target.policy_id] = before & {replica.life for replica in status.replicas}
+        for replica in status.replicas:
+            if replica.life in proven:
+                continue
+            described = await self._describe(replica.address)
+            wrong = described and steps.wrong_bytes(target.policy_id, described, target.loaded_digest)
+            if wrong:
+                _log.error("a replica is not what is released; it is replaced", replica=replica.name, reason=wrong)
+                metrics.ROLLOUT_REPLACED.labels(serving.name).inc()
+                await asyncio.to_thread(self._processes.replace, replica)
+            elif described is not None:
+                proven.add(replica.life)
+        return len(proven) == len(status.replicas)
 
     async def _write_addresses(self, serving: line.Line, moved: dict[str, str]) -> None:
         if serving.head is None:
@@ -269,12 +297,24 @@ class Controller:
             elif policy_id not in memory.released:
                 since = memory.unwanted_since.setdefault(policy_id, now)
                 if now - since >= steps.SETTLE_S:
-                    await asyncio.to_thread(self._processes.release, policy_id)
+                    await asyncio.to_thread(self._processes.release, policy_id, serving.name)
                     failpoints.reach("rollout.controller.process_released")
                     memory.released.add(policy_id)
 
     def _memory_of(self, release: releases.Release) -> _Memory:
         return self._memory.setdefault((release.context.tenant, release.context.line), _Memory())
+
+
+def _wanted(policy_id: str, serving: line.Line) -> backend.Wanted:
+    active = serving.active
+    if policy_id == serving.stable_id:
+        role = backend.Role.STABLE
+    elif active is not None and steps.subject(active) == policy_id:
+        return backend.Wanted(policy_id, serving.name, backend.Role.CANDIDATE, active.id)
+    else:
+        role = backend.Role.PREVIOUS
+    brought_by = serving.of_model(policy_id)
+    return backend.Wanted(policy_id, serving.name, role, brought_by[0].id if brought_by else "")
 
 
 async def _first_of(stop: asyncio.Event, wake: asyncio.Event, seconds: float) -> None:

@@ -3,7 +3,10 @@
 Built by `rollout.app`; the table is `rollout.processes`, the supervisor `cli.machine.supervisor`.
 """
 
+import contextlib
+import os
 import pathlib
+import signal
 
 from trimtab.rollout import backend, processes
 
@@ -20,16 +23,25 @@ class LocalBackend:
         self._command = command
         self._environment = environment
 
-    def ensure(self, policy_id: str, line: str) -> backend.ProcessStatus:
-        argv = tuple(part.replace(POLICY, policy_id).replace(LINE, line) for part in self._command)
-        row = self._table.ensure(processes.ProcessSpec(process_name(policy_id), argv, self._environment))
+    def ensure(self, wanted: backend.Wanted) -> backend.ProcessStatus:
+        argv = tuple(part.replace(POLICY, wanted.policy_id).replace(LINE, wanted.line) for part in self._command)
+        row = self._table.ensure(processes.ProcessSpec(process_name(wanted.policy_id), argv, self._environment))
         healthy = row.status is processes.Status.RUNNING
         return backend.ProcessStatus(
-            address=row.address, healthy=healthy, problem="" if healthy else _problem(row), restarts=row.restarts
+            address=row.address,
+            healthy=healthy,
+            problem="" if healthy else _problem(row),
+            restarts=row.restarts,
+            complete=healthy,
+            replicas=(backend.Replica(row.name, row.address, str(row.pid)),) if healthy else (),
         )
 
-    def release(self, policy_id: str) -> None:
+    def release(self, policy_id: str, line: str) -> None:
         self._table.release(process_name(policy_id))
+
+    def replace(self, replica: backend.Replica) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(replica.life), signal.SIGTERM)
 
     def close(self) -> None:
         self._table.close()

@@ -19,7 +19,6 @@ from trimtab.core import completions, ledger, lines, releases
 from trimtab.rollout import backend, evidence, guardrails, line
 
 State = releases.ReleaseState
-VERIFY_WITHIN_S = 900.0
 UNHEALTHY_FOR_S = 30.0
 RESTARTS = 3
 # Between weight 0 and the end of the candidate's process: what is in flight ends first.
@@ -93,7 +92,7 @@ def _standings(found: releases.Evidence) -> list[releases.Standing]:
 
 
 def _next(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> releases.Release:
-    problem = _technical_problem(release, seen)
+    problem = _technical_problem(release, seen, terms)
     if problem:
         return _fail(release, problem, seen)
     match release.state:
@@ -111,27 +110,34 @@ def _next(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> 
             return release
 
 
-def _technical_problem(release: releases.Release, seen: Seen) -> str:
+def _technical_problem(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> str:
     if release.state is State.ROLLING_BACK and not line.is_undo(release):
         return ""  # the candidate is on its way out, whatever it does
     if seen.problem:
         return seen.problem
     if seen.process.restarts >= RESTARTS:
         return f"Its process ended {seen.process.restarts} times: {seen.process.problem or 'it is up again'}."
-    if seen.described is not None:
-        return _wrong_bytes(subject(release), seen.described, seen.expected_digest)
-    began = release.history[-1].at if release.history else release.created_at
-    waited = (seen.now - began).total_seconds()
-    if release.state is State.VERIFYING or line.is_undo(release):
-        if waited <= VERIFY_WITHIN_S:
-            return ""
-        return f"It was not ready within {VERIFY_WITHIN_S:.0f} s: {seen.process.problem or 'no answer'}."
-    if seen.unhealthy_s > UNHEALTHY_FOR_S:
+    if seen.described is not None and (wrong := wrong_bytes(subject(release), seen.described, seen.expected_digest)):
+        return wrong
+    comes_up = release.state is State.VERIFYING or line.is_undo(release)
+    if comes_up or (release.state is State.PROMOTING and seen.described is not None):
+        return "" if seen.described is not None and seen.process.complete else _late(release, seen, terms)
+    if seen.described is None and seen.unhealthy_s > UNHEALTHY_FOR_S:
         return f"It has not answered for {seen.unhealthy_s:.0f} s: {seen.process.problem or 'no answer'}."
     return ""
 
 
-def _wrong_bytes(policy_id: str, described: completions.DescribeResponse, expected: str) -> str:
+def _late(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> str:
+    """A sentence once all of its processes should have been up."""
+    began = release.history[-1].at if release.history else release.created_at
+    within = terms.ready_within_s or lines.READY_WITHIN_S  # records older than the setting have 0
+    if (seen.now - began).total_seconds() <= within:
+        return ""
+    return f"It was not ready within {within:.0f} s: {seen.process.problem or 'no answer'}."
+
+
+def wrong_bytes(policy_id: str, described: completions.DescribeResponse, expected: str) -> str:
+    """A sentence about a process that is not what it should be; empty about one that is."""
     if described.policy_id != policy_id:
         return f"Its process serves policy {described.policy_id!r} instead of {policy_id!r}."
     if described.loaded_digest != expected:
@@ -150,7 +156,7 @@ def _stable_only(release: releases.Release) -> tuple[releases.ArmTarget, ...]:
 
 
 def _verify(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> releases.Release:
-    if seen.described is None:
+    if seen.described is None or not seen.process.complete:
         return release
     verified = dataclasses.replace(release, arms=_with_candidate(release, seen))
     if line.is_adoption(release):
@@ -250,7 +256,7 @@ def _with_evidence(release: releases.Release, found: releases.Evidence) -> relea
 
 
 def _promote(release: releases.Release, seen: Seen) -> releases.Release:
-    if seen.described is None:
+    if seen.described is None or not seen.process.complete:
         return release
     verified = dataclasses.replace(release, arms=_with_candidate(release, seen))
     return line.moved(verified, State.PROMOTED, release.history[-1].reason, seen.now, arms=_swapped(verified))
@@ -264,7 +270,7 @@ def _roll_back(release: releases.Release, seen: Seen) -> releases.Release:
             reason = f"{reason} {seen.led_to.summary}"
         done = line.moved(release, State.ROLLED_BACK, reason, seen.now, arms=_stable_only(release))
         return dataclasses.replace(done, quarantine=seen.led_to) if settled else release
-    if seen.described is None:
+    if seen.described is None or not seen.process.complete:
         return release
     verified = dataclasses.replace(release, arms=_with_candidate(release, seen))
     return line.moved(verified, State.ROLLED_BACK, reason, seen.now, arms=_swapped(verified))

@@ -130,8 +130,30 @@ def test_technical_trouble_fails_a_release_in_any_state_and_gives_all_traffic_ba
 
 
 def test_a_candidate_that_never_gets_ready_fails() -> None:
-    late = seen(up=False, after_s=steps.VERIFY_WITHIN_S + 1)
+    late = seen(up=False, after_s=lines.ReleaseConfig().ready_within_s + 1)
     assert steps.step(begun(), late, CONFIG).state is State.FAILED
+
+
+INCOMPLETE = backend.ProcessStatus("new:1", healthy=True, problem="1 of 2 pods is ready", complete=False)
+
+
+@pytest.mark.parametrize("state", [State.VERIFYING, State.PROMOTING])
+def test_traffic_moves_only_once_all_replicas_are_there_and_not_for_ever(state) -> None:
+    release = in_state(state)
+    assert steps.step(release, seen(process=INCOMPLETE), CONFIG) is release
+    old = dataclasses.replace(CONFIG, ready_within_s=0)  # a record from before the setting
+    assert steps.step(release, seen(process=INCOMPLETE, after_s=100), old) is release
+    config = dataclasses.replace(CONFIG, ready_within_s=60)
+    ended = steps.step(release, seen(process=INCOMPLETE, after_s=100), config)
+    assert ended.state is State.FAILED
+    assert ended.history[-1].reason == "It was not ready within 60 s: 1 of 2 pods is ready."
+    assert steps.step(release, seen(), CONFIG).state is not state
+
+
+@pytest.mark.parametrize("state", [State.SAFETY, State.EVIDENCE])
+def test_a_replica_that_goes_while_others_answer_ends_nothing(state) -> None:
+    release = in_state(state)
+    assert steps.step(release, seen(process=INCOMPLETE, after_s=1e6), CONFIG) is release
 
 
 @pytest.mark.parametrize("state", [State.SAFETY, State.EVIDENCE, State.PROMOTING])

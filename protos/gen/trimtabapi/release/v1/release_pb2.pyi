@@ -187,6 +187,7 @@ class ReleaseTerms(_message.Message):
     MAXIMUM_SESSIONS_FIELD_NUMBER: _builtins.int
     GUARDRAILS_FIELD_NUMBER: _builtins.int
     MAXIMUM_DAYS_FIELD_NUMBER: _builtins.int
+    READY_WITHIN_S_FIELD_NUMBER: _builtins.int
     RATER_SESSIONS_FIELD_NUMBER: _builtins.int
     NETWORK_SESSIONS_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
@@ -206,6 +207,8 @@ class ReleaseTerms(_message.Message):
     """Voting sessions in both arms after which an undecided release ends as not proven."""
     maximum_days: _builtins.float
     """Days with traffic after which an undecided release ends as not proven."""
+    ready_within_s: _builtins.float
+    """Seconds its processes are given to start, load their weights and be checked; 0 in records older than this: 900."""
     rater_sessions: _builtins.float
     """Sessions in which a rater's votes count, and in which those from one network do, the first by exposure; 0 (in
     records older than this) or infinite: in all.
@@ -227,12 +230,13 @@ class ReleaseTerms(_message.Message):
         maximum_sessions: _builtins.int = ...,
         guardrails: Global___Guardrails | None = ...,
         maximum_days: _builtins.float = ...,
+        ready_within_s: _builtins.float = ...,
         rater_sessions: _builtins.float = ...,
         network_sessions: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["guardrails", b"guardrails"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "evidence_weight", b"evidence_weight", "guardrails", b"guardrails", "margin", b"margin", "maturity_s", b"maturity_s", "maximum_days", b"maximum_days", "maximum_sessions", b"maximum_sessions", "minimum_sessions", b"minimum_sessions", "network_sessions", b"network_sessions", "rater_sessions", b"rater_sessions", "rule", b"rule", "safety_completions", b"safety_completions", "safety_weight", b"safety_weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "evidence_weight", b"evidence_weight", "guardrails", b"guardrails", "margin", b"margin", "maturity_s", b"maturity_s", "maximum_days", b"maximum_days", "maximum_sessions", b"maximum_sessions", "minimum_sessions", b"minimum_sessions", "network_sessions", b"network_sessions", "rater_sessions", b"rater_sessions", "ready_within_s", b"ready_within_s", "rule", b"rule", "safety_completions", b"safety_completions", "safety_weight", b"safety_weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
