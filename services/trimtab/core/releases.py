@@ -186,7 +186,8 @@ class Release:
     """The record on topic `rollouts`. The newest record of a line says how its traffic is routed.
 
     terms: what it is judged by, fixed when it is made; None in records older than that. reward_id: the reward model
-    that scores its first answers, fixed then, too; empty: none does, and its terms guard no reward.
+    that scores its first answers, fixed then, too; empty: none does, and its terms guard no reward. waits_for: what
+    keeps it from moving on, in a sentence, when that takes long.
     """
 
     id: str
@@ -211,3 +212,4 @@ class Release:
     acts: tuple[Act, ...] = ()
     terms: lines.ReleaseConfig | None = None
     reward_id: str = ""
+    waits_for: str = ""

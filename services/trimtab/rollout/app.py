@@ -2,21 +2,24 @@
 
 The loop is `controller`: it observes, asks `intake`, `steps` and `evidence` what follows, and writes that through
 `desk` and `book` to topic `rollouts`; `scoring` works beside it. Operators ask through `servicer` -> `operations`.
-Policies run where `local` puts them.
+Policies run where `local` puts them, on this machine, or `cluster`, on Kubernetes.
 docs/concepts/release.md follows one release.
 """
 
 import asyncio
+import dataclasses
 import os
 import shlex
 import socket
 import sys
 import threading
+from collections.abc import Callable
 
 from trimtab import registry
 from trimtab.bus import fold, topics
-from trimtab.core import clock, ids, lines
+from trimtab.core import clock, ids, lines, releases
 from trimtab.rollout import (
+    backend,
     controller,
     desk,
     intake,
@@ -38,13 +41,13 @@ def build(config: settings.RolloutSettings) -> process.Process:
     made = process.Process("rollout", config)
     configured = lines.load_lines(config.lines_file)
     log = made.open_log()
-    machine = local.LocalBackend(config.state, _policy_command(config), _environment(config))
-    made.on_close(machine.close)
     others = remote.Remote(config.ledger_address, config.reward_address, made.secrets.internal_token)
     made.on_close(others.close)
     known = shelf.Shelf(registry.Registry(config.registry_url, config.cache))
     holder = f"{socket.gethostname()}/{os.getpid()}/{ids.uuid7().hex[-8:]}"
-    office = desk.Desk(log, desk.Lease(others, holder, config.lease_s), clock.utc_now, config.digest())
+    where = _on_this_machine(config, made) if config.state else _on_kubernetes(config, holder)
+    lease = desk.Lease(others, holder, config.lease_s, election=where.election)
+    office = desk.Desk(log, lease, clock.utc_now, config.digest(), told=where.told)
 
     def reward_of(serving: line.Line) -> str:
         return intake.reward_for(serving, known.of_line(serving.tenant, serving.name)) if config.reward_address else ""
@@ -53,7 +56,7 @@ def build(config: settings.RolloutSettings) -> process.Process:
         office=office,
         configured=configured,
         shelf=known,
-        processes=machine,
+        processes=where.processes,
         evidence=others,
         describe=others.describe,
         look_every_s=config.look_every_s,
@@ -79,6 +82,37 @@ def build(config: settings.RolloutSettings) -> process.Process:
     made.add_task("controller", reconcile)
     made.add_service(servicer.RolloutServicer(acts).register, servicer.FULL_NAME)
     return made
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Place:
+    """Where policies run, and who else there is to be asked and told."""
+
+    processes: backend.Backend
+    election: desk.Election | None = None
+    told: Callable[[releases.Release], None] | None = None
+
+
+def _on_this_machine(config: settings.RolloutSettings, made: process.Process) -> _Place:
+    if config.state is None:
+        raise TypeError("the settings name a state folder or a namespace")
+    machine = local.LocalBackend(config.state, _policy_command(config), _environment(config))
+    made.on_close(machine.close)
+    return _Place(machine)
+
+
+def _on_kubernetes(config: settings.RolloutSettings, holder: str) -> _Place:
+    from trimtab.rollout.cluster import api, election, events, pods, template  # where there is no cluster, no client
+
+    if config.policy_template is None:
+        raise TypeError("the settings name a template with a namespace")
+    shape = template.load(config.policy_template, config.instance, config.namespace)
+    cluster = api.connect(config.namespace, config.kubeconfig)
+    return _Place(
+        pods.ClusterBackend(cluster, shape),
+        election.Election(cluster, f"{config.instance}-rollout", holder, config.lease_s),
+        events.Events(cluster, shape, holder).tell,
+    )
 
 
 def _policy_command(config: settings.RolloutSettings) -> tuple[str, ...]:

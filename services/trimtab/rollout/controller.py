@@ -146,7 +146,11 @@ class Controller:
         terms = before.terms or lines.unscored(config)
         self._have_scored(before)
         began = time.monotonic()
-        seen = await self._observe(before, serving, terms)
+        try:
+            seen = await self._observe(before, serving, terms)
+        except (errors.ServiceUnavailable, errors.Overloaded) as problem:
+            await self._say_what_is_away(before, str(problem))
+            raise
         async with self._desk.deciding():
             now = self._desk.line(tenant, name).active
             if now is None or dataclasses.replace(now, revision=before.revision) != before:
@@ -160,6 +164,13 @@ class Controller:
                 await self._desk.write(after)
                 if after.state is not now.state:
                     self._desk.wake.set()
+
+    async def _say_what_is_away(self, release: releases.Release, words: str) -> None:
+        """On the record of the release that waits for it; the next look that succeeds takes it back."""
+        async with self._desk.deciding():
+            now = self._desk.line(release.context.tenant, release.context.line).active
+            if now is not None and now.id == release.id and now.waits_for != words:
+                await self._desk.write(dataclasses.replace(now, waits_for=words))
 
     async def _observe(self, release: releases.Release, serving: line.Line, terms: lines.ReleaseConfig) -> steps.Seen:
         policy_id, problem, digest = steps.subject(release), "", ""

@@ -28,12 +28,26 @@ class Leases(Protocol):
     async def release_lease(self, request: ledger.ReleaseLeaseRequest, *, timeout_s: float = ...) -> None: ...
 
 
+class Election(Protocol):
+    """Which of several controllers asks for the lease. Blocking; ServiceUnavailable when nobody can say."""
+
+    def won(self) -> bool: ...
+
+    def give_back(self) -> None: ...
+
+
 class Lease:
     """The right to write. Renewed at every look; lost when the ledger cannot be asked for as long as it lasts."""
 
     def __init__(
-        self, leases: Leases, holder: str, ttl_s: float, monotonic: Callable[[], float] = time.monotonic
+        self,
+        leases: Leases,
+        holder: str,
+        ttl_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+        election: "Election | None" = None,
     ) -> None:
+        """election: what is asked first; of those that win it the ledger's row decides, which fences."""
         self._leases = leases
         self._holder = holder
         self._ttl_s = ttl_s
@@ -41,6 +55,7 @@ class Lease:
         self._generation = 0
         self._until = 0.0
         self._other = ""
+        self._election = election
         # Whether the ledger has said yes or no at least once.
         self.answered = False
 
@@ -49,6 +64,9 @@ class Lease:
         asked_at = self._monotonic()
         if self._until - asked_at > self._ttl_s * 2 / 3:
             return True
+        if not await self._elected():
+            self.answered, self._until, self._other = True, 0.0, "another controller"
+            return False
         try:
             answer = await self._leases.acquire_lease(
                 ledger.AcquireLeaseRequest(LEASE, self._holder, self._ttl_s), timeout_s=self._ttl_s / 3
@@ -63,6 +81,16 @@ class Lease:
         else:
             self._until, self._other = 0.0, answer.holder
         return answer.held
+
+    async def _elected(self) -> bool:
+        """Whether to ask the ledger. Where nobody can say, the ledger decides alone."""
+        if self._election is None:
+            return True
+        try:
+            return await asyncio.to_thread(self._election.won)
+        except (errors.ServiceUnavailable, errors.Overloaded) as problem:
+            _log.warning("the cluster does not say which controller acts", reason=str(problem))
+            return True
 
     @property
     def held(self) -> bool:
@@ -84,13 +112,25 @@ class Lease:
             with contextlib.suppress(errors.ServiceUnavailable, errors.DeadlineExceeded):
                 await self._leases.release_lease(ledger.ReleaseLeaseRequest(LEASE, self._holder), timeout_s=2.0)
             self._until = 0.0
+        if self._election is not None:
+            with contextlib.suppress(errors.ServiceUnavailable, errors.Overloaded):
+                await asyncio.to_thread(self._election.give_back)
 
 
 class Desk:
     """`lines` may be read at any time; to decide, hold `deciding()`."""
 
-    def __init__(self, log: port.EventLog, lease: Lease, now: clock.Clock, config_digest: str) -> None:
+    def __init__(
+        self,
+        log: port.EventLog,
+        lease: Lease,
+        now: clock.Clock,
+        config_digest: str,
+        told: Callable[[releases.Release], None] | None = None,
+    ) -> None:
+        """told: of every release that enters a state, in a thread; None: nobody is."""
         self.lease = lease
+        self._told = told
         self.now = now
         self._trail = trail.Trail(log)
         self._book = book.Book(log, config_digest)
@@ -141,6 +181,8 @@ class Desk:
         for record in records:
             if record.id not in before or before[record.id].state is not record.state:
                 _tell(record)
+                if self._told is not None:
+                    await asyncio.to_thread(self._told, record)
         self._announce()
         await self.put_on_trail()
 

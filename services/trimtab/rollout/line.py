@@ -153,6 +153,7 @@ def moved(
         history=(*release.history, transition),
         arms=release.arms if arms is None else arms,
         paused=False,
+        waits_for="",
     )
 
 

@@ -21,6 +21,8 @@ from trimtab.rollout import backend, evidence, guardrails, line
 State = releases.ReleaseState
 UNHEALTHY_FOR_S = 30.0
 RESTARTS = 3
+# What a release waits for is said on its record when it has waited so long.
+SAID_AFTER_S = 10.0
 # Between weight 0 and the end of the candidate's process: what is in flight ends first.
 SETTLE_S = 2.0
 # Figures of an open verdict are written anew once they are so old, as a share of the stage's age: a release of a month
@@ -73,7 +75,24 @@ def begin(release: releases.Release, serving: line.Line, at: datetime.datetime) 
 def step(release: releases.Release, seen: Seen, terms: lines.ReleaseConfig) -> releases.Release:
     """The release's next record by its terms, or the same one when nothing changes that is worth a record."""
     after = _next(release, seen, terms)
+    if after.state is release.state:
+        after = _waiting(after, seen)
     return release if _only_newer_figures(release, after, seen.now) else after
+
+
+def _waiting(release: releases.Release, seen: Seen) -> releases.Release:
+    """With what it waits for, once that has taken a while."""
+    answers = seen.described is not None
+    comes_up = release.state in {State.VERIFYING, State.PROMOTING} or line.is_undo(release)
+    there = answers and (seen.process.complete or not comes_up)
+    since_s = (seen.now - release.history[-1].at).total_seconds() if comes_up else seen.unhealthy_s
+    if there or (release.state is State.ROLLING_BACK and not line.is_undo(release)):
+        words = ""
+    elif since_s < SAID_AFTER_S:
+        return release
+    else:
+        words = seen.process.problem or "Its processes do not answer."
+    return release if words == release.waits_for else dataclasses.replace(release, waits_for=words)
 
 
 def _only_newer_figures(before: releases.Release, after: releases.Release, now: datetime.datetime) -> bool:

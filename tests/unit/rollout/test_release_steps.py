@@ -142,12 +142,26 @@ def test_traffic_moves_only_once_all_replicas_are_there_and_not_for_ever(state) 
     release = in_state(state)
     assert steps.step(release, seen(process=INCOMPLETE), CONFIG) is release
     old = dataclasses.replace(CONFIG, ready_within_s=0)  # a record from before the setting
-    assert steps.step(release, seen(process=INCOMPLETE, after_s=100), old) is release
+    assert steps.step(release, seen(process=INCOMPLETE, after_s=100), old).state is state
     config = dataclasses.replace(CONFIG, ready_within_s=60)
     ended = steps.step(release, seen(process=INCOMPLETE, after_s=100), config)
     assert ended.state is State.FAILED
     assert ended.history[-1].reason == "It was not ready within 60 s: 1 of 2 pods is ready."
     assert steps.step(release, seen(), CONFIG).state is not state
+
+
+def test_what_keeps_it_from_moving_on_is_on_its_record_once_it_takes_long() -> None:
+    release = begun()
+    assert steps.step(release, seen(process=INCOMPLETE, after_s=9), CONFIG) is release
+    waits = steps.step(release, seen(process=INCOMPLETE, after_s=11), CONFIG)
+    assert waits == dataclasses.replace(release, waits_for="1 of 2 pods is ready")
+    assert steps.step(waits, seen(process=INCOMPLETE, after_s=12), CONFIG) is waits
+    assert steps.step(waits, seen(up=False, after_s=13), CONFIG).waits_for == "it is loading"
+    assert steps.step(waits, seen(after_s=14), CONFIG).waits_for == ""
+    watched = in_state(State.EVIDENCE)
+    silent = steps.step(watched, seen(up=False, unhealthy_s=11), CONFIG)
+    assert silent == dataclasses.replace(watched, waits_for="it is loading")
+    assert steps.step(silent, seen(evidence=voted(0.5, 0.5)), CONFIG).waits_for == ""
 
 
 @pytest.mark.parametrize("state", [State.SAFETY, State.EVIDENCE])

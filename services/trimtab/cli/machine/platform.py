@@ -446,4 +446,5 @@ def describe_release(release: releases.Release) -> str:
         shares = ", ".join(f"{name} {share}" for name, share in votes.items())
         figures = f"approval {shares}; difference {evidence.lower:+.2f} to {evidence.upper:+.2f}"
         return "; ".join(filter(None, (f"{state}: {figures}", evidence.uncounted)))
-    return f"{state}: {reason}" if reason else state
+    waits = f"waits: {release.waits_for}" if release.waits_for else ""
+    return ": ".join(filter(None, (state, waits or reason)))

@@ -32,7 +32,7 @@ async def status(state: pathlib.Path, line: str, as_json: bool) -> None:
                 release.context.line,
                 release.candidate_id[: show.SHORT],
                 release.state.value.replace("_", " ") + (", paused" if release.paused else ""),
-                release.history[-1].reason if release.history else "",
+                because(release),
             )
             for release in listed
         ],
@@ -47,6 +47,12 @@ async def status(state: pathlib.Path, line: str, as_json: bool) -> None:
                 screen.say(f"live on line {show.literal(head.context.line)}: {share}")
     if not listed:
         screen.say("No policy has been adopted yet: `trimtab rollout adopt MODEL --reason WHY`.")
+
+
+def because(release: releases.Release) -> str:
+    """Why it is in its state, and what keeps it there."""
+    reason = release.history[-1].reason if release.history else ""
+    return f"{reason} Waits: {release.waits_for}" if release.waits_for else reason
 
 
 def heads(listed: Sequence[releases.Release]) -> dict[str, releases.Release]:

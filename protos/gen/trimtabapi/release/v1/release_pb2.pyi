@@ -630,6 +630,7 @@ class Release(_message.Message):
     ACTS_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     REWARD_ID_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     revision: _builtins.int
     """Rises with every record of the line."""
@@ -650,6 +651,8 @@ class Release(_message.Message):
     generation: _builtins.int
     reward_id: _builtins.str
     """The reward model that scores its first answers, fixed when it is made; empty: none does."""
+    waits_for: _builtins.str
+    """What keeps it from moving on, when that takes long: pods without a node, an image that is missing; empty: nothing."""
     @_builtins.property
     def context(self) -> _common_pb2.Context: ...
     @_builtins.property
@@ -699,10 +702,11 @@ class Release(_message.Message):
         acts: _abc.Iterable[Global___Act] | None = ...,
         terms: Global___ReleaseTerms | None = ...,
         reward_id: _builtins.str = ...,
+        waits_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at", "quarantine", b"quarantine", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acts", b"acts", "anchor_id", b"anchor_id", "arms", b"arms", "candidate_id", b"candidate_id", "context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at", "forced_reason", b"forced_reason", "generation", b"generation", "history", b"history", "id", b"id", "margin", b"margin", "paused", b"paused", "quarantine", b"quarantine", "revision", b"revision", "reward_id", b"reward_id", "rule", b"rule", "salt", b"salt", "stable_id", b"stable_id", "state", b"state", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acts", b"acts", "anchor_id", b"anchor_id", "arms", b"arms", "candidate_id", b"candidate_id", "context", b"context", "created_at", b"created_at", "evidence", b"evidence", "evidence_started_at", b"evidence_started_at", "forced_reason", b"forced_reason", "generation", b"generation", "history", b"history", "id", b"id", "margin", b"margin", "paused", b"paused", "quarantine", b"quarantine", "revision", b"revision", "reward_id", b"reward_id", "rule", b"rule", "salt", b"salt", "stable_id", b"stable_id", "state", b"state", "terms", b"terms", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

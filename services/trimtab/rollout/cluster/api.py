@@ -1,0 +1,171 @@
+"""The Kubernetes API in one namespace, as the controller uses it. Blocking; from any thread.
+
+What may pass by itself is ServiceUnavailable (away, 5xx, a conflict) or Overloaded (429); what the API will refuse
+again is `Refused`, with its own words: no such namespace, no permission, a quota, an object that is not valid.
+"""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import kubernetes
+import urllib3
+from kubernetes import client
+
+from trimtab.core import errors
+
+FIELD_MANAGER = "trimtab-rollout"
+_APPLY = "application/apply-patch+yaml"
+_TIMEOUT_S = (3.0, 10.0)
+_WORDS = 300
+Manifest = Mapping[str, Any]
+# The client's V1Deployment, V1Pod, V1Lease, ...: to its types every part of one may be missing.
+Deployment: TypeAlias = Any
+Pod: TypeAlias = Any
+Lease: TypeAlias = Any
+
+
+class Refused(errors.TrimtabError):
+    """The API server answered, and said no."""
+
+
+class Api:
+    def __init__(self, namespace: str, connection: client.ApiClient) -> None:
+        self.namespace = namespace
+        self._apps = client.AppsV1Api(connection)
+        self._core = client.CoreV1Api(connection)
+        self._leases = client.CoordinationV1Api(connection)
+
+    def deployments(self, labels: Mapping[str, str]) -> list[Deployment]:
+        with _said():
+            found = self._apps.list_namespaced_deployment(
+                self.namespace, label_selector=_selector(labels), _request_timeout=_TIMEOUT_S
+            )
+        return list(found.items)
+
+    def pods(self, labels: Mapping[str, str]) -> list[Pod]:
+        with _said():
+            found = self._core.list_namespaced_pod(
+                self.namespace, label_selector=_selector(labels), _request_timeout=_TIMEOUT_S
+            )
+        return list(found.items)
+
+    def apply_deployment(self, manifest: Manifest) -> Deployment:
+        """Creates it, or makes the fields that it names as it says, whoever has set them meanwhile."""
+        with _said():
+            return self._apps.patch_namespaced_deployment(
+                manifest["metadata"]["name"], self.namespace, dict(manifest), field_manager=FIELD_MANAGER, force=True,
+                _content_type=_APPLY, _request_timeout=_TIMEOUT_S,
+            )  # fmt: skip
+
+    def apply_service(self, manifest: Manifest) -> None:
+        with _said():
+            self._core.patch_namespaced_service(
+                manifest["metadata"]["name"], self.namespace, dict(manifest), field_manager=FIELD_MANAGER, force=True,
+                _content_type=_APPLY, _request_timeout=_TIMEOUT_S,
+            )  # fmt: skip
+
+    def delete_deployment(self, name: str) -> None:
+        """With its pods. One that is gone is as good as deleted."""
+        with _said(), _gone_is_fine():
+            self._apps.delete_namespaced_deployment(
+                name, self.namespace, propagation_policy="Foreground", _request_timeout=_TIMEOUT_S
+            )
+
+    def delete_pod(self, name: str) -> None:
+        with _said(), _gone_is_fine():
+            self._core.delete_namespaced_pod(name, self.namespace, _request_timeout=_TIMEOUT_S)
+
+    def tell(self, event: client.CoreV1Event) -> None:
+        """Of one name there is one event: told again, it stays as it is."""
+        with _said(), _there_is_fine():
+            self._core.create_namespaced_event(self.namespace, event, _request_timeout=_TIMEOUT_S)
+
+    def lease(self, name: str) -> Lease | None:
+        with _said():
+            try:
+                return self._leases.read_namespaced_lease(name, self.namespace, _request_timeout=_TIMEOUT_S)
+            except client.ApiException as problem:
+                if problem.status == 404:
+                    return None
+                raise
+
+    def write_lease(self, lease: Lease) -> bool:
+        """Whether nobody else has written it since it was read (its `resource_version`; none: it was not there)."""
+        with _said():
+            try:
+                if lease.metadata.resource_version:
+                    self._leases.replace_namespaced_lease(
+                        lease.metadata.name, self.namespace, lease, _request_timeout=_TIMEOUT_S
+                    )
+                else:
+                    self._leases.create_namespaced_lease(self.namespace, lease, _request_timeout=_TIMEOUT_S)
+            except client.ApiException as problem:
+                if problem.status == 409:
+                    return False
+                raise
+        return True
+
+
+def connect(namespace: str, kubeconfig: pathlib.Path | None) -> Api:
+    """As the pod's service account, or as a kubeconfig file says. InvalidField when neither can be had."""
+    configuration = client.Configuration()
+    config: Any = kubernetes.config  # without types
+    try:
+        if kubeconfig is None:
+            config.load_incluster_config(configuration)
+        else:
+            config.load_kube_config(str(kubeconfig), client_configuration=configuration)
+    except (config.ConfigException, OSError) as problem:
+        remedy = "run inside the cluster with a service account, or give a kubeconfig"
+        raise errors.InvalidField("kubeconfig", f"cannot be used ({problem})", remedy) from problem
+    configuration.retries = False  # the next look is soon, and what is away shall be said
+    return Api(namespace, client.ApiClient(configuration))
+
+
+def _selector(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in labels.items())
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+    try:
+        yield
+    except client.ApiException as problem:
+        words = _words(problem)
+        if problem.status == 429:
+            raise errors.Overloaded(f"The Kubernetes API asks for patience: {words}") from problem
+        if problem.status in {401, 409} or problem.status >= 500:
+            raise errors.ServiceUnavailable(f"The Kubernetes API could not do it now: {words}") from problem
+        raise Refused(f"The Kubernetes API refuses: {words}") from problem
+    except (urllib3.exceptions.HTTPError, OSError) as problem:
+        raise errors.ServiceUnavailable(f"The Kubernetes API is away: {str(problem)[:_WORDS]}") from problem
+
+
+@contextlib.contextmanager
+def _gone_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except client.ApiException as problem:
+        if problem.status != 404:
+            raise
+
+
+@contextlib.contextmanager
+def _there_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except client.ApiException as problem:
+        if problem.status != 409:
+            raise
+
+
+def _words(problem: client.ApiException) -> str:
+    """What the API server says, without the rest of its answer."""
+    try:
+        said = str(json.loads(problem.body or "")["message"])
+    except (ValueError, KeyError, TypeError):
+        said = str(problem.reason)
+    return f"{said[:_WORDS]} ({problem.status})"
