@@ -11,11 +11,9 @@ namespace of its own, with folders of its own in place of those where such progr
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterator
 
 from tests import timing
@@ -26,7 +24,6 @@ from tests.kubernetes.tools import binaries, packages
 
 # The machine's own on the pods' bridge: what listens there is reached from pods.
 ADDRESS = traces.ADDRESS
-_LOCK = pathlib.Path(tempfile.gettempdir()) / "trimtab-kubernetes-node.lock"
 _PATIENCE = f"--timeout={timing.PATIENCE_S:.0f}s"
 # Nothing is mounted on the machine, and its /run, /var/lib and /var/log are not touched.
 _APART = """
@@ -139,14 +136,12 @@ def real_node(plane: cluster.ControlPlane) -> Iterator[RealNode]:
     packages.for_a_node()
     for piece in binaries.NODE:
         binaries.folder(piece)
-    with _LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made = RealNode(plane)
-        try:
-            made.start()
-            yield made
-        finally:
-            made.stop()
+    made = RealNode(plane)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
 
 
 def _leads_to(service: str, namespace: str, ports: list[dict[str, object]]) -> dict[str, object]:
