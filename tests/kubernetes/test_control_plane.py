@@ -153,6 +153,17 @@ def test_a_field_belongs_to_who_applied_it(apps: client.AppsV1Api) -> None:
     assert apply("example.test/app:3", "two", force=True) == "example.test/app:3"
 
 
+def test_helm_installs_a_chart_and_takes_it_away(plane: cluster.ControlPlane, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "Chart.yaml").write_text("{apiVersion: v2, name: small, version: 0.1.0}")
+    (tmp_path / "templates").mkdir()
+    template = json.dumps(deployment("from-a-chart")).replace('"replicas": 2', '"replicas": {{ .Values.replicas }}')
+    (tmp_path / "templates" / "deployment.yaml").write_text(template)
+    plane.helm("install", "small", str(tmp_path), "--set", "replicas=3", "--wait", "--timeout", "60s")
+    assert ready(client.AppsV1Api(plane.client), "from-a-chart") == 3
+    plane.helm("uninstall", "small", "--wait")
+    assert "from-a-chart" not in plane.kubectl("get", "deployments", "--output", "name")
+
+
 def test_nobody_may_do_what_no_role_allows(plane: cluster.ControlPlane) -> None:
     plane.kubectl("create", "serviceaccount", "nobody")
     token = plane.kubectl("create", "token", "nobody").strip()
