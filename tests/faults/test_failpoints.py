@@ -17,10 +17,12 @@ from tests.faults import (
     test_scores_killed,
     test_trainer_killed,
 )
+from tests.kubernetes import test_releases_on_fake_pods
 
 from trimtab.core import failpoints
 
 MODULES = (
+    test_releases_on_fake_pods,
     test_feedback_killed,
     test_job_killed,
     test_ledger_killed,

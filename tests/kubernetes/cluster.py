@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import secrets
 import signal
@@ -27,7 +28,7 @@ _STAGES = pathlib.Path(__file__).with_name("stages.yaml")
 SERVICES = "10.96.0.0/16"
 # The address of the API server's own Service: the first of them.
 API_SERVICE = "10.96.0.1"
-_FAKE_PODS = "10.245.0.0/16"
+FAKE_PODS = "10.245.0.0/16"
 # By its name the API server finds a real node, at 127.0.0.1.
 REAL_NODE = "localhost"
 _HOSTS = f"IP:127.0.0.1,IP:{API_SERVICE},DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local"
@@ -68,8 +69,9 @@ FAKES = (Fake("fake-0"), Fake("fake-1"), Fake("gpu-0", gpus=8))
 class ControlPlane:
     """etcd, API server, controllers, scheduler, kwok. Its folder goes with it."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, pods: str) -> None:
         self.folder = folder
+        self._pods = pods
         self._started: list[processes.Daemon] = []
         self._etcd, self._peers, self.port, self._controllers, self._scheduler, self._kwok = free_ports(6)
         self._authority = certificates.Authority(folder / "certificates")
@@ -137,6 +139,16 @@ class ControlPlane:
         path.write_text(json.dumps(says))
         return path
 
+    @contextlib.contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """One of its programs answers nobody meanwhile."""
+        pid = next(daemon.pid for daemon in self._started if daemon.name == name)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     def _start_etcd(self) -> None:
         clients, peers = f"http://127.0.0.1:{self._etcd}", f"http://127.0.0.1:{self._peers}"
         words = ["--data-dir", str(self.folder / "etcd"), "--unsafe-no-fsync", "--log-level", "warn"]
@@ -168,7 +180,7 @@ class ControlPlane:
         controllers = self._start("kube-controller-manager", words)
         words = [*self._as("system:kube-scheduler"), *self._serving(self._scheduler), *_QUICKLY]
         scheduler = self._start("kube-scheduler", words)
-        words = ["--kubeconfig", str(self.kubeconfig), "--config", str(_STAGES), "--cidr", _FAKE_PODS]
+        words = ["--kubeconfig", str(self.kubeconfig), "--config", str(_STAGES), "--cidr", self._pods]
         words += ["--server-address", f"127.0.0.1:{self._kwok}", "--manage-all-nodes=false"]
         words += ["--manage-nodes-with-annotation-selector", "kwok.x-k8s.io/node=fake"]
         # by default there is no Lease, and what is on the node is no longer ready after 50 s
@@ -197,10 +209,10 @@ class ControlPlane:
 
 
 @contextlib.contextmanager
-def control_plane(fakes: Sequence[Fake] = FAKES) -> Iterator[ControlPlane]:
-    """One of its own with these fake nodes, for as long as the context lasts."""
+def control_plane(fakes: Sequence[Fake] = FAKES, pods: str = FAKE_PODS) -> Iterator[ControlPlane]:
+    """One of its own with these fake nodes, for as long as the context lasts. pods: addresses of what runs there."""
     with tempfile.TemporaryDirectory(prefix="trimtab-kubernetes-") as folder:
-        plane = ControlPlane(pathlib.Path(folder))
+        plane = ControlPlane(pathlib.Path(folder), pods)
         try:
             plane.start()
             plane.add(fakes)

@@ -47,7 +47,9 @@ def place(plane: cluster.ControlPlane, namespace: str, tmp_path: pathlib.Path) -
     """A backend whose pods come to what these annotations say."""
 
     def made(**outcome: str) -> pods.ClusterBackend:
-        return pods.ClusterBackend(api.connect(namespace, plane.kubeconfig), shape(tmp_path, namespace, **outcome))
+        return pods.ClusterBackend(
+            api.connect(namespace, plane.kubeconfig, timeout_s=10.0), shape(tmp_path, namespace, **outcome)
+        )
 
     return made
 
@@ -195,7 +197,8 @@ def test_an_autoscaler_keeps_the_number_of_pods_where_the_template_has_none(
     del spec["replicas"]
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(spec))
     one = pods.ClusterBackend(
-        api.connect(namespace, plane.kubeconfig), template.load(tmp_path / "policy.yaml", "shop", namespace)
+        api.connect(namespace, plane.kubeconfig, timeout_s=10.0),
+        template.load(tmp_path / "policy.yaml", "shop", namespace),
     )
     assert len(up(one, wanted(STABLE)).replicas) == 1
     plane.kubectl("scale", "deployment", "shop-policy-support-a", "--replicas=3", "-n", namespace)
@@ -240,7 +243,8 @@ def test_a_pod_without_a_node_says_why(plane: cluster.ControlPlane, namespace: s
     spec["template"]["spec"]["nodeSelector"] = {"gpu": "none-of-these"}
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(spec))
     one = pods.ClusterBackend(
-        api.connect(namespace, plane.kubeconfig), template.load(tmp_path / "policy.yaml", "shop", namespace)
+        api.connect(namespace, plane.kubeconfig, timeout_s=10.0),
+        template.load(tmp_path / "policy.yaml", "shop", namespace),
     )
     assert "didn't match Pod's node affinity/selector" in problem(one, wanted(STABLE), " has no node: ").problem
 
@@ -248,11 +252,13 @@ def test_a_pod_without_a_node_says_why(plane: cluster.ControlPlane, namespace: s
 def test_what_the_api_will_refuse_again_is_a_problem_and_no_error(
     plane: cluster.ControlPlane, tmp_path: pathlib.Path
 ) -> None:
-    one = pods.ClusterBackend(api.connect("nowhere", plane.kubeconfig), shape(tmp_path, "nowhere"))
+    one = pods.ClusterBackend(api.connect("nowhere", plane.kubeconfig, timeout_s=10.0), shape(tmp_path, "nowhere"))
     status = one.ensure(wanted(STABLE))
     assert not status.complete
     assert 'namespaces "nowhere" not found (404)' in status.problem
-    one = pods.ClusterBackend(api.connect("default", plane.kubeconfig), shape(tmp_path, "default", image=""))
+    one = pods.ClusterBackend(
+        api.connect("default", plane.kubeconfig, timeout_s=10.0), shape(tmp_path, "default", image="")
+    )
     assert "Required value" in one.ensure(wanted(STABLE)).problem
 
 
@@ -273,7 +279,9 @@ def test_what_passes_by_itself_is_waited_for(tmp_path: pathlib.Path, code: int, 
 
     with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        one = pods.ClusterBackend(api.connect("default", config_of(tmp_path, server.server_port)), shape(tmp_path, "x"))
+        one = pods.ClusterBackend(
+            api.connect("default", config_of(tmp_path, server.server_port), timeout_s=10.0), shape(tmp_path, "x")
+        )
         with pytest.raises(error, match="not now"):
             one.ensure(wanted(STABLE))
         server.shutdown()
@@ -306,7 +314,7 @@ class Clock:
 def test_one_of_several_controllers_acts_and_another_after_it_is_silent(
     plane: cluster.ControlPlane, namespace: str
 ) -> None:
-    connected, clock = api.connect(namespace, plane.kubeconfig), Clock()
+    connected, clock = api.connect(namespace, plane.kubeconfig, timeout_s=10.0), Clock()
     one, other = (election.Election(connected, "shop", name, 10.0, monotonic=clock) for name in ("one", "other"))
     assert [one.won(), other.won(), one.won()] == [True, False, True]
     clock.seconds += 9.0
@@ -322,7 +330,7 @@ def test_one_of_several_controllers_acts_and_another_after_it_is_silent(
 
 
 def test_of_two_that_write_the_lease_at_once_one_does(plane: cluster.ControlPlane, namespace: str) -> None:
-    connected = api.connect(namespace, plane.kubeconfig)
+    connected = api.connect(namespace, plane.kubeconfig, timeout_s=10.0)
     one = election.Election(connected, "shop", "one", 10.0)
     assert one.won()
     read = connected.lease("shop")
@@ -336,7 +344,9 @@ def test_what_happens_to_a_release_is_an_event_of_its_deployment(
     plane: cluster.ControlPlane, namespace: str, place: Place, tmp_path: pathlib.Path
 ) -> None:
     up(place(), wanted(CANDIDATE))
-    told = events.Events(api.connect(namespace, plane.kubeconfig), shape(tmp_path, namespace), "controller-1")
+    told = events.Events(
+        api.connect(namespace, plane.kubeconfig, timeout_s=10.0), shape(tmp_path, namespace), "controller-1"
+    )
     at = datetime.datetime.now(datetime.UTC)
     release = releases.Release(
         id="release-1",

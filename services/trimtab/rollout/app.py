@@ -35,6 +35,9 @@ from trimtab.rollout import (
 )
 from trimtab.rpc import process
 
+# Of the lease's time, for one call to the cluster: a look that waits for a few of them keeps the lease.
+_ONE_CALL = 0.2
+
 
 def build(config: settings.RolloutSettings) -> process.Process:
     """The process, ready to run."""
@@ -107,7 +110,7 @@ def _on_kubernetes(config: settings.RolloutSettings, holder: str) -> _Place:
     if config.policy_template is None:
         raise TypeError("the settings name a template with a namespace")
     shape = template.load(config.policy_template, config.instance, config.namespace)
-    cluster = api.connect(config.namespace, config.kubeconfig)
+    cluster = api.connect(config.namespace, config.kubeconfig, timeout_s=config.lease_s * _ONE_CALL)
     return _Place(
         pods.ClusterBackend(cluster, shape),
         election.Election(cluster, f"{config.instance}-rollout", holder, config.lease_s),

@@ -61,12 +61,12 @@ class Lease:
 
     async def renew(self) -> bool:
         """Asks when a third of the time has passed; whether it is held."""
-        asked_at = self._monotonic()
-        if self._until - asked_at > self._ttl_s * 2 / 3:
+        if self._until - self._monotonic() > self._ttl_s * 2 / 3:
             return True
         if not await self._elected():
             self.answered, self._until, self._other = True, 0.0, "another controller"
             return False
+        asked_at = self._monotonic()
         try:
             answer = await self._leases.acquire_lease(
                 ledger.AcquireLeaseRequest(LEASE, self._holder, self._ttl_s), timeout_s=self._ttl_s / 3

@@ -18,7 +18,6 @@ from trimtab.core import errors
 
 FIELD_MANAGER = "trimtab-rollout"
 _APPLY = "application/apply-patch+yaml"
-_TIMEOUT_S = (3.0, 10.0)
 _WORDS = 300
 Manifest = Mapping[str, Any]
 # The client's V1Deployment, V1Pod, V1Lease, ...: to its types every part of one may be missing.
@@ -32,8 +31,10 @@ class Refused(errors.TrimtabError):
 
 
 class Api:
-    def __init__(self, namespace: str, connection: client.ApiClient) -> None:
+    def __init__(self, namespace: str, connection: client.ApiClient, timeout_s: float) -> None:
+        """timeout_s: of one call; who waits for several must not lose its lease meanwhile."""
         self.namespace = namespace
+        self._timeout_s = timeout_s
         self._apps = client.AppsV1Api(connection)
         self._core = client.CoreV1Api(connection)
         self._leases = client.CoordinationV1Api(connection)
@@ -41,14 +42,14 @@ class Api:
     def deployments(self, labels: Mapping[str, str]) -> list[Deployment]:
         with _said():
             found = self._apps.list_namespaced_deployment(
-                self.namespace, label_selector=_selector(labels), _request_timeout=_TIMEOUT_S
+                self.namespace, label_selector=_selector(labels), _request_timeout=self._timeout_s
             )
         return list(found.items)
 
     def pods(self, labels: Mapping[str, str]) -> list[Pod]:
         with _said():
             found = self._core.list_namespaced_pod(
-                self.namespace, label_selector=_selector(labels), _request_timeout=_TIMEOUT_S
+                self.namespace, label_selector=_selector(labels), _request_timeout=self._timeout_s
             )
         return list(found.items)
 
@@ -57,36 +58,36 @@ class Api:
         with _said():
             return self._apps.patch_namespaced_deployment(
                 manifest["metadata"]["name"], self.namespace, dict(manifest), field_manager=FIELD_MANAGER, force=True,
-                _content_type=_APPLY, _request_timeout=_TIMEOUT_S,
+                _content_type=_APPLY, _request_timeout=self._timeout_s,
             )  # fmt: skip
 
     def apply_service(self, manifest: Manifest) -> None:
         with _said():
             self._core.patch_namespaced_service(
                 manifest["metadata"]["name"], self.namespace, dict(manifest), field_manager=FIELD_MANAGER, force=True,
-                _content_type=_APPLY, _request_timeout=_TIMEOUT_S,
+                _content_type=_APPLY, _request_timeout=self._timeout_s,
             )  # fmt: skip
 
     def delete_deployment(self, name: str) -> None:
         """With its pods. One that is gone is as good as deleted."""
         with _said(), _gone_is_fine():
             self._apps.delete_namespaced_deployment(
-                name, self.namespace, propagation_policy="Foreground", _request_timeout=_TIMEOUT_S
+                name, self.namespace, propagation_policy="Foreground", _request_timeout=self._timeout_s
             )
 
     def delete_pod(self, name: str) -> None:
         with _said(), _gone_is_fine():
-            self._core.delete_namespaced_pod(name, self.namespace, _request_timeout=_TIMEOUT_S)
+            self._core.delete_namespaced_pod(name, self.namespace, _request_timeout=self._timeout_s)
 
     def tell(self, event: client.CoreV1Event) -> None:
         """Of one name there is one event: told again, it stays as it is."""
         with _said(), _there_is_fine():
-            self._core.create_namespaced_event(self.namespace, event, _request_timeout=_TIMEOUT_S)
+            self._core.create_namespaced_event(self.namespace, event, _request_timeout=self._timeout_s)
 
     def lease(self, name: str) -> Lease | None:
         with _said():
             try:
-                return self._leases.read_namespaced_lease(name, self.namespace, _request_timeout=_TIMEOUT_S)
+                return self._leases.read_namespaced_lease(name, self.namespace, _request_timeout=self._timeout_s)
             except client.ApiException as problem:
                 if problem.status == 404:
                     return None
@@ -98,10 +99,10 @@ class Api:
             try:
                 if lease.metadata.resource_version:
                     self._leases.replace_namespaced_lease(
-                        lease.metadata.name, self.namespace, lease, _request_timeout=_TIMEOUT_S
+                        lease.metadata.name, self.namespace, lease, _request_timeout=self._timeout_s
                     )
                 else:
-                    self._leases.create_namespaced_lease(self.namespace, lease, _request_timeout=_TIMEOUT_S)
+                    self._leases.create_namespaced_lease(self.namespace, lease, _request_timeout=self._timeout_s)
             except client.ApiException as problem:
                 if problem.status == 409:
                     return False
@@ -109,7 +110,7 @@ class Api:
         return True
 
 
-def connect(namespace: str, kubeconfig: pathlib.Path | None) -> Api:
+def connect(namespace: str, kubeconfig: pathlib.Path | None, *, timeout_s: float) -> Api:
     """As the pod's service account, or as a kubeconfig file says. InvalidField when neither can be had."""
     configuration = client.Configuration()
     config: Any = kubernetes.config  # without types
@@ -122,7 +123,7 @@ def connect(namespace: str, kubeconfig: pathlib.Path | None) -> Api:
         remedy = "run inside the cluster with a service account, or give a kubeconfig"
         raise errors.InvalidField("kubeconfig", f"cannot be used ({problem})", remedy) from problem
     configuration.retries = False  # the next look is soon, and what is away shall be said
-    return Api(namespace, client.ApiClient(configuration))
+    return Api(namespace, client.ApiClient(configuration), timeout_s)
 
 
 def _selector(labels: Mapping[str, str]) -> str:

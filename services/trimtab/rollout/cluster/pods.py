@@ -54,9 +54,9 @@ class ClusterBackend:
         ):
             return live
         self._api.apply_service(self._template.service(slot, wanted))
-        failpoints.reach("rollout.cluster.service_applied")
+        failpoints.reach("cluster.service_applied")
         applied = self._api.apply_deployment(manifest)
-        failpoints.reach("rollout.cluster.deployment_applied")
+        failpoints.reach("cluster.deployment_applied")
         self._applied[name] = (copy.deepcopy(manifest), applied.metadata.generation)
         return applied
 
