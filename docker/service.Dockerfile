@@ -33,7 +33,10 @@ ARG EXTRA
 LABEL org.opencontainers.image.title="trimtab-${EXTRA}" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN groupadd --gid 65532 trimtab \
- && useradd --uid 65532 --gid trimtab --no-create-home --home-dir /tmp --shell /usr/sbin/nologin trimtab
+ && useradd --uid 65532 --gid trimtab --no-create-home --home-dir /tmp --shell /usr/sbin/nologin trimtab \
+ # where volumes are mounted: a new one of Docker takes over who owns the folder
+ && install --directory --owner trimtab --group trimtab /etc/trimtab /var/cache/trimtab \
+    /var/lib/trimtab/models /var/lib/trimtab/operator/.trimtab /var/lib/trimtab/rollout /var/lib/trimtab/trainer
 COPY --from=build /opt/trimtab /opt/trimtab
 COPY --from=build /sbom /usr/share/doc/trimtab
 # Nothing is fetched from a model hub: models come from the registry. (TOKENIZERS_PARALLELISM is no secret.)
