@@ -5,10 +5,10 @@ READY := $(VENV)/.ready
 SOURCES := services clients/python tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kafka faults soak bench check lint format protos constraints clean
+.PHONY: help setup demo test kubernetes-test kafka faults soak bench check lint format protos clean
 
 help: ## List the verbs
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
 $(READY): constraints.txt pyproject.toml protos/pyproject.toml clients/python/pyproject.toml
 	@echo "Setting up $(VENV): 5.9 GB, under a minute with a warm cache, a few minutes with a cold one"
@@ -18,13 +18,24 @@ $(READY): constraints.txt pyproject.toml protos/pyproject.toml clients/python/py
 	    --editable protos --editable clients/python --editable '.[all]' --group dev
 	@touch $@
 
-setup: $(READY) ## Set up the virtual environment
+setup: $(READY) ## Set up the virtual environment; UPGRADE=1: with everything pinned anew
+ifdef UPGRADE
+	@printf -- '-e ./protos\n-e ./clients/python\n-e .[all]\n' > build-requirements.in
+	@$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	    --no-emit-package trimtab --no-emit-package trimtab-api --no-emit-package trimtab-client \
+	    --group dev build-requirements.in --output-file constraints.txt; status=$$?; rm build-requirements.in; exit $$status
+	@$(MAKE) --no-print-directory setup UPGRADE=
+endif
 
 demo: $(READY) ## The whole loop on this machine: two acts, a table, six to nine minutes
 	@$(BIN)/trimtab demo
 
 test: $(READY) ## Every test, three files at once, those of whole platforms first
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+kubernetes-test: $(READY) ## The tests that need a Kubernetes, real nodes too; builds one first, a quarter of an hour (needs Go and root)
+	@$(BIN)/python -m tests.kubernetes.prepare
+	@$(BIN)/python -m pytest tests/kubernetes tests/deploy
 
 kafka: $(READY) ## A Kafka on this machine until Ctrl-C, for trying things with (needs Maven and Java); NODES=3
 	@$(BIN)/python -m tests.broker.cluster $(if $(NODES),--nodes $(NODES))
@@ -59,12 +70,6 @@ format: $(READY) ## Format and fix what can be fixed by itself
 protos: $(READY) ## Generate protos/gen anew; RELEASED=1: and hold later versions to these
 	@$(BIN)/python tools/generate_protos.py
 	@$(if $(RELEASED),$(BIN)/buf build protos --exclude-source-info --output protos/released.binpb)
-
-constraints: ## Pin everything anew
-	@printf -- '-e ./protos\n-e ./clients/python\n-e .[all]\n' > build-requirements.in
-	@$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	    --no-emit-package trimtab --no-emit-package trimtab-api --no-emit-package trimtab-client \
-	    --group dev build-requirements.in --output-file constraints.txt; status=$$?; rm build-requirements.in; exit $$status
 
 clean: ## Remove the virtual environment and every cache
 	@rm -rf $(VENV) .trimtab .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.broker import cluster, shared
+from tests.kubernetes import selection
 from tests.postgres import server
 from tests.postgres import stores as of_either_kind
 from xdist import scheduler
@@ -27,6 +28,20 @@ class _AtOnce(scheduler.LoadFileScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _AtOnce:
     return _AtOnce(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is left out of a run of everything is no part of it; the run's summary says which, and why."""
+    reasons = selection.left_out(config.args, config.invocation_params.dir)
+    out = [item for item in items if any(item.get_closest_marker(marker) for marker in reasons)]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for marker, reason in selection.left_out(config.args, config.invocation_params.dir).items():
+        terminalreporter.write_line(f"LEFT OUT tests marked {marker}: {reason}")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

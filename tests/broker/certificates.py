@@ -1,4 +1,4 @@
-"""Certificates for the tests' brokers and their clients, made by `openssl` when they are needed."""
+"""Certificates for the tests' servers and their clients, made by `openssl` when they are needed."""
 
 import dataclasses
 import pathlib
@@ -17,7 +17,7 @@ class Signed:
 
 
 class Authority:
-    """Signs certificates for the loopback address, in a folder of its own."""
+    """Signs certificates, in a folder of its own."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
@@ -27,12 +27,14 @@ class Authority:
         output = ("-keyout", self._key, "-out", self.certificate)
         _openssl("req", "-x509", *_KEY, "-days", "2", "-subj", subject, *output)
 
-    def sign(self, name: str, days: int = 2) -> Signed:
-        """days: how long it holds; less than none: it has expired."""
+    def sign(self, name: str, days: int = 2, *, hosts: str = "IP:127.0.0.1", group: str = "") -> Signed:
+        """days: how long it holds; less than none: it has expired. hosts: of a server, as openssl names them. group:
+        that a client belongs to."""
         made = Signed(*(self._folder / f"{name}.{kind}" for kind in ("key", "crt", "pem")))
         asked, more = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
-        more.write_text("subjectAltName=IP:127.0.0.1\n")
-        _openssl("req", *_KEY, "-subj", f"/CN={name}", "-keyout", made.key, "-out", asked)
+        more.write_text(f"subjectAltName={hosts}\n")
+        subject = f"/O={group}/CN={name}" if group else f"/CN={name}"
+        _openssl("req", *_KEY, "-subj", subject, "-keyout", made.key, "-out", asked)
         by = ("-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial")
         _openssl("x509", "-req", "-in", asked, *by, "-days", str(days), "-extfile", more, "-out", made.certificate)
         made.both.write_text(made.key.read_text() + made.certificate.read_text())

@@ -1,6 +1,6 @@
 """The chart as Helm renders it: documents, and what tests ask of them.
 
-Helm is found as $HELM, on the PATH, or where tests/kubernetes keeps what it builds.
+Helm is $HELM, the one on the PATH, or the one that `tests.kubernetes.tools` has built.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import subprocess
 from typing import Any
 
 import yaml
+from tests.kubernetes.tools import binaries
 
 ROOT = pathlib.Path(__file__).parents[2]
 CHART = ROOT / "deploy/charts/trimtab"
@@ -36,12 +37,13 @@ SECRETS_OF_OTHERS = {
 @functools.cache
 def helm() -> str:
     """The program; an error in words where there is none."""
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    built = sorted(cache.glob("trimtab/kubernetes/*/bin/helm"), key=lambda path: path.stat().st_mtime)
-    found = os.environ.get("HELM") or shutil.which("helm") or (str(built[-1]) if built else "")
-    if not found:
-        raise RuntimeError("The tests of the chart need Helm 4: name it as $HELM, or put `helm` on the PATH.")
-    return found
+    if found := os.environ.get("HELM") or shutil.which("helm"):
+        return found
+    if not binaries.are_built(binaries.CONTROL_PLANE):
+        raise RuntimeError(
+            "The tests of the chart need Helm 4: `make kubernetes-test` builds one, or name yours as $HELM."
+        )
+    return binaries.program(binaries.CONTROL_PLANE, "helm")
 
 
 def ran(*words: str | pathlib.Path) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from tests.deploy import charts
 
+pytestmark = pytest.mark.kubernetes
 # Of operators: their schemas are not Kubernetes's.
 CUSTOM = ("monitoring.coreos.com", "kafka.strimzi.io")
 KUBERNETES = "1.37"

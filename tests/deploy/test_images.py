@@ -108,6 +108,7 @@ def test_the_linter_of_dockerfiles_has_nothing_to_say() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.kubernetes
 def test_the_image_runs_as_the_user_that_the_chart_names() -> None:
     final = DOCKERFILE.read_text().rpartition("\nFROM ")[2]
     assert re.findall(r"^USER (.*)$", final, re.M) == ["65532:65532"]

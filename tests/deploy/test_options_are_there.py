@@ -21,6 +21,7 @@ from trimtab.cli.machine import platform
 from trimtab.core import lines
 from trimtab.rpc import secrets
 
+pytestmark = pytest.mark.kubernetes
 # What docs/decisions/0026 asks of processes and they do not take yet. Whoever builds one of them takes it out here.
 NOT_BUILT = {
     ("policy", "--engine"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from tests.deploy import charts
 
+pytestmark = pytest.mark.kubernetes
 POD_VOLUMES = {"emptyDir", "configMap", "secret", "projected", "persistentVolumeClaim"}
 PREFIXED = re.compile(r"--drain-s=(\d+)")
 every_pod = pytest.mark.parametrize("name", charts.INSTALLATIONS)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from tests.deploy import charts
 
+pytestmark = pytest.mark.kubernetes
 ADDRESS = re.compile(rf"\b({charts.RELEASE}-[\w-]+):(\d+)\b")
 INSIDE = {"gateway", "feedback", "ledger", "reward", "trainer", "rollout", "policy", "toolbox", "topics", "trainer-job"}
 every_installation = pytest.mark.parametrize("name", charts.INSTALLATIONS)

@@ -13,13 +13,14 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Listens on a free port of the loopback interface; `target` may be set, and set anew, at any time.
+    """Listens on a free port of the loopback interface, or of another address that is ours; `target`, a port of the
+    loopback interface, may be set, and set anew, at any time.
 
     latency_s: added to what goes to the target. resets: share of what is sent to the target (a read of the socket each)
     that meets a reset of its connection, every other time only when the target has answered.
     """
 
-    def __init__(self, seed: int, target: int = 0) -> None:
+    def __init__(self, seed: int, target: int = 0, address: str = "127.0.0.1") -> None:
         self.target = target
         self.latency_s = 0.0
         self.resets = 0.0
@@ -27,7 +28,7 @@ class Proxy:
         self._open.set()
         self.broken = 0
         self._rng = random.Random(f"proxy {seed}")
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server((address, 0))
         self.port: int = self._listening.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()

@@ -137,7 +137,7 @@ def command_problem(typed: str) -> str:
     """Whether a reader who types this gets what the page says: verbs and flags exist."""
     program, *rest = typed.split()
     if program == "make":
-        verbs = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+        verbs = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
         return "" if rest[0] in verbs else f"there is no `make {rest[0]}`"
     if rest[0] in app.PROCESSES and (len(rest) == 1 or rest[1].startswith("-")):
         return _flag_problem(typed, rest, _settings_flags(rest[0]))

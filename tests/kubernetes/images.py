@@ -1,0 +1,135 @@
+"""Images without a registry and without Docker: archives that `RealNode.load` takes, kept in the user's cache by
+content.
+
+`built` runs a Dockerfile with Debian's buildah, as root. A Dockerfile that begins from a published image says so by
+`ARG BASE` and `FROM ${BASE}`; here BASE is a Debian of the same release with Python 3.11, made by debootstrap.
+"""
+
+import hashlib
+import io
+import json
+import pathlib
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from tests.kubernetes import processes
+from tests.kubernetes.tools import binaries, packages
+
+_BASE = "localhost/trimtab-base:1"
+_RELEASE = "bookworm"
+_IN_BASE = ("ca-certificates", "python3", "python3-pip", "python3-venv", "python-is-python3")
+_NOT_CONTENT = "__pycache__"
+
+
+def of_a_program(name: str, program: pathlib.Path) -> pathlib.Path:
+    """An image called so, of one static program and nothing else."""
+    layer = _tar({"app": program.read_bytes()})
+    return _kept(name, [layer], lambda archive: archive.write_bytes(_archive(name, layer, ["/app"])))
+
+
+def built(
+    name: str,
+    dockerfile: pathlib.Path,
+    root: pathlib.Path,
+    sources: Sequence[str],
+    arguments: Mapping[str, str] | None = None,
+) -> pathlib.Path:
+    """An image called so. sources: files and folders in root that the Dockerfile may copy. arguments: of the build,
+    besides BASE. Built anew when any of that has changed."""
+    packages.for_images()
+    with tempfile.TemporaryDirectory(prefix="trimtab-image-") as made:
+        context = pathlib.Path(made) / "context"
+        context.mkdir()
+        for source in sources:
+            _copy(root / source, context / source)
+        shutil.copy(dockerfile, context / "Dockerfile")
+        files = [path for path in sorted(context.rglob("*")) if path.is_file()]
+        content = [part for path in files for part in (bytes(path.relative_to(context)), path.read_bytes())]
+        decides = [*content, json.dumps(dict(arguments or {}), sort_keys=True).encode(), _base_key()]
+        return _kept(name, decides, lambda archive: _build(name, context, arguments or {}, archive))
+
+
+def base() -> pathlib.Path:
+    """The archive of a Debian with Python, which stands in for `python:3.11-slim`."""
+    packages.for_images()
+    return _kept(_BASE, [_base_key()], _bootstrap)
+
+
+def _base_key() -> bytes:
+    return json.dumps([_RELEASE, *_IN_BASE]).encode()
+
+
+def _kept(name: str, decides: Sequence[bytes], make: Callable[[pathlib.Path], object]) -> pathlib.Path:
+    """The archive that all of this decides; made where it is not there yet."""
+    key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in [name.encode(), *decides])).hexdigest()[:12]
+    folder = binaries.cache() / "images"
+    folder.mkdir(exist_ok=True)
+    archive = folder / f"{name.rpartition('/')[2].replace(':', '-')}-{key}.tar"
+    with binaries.alone(f"{archive.stem}.lock"):
+        if not archive.exists():
+            begun = time.monotonic()
+            unfinished = archive.with_suffix(".unfinished")
+            unfinished.unlink(missing_ok=True)
+            make(unfinished)
+            unfinished.rename(archive)
+            binaries.say(f"made image {name} in {time.monotonic() - begun:.0f} s")
+    return archive
+
+
+def _bootstrap(archive: pathlib.Path) -> None:
+    binaries.say("making a Debian for images (about a minute)")
+    with tempfile.TemporaryDirectory(prefix="trimtab-debian-") as made:
+        root, layer = pathlib.Path(made) / "root", pathlib.Path(made) / "layer.tar"
+        words = ["--variant=minbase", f"--include={','.join(_IN_BASE)}", _RELEASE, str(root)]
+        processes.run("debootstrap", *words)
+        empty = ["var/cache/apt/archives", "var/lib/apt/lists", "proc", "sys", "dev"]
+        left_out = [f"--exclude=./{folder}/*" for folder in empty]
+        processes.run("tar", "--numeric-owner", *left_out, "-C", root, "-cf", layer, ".")
+        archive.write_bytes(_archive(_BASE, layer.read_bytes(), []))
+
+
+def _build(name: str, context: pathlib.Path, arguments: Mapping[str, str], archive: pathlib.Path) -> None:
+    binaries.say(f"building image {name}")
+    with tempfile.TemporaryDirectory(prefix="trimtab-storage-") as storage:
+        at = ["--root", f"{storage}/root", "--runroot", f"{storage}/run", "--storage-driver", "vfs"]
+        processes.run("buildah", *at, "pull", "--quiet", f"docker-archive:{base()}")
+        given = [f"--build-arg={key}={value}" for key, value in {"BASE": _BASE, **arguments}.items()]
+        words = ["--quiet", "--isolation", "chroot", "--pull-never", "--layers=false", *given, "--tag", name]
+        processes.run("buildah", *at, "bud", *words, context)
+        processes.run("buildah", *at, "push", "--quiet", name, f"docker-archive:{archive}:{name}")
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(_NOT_CONTENT))
+    else:
+        shutil.copy(source, target)
+
+
+def _archive(name: str, layer: bytes, entrypoint: Sequence[str]) -> bytes:
+    """As `docker save` writes one: one layer, its configuration, and a list of both."""
+    of_layer = f"sha256:{hashlib.sha256(layer).hexdigest()}"
+    described = {
+        "Entrypoint": list(entrypoint),
+        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+    }
+    root = {"type": "layers", "diff_ids": [of_layer]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": described, "rootfs": root}).encode()
+    config_name = f"{hashlib.sha256(config).hexdigest()}.json"
+    listed = json.dumps([{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}]).encode()
+    return _tar({config_name: config, "layer.tar": layer, "manifest.json": listed})
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    """The same bytes for the same files."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o755
+            archive.addfile(entry, io.BytesIO(content))
+    return made.getvalue()

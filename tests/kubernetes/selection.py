@@ -1,0 +1,25 @@
+"""Which tests of Kubernetes a run of everything leaves out, and why. Who names them gets them, or an error."""
+
+import pathlib
+from collections.abc import Sequence
+
+from tests.kubernetes import traces
+from tests.kubernetes.tools import binaries
+
+# Markers, and what tests that have them need.
+CONTROL_PLANE, REAL_NODE = "kubernetes", "real_node"
+_HERE = pathlib.Path(__file__).parent
+_NOT_BUILT = "their programs are not built (`make kubernetes-test` builds them, in a quarter of an hour)"
+
+
+def left_out(asked: Sequence[str], directory: pathlib.Path) -> dict[str, str]:
+    """Reasons by marker, of a run of these files and folders. Nothing when it is none of its business."""
+    paths = [(directory / one.partition("::")[0]).resolve() for one in asked]
+    named = any(path.is_relative_to(_HERE) for path in paths)
+    if named or not any(_HERE.is_relative_to(path) for path in paths):
+        return {}
+    if not binaries.are_built(binaries.CONTROL_PLANE):
+        return {CONTROL_PLANE: _NOT_BUILT, REAL_NODE: _NOT_BUILT}
+    if reason := traces.impossible():
+        return {REAL_NODE: reason}
+    return {} if binaries.are_built(*binaries.NODE) else {REAL_NODE: _NOT_BUILT}

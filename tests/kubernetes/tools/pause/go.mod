@@ -1,0 +1,3 @@
+module trimtab/tests/pause
+
+go 1.26.0

@@ -1,0 +1,110 @@
+"""What a real node makes the kernel keep, and how all of that is removed again."""
+
+import contextlib
+import os
+import pathlib
+import platform
+import sys
+from collections.abc import Iterator
+
+from tests import timing
+from tests.kubernetes import processes
+
+BRIDGE = "trimtab-pods"
+# The machine's on the bridge, and those of pods.
+ADDRESS, PODS = "10.244.200.1", "10.244.200.0/24"
+CGROUP = "trimtab-pods"
+_HIERARCHIES = pathlib.Path("/sys/fs/cgroup")
+# kube-proxy's own names, and it leaves them behind.
+_RULES = ("ip kube-proxy", "ip6 kube-proxy")
+# The kubelet and the bridge's plugin set these.
+_SYSCTLS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
+
+
+def impossible() -> str:
+    """Why this machine cannot have one; empty when it can."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return "it needs Linux on x86-64"
+    if os.geteuid() != 0:
+        return "it needs root"
+    return ""
+
+
+@contextlib.contextmanager
+def none_left() -> Iterator[None]:
+    """A bridge and a cgroup for as long as the context lasts; then whatever came of them is gone, and so is what
+    pods still run. What a test that was killed has left is removed before. RuntimeError: somebody else's Kubernetes
+    is here."""
+    if reason := impossible():
+        raise RuntimeError(f"This machine cannot have a real node: {reason}.")
+    if _is_there():
+        _remove()
+    elif theirs := _rules():
+        raise RuntimeError(f"Somebody else's kube-proxy has rules on this machine: nft table {theirs[0]}.")
+    before = {name: (pathlib.Path("/proc/sys") / name).read_text() for name in _SYSCTLS}
+    try:
+        _make()
+        yield
+    finally:
+        _remove()
+        for name, value in before.items():
+            (pathlib.Path("/proc/sys") / name).write_text(value)
+
+
+def _make() -> None:
+    processes.run("ip", "link", "add", BRIDGE, "type", "bridge")
+    processes.run("ip", "address", "add", f"{ADDRESS}/24", "dev", BRIDGE)
+    processes.run("ip", "link", "set", BRIDGE, "up")
+    for hierarchy in _hierarchies():
+        (hierarchy / CGROUP).mkdir()
+
+
+def _is_there() -> bool:
+    return pathlib.Path(f"/sys/class/net/{BRIDGE}").exists() or bool(_cgroups())
+
+
+def _remove() -> None:
+    processes.end(_running())
+    if pathlib.Path(f"/sys/class/net/{BRIDGE}").exists():
+        processes.run("ip", "link", "delete", BRIDGE)
+    for rules in _rules():
+        processes.run("nft", "delete", "table", *rules.split())
+    for path in _cgroups():
+        timing.until(lambda path=path: _removed(path), f"the end of cgroup {path}")
+
+
+def _rules() -> list[str]:
+    tables = processes.run("nft", "list", "tables").split("\n")
+    return [rules for rules in _RULES if f"table {rules}" in tables]
+
+
+def _running() -> list[int]:
+    """In pods, and containerd's shims beside them, which outlive it."""
+    found = {int(pid) for path in _cgroups() for pid in (path / "cgroup.procs").read_text().split()}
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            ours = any("/trimtab-kubernetes-" in word and word.endswith("/node/containerd.sock") for word in words)
+            if ours and words[0].endswith("containerd-shim-runc-v2"):
+                found.add(int(path.parent.name))
+    return sorted(found)
+
+
+def _hierarchies() -> list[pathlib.Path]:
+    """One of version 2, or each of version 1."""
+    if (_HIERARCHIES / "cgroup.controllers").exists():
+        return [_HIERARCHIES]
+    return [path for path in sorted(_HIERARCHIES.iterdir()) if path.is_dir() and not path.is_symlink()]
+
+
+def _cgroups() -> list[pathlib.Path]:
+    """The innermost first."""
+    tops = [path for hierarchy in _hierarchies() if (path := hierarchy / CGROUP).exists()]
+    found = {path for top in tops for path in [top, *(one for one in top.rglob("*") if one.is_dir())]}
+    return sorted(found, key=lambda path: len(path.parts), reverse=True)
+
+
+def _removed(path: pathlib.Path) -> bool:
+    with contextlib.suppress(OSError):  # busy for a moment after its last process
+        path.rmdir()
+    return not path.exists()
