@@ -35,7 +35,7 @@ test: $(READY) ## Every test, three files at once, those of whole platforms firs
 
 kubernetes-test: $(READY) ## The tests that need a Kubernetes, real nodes too; builds one first, a quarter of an hour (needs Go and root)
 	@$(BIN)/python -m tests.kubernetes.prepare
-	@$(BIN)/python -m pytest tests/kubernetes
+	@$(BIN)/python -m pytest tests/kubernetes tests/deploy
 
 kafka: $(READY) ## A Kafka on this machine until Ctrl-C, for trying things with (needs Maven and Java); NODES=3
 	@$(BIN)/python -m tests.broker.cluster $(if $(NODES),--nodes $(NODES))

@@ -58,8 +58,10 @@ def shape(
     folder: pathlib.Path, namespace: str, image: str = "example.test/policy:1", **outcome: str
 ) -> template.Template:
     says = {f"trimtab.test/{name.replace('_', '-')}": value for name, value in outcome.items()}
-    policy = {"name": "policy", "image": image, "ports": [{"name": "grpc", "containerPort": PORT}]}
-    pod = {"initContainers": [{"name": "fetch", "image": image}], "containers": [policy]}
+    policy: dict[str, Any] = {"name": "policy", "image": image, "ports": [{"name": "grpc", "containerPort": PORT}]}
+    policy["args"] = ["--model-id={policy_id}", "--line={line}"]
+    fetch = {"name": "fetch", "image": image, "args": ["models", "fetch", "{policy_id}"]}
+    pod = {"initContainers": [fetch], "containers": [policy]}
     spec = {"replicas": 2, "template": {"metadata": {"annotations": says}, "spec": pod}}
     path = folder / "policy.yaml"
     path.write_text(yaml.safe_dump(spec))
@@ -114,9 +116,8 @@ def test_a_policy_has_its_pods_and_an_address_of_all_that_are_ready(
     assert made["metadata"]["labels"][template.ROLE] == "stable"
     pod = made["spec"]["template"]
     assert pod["metadata"]["annotations"][template.POLICY_ID] == STABLE
-    given = [container["env"] for container in (*pod["spec"]["initContainers"], *pod["spec"]["containers"])]
-    served = [{"name": "TRIMTAB_MODEL_ID", "value": STABLE}, {"name": "TRIMTAB_LINE", "value": "support"}]
-    assert given == [served, served]
+    given = [container["args"] for container in (*pod["spec"]["initContainers"], *pod["spec"]["containers"])]
+    assert given == [["models", "fetch", STABLE], [f"--model-id={STABLE}", "--line=support"]]
     managers = {one["manager"]: one["operation"] for one in made["metadata"]["managedFields"]}
     assert managers[api.FIELD_MANAGER] == "Apply"
 

@@ -38,7 +38,6 @@ def plane() -> Iterator[cluster.ControlPlane]:
 @pytest.fixture
 async def platform(plane: cluster.ControlPlane, tmp_path: pathlib.Path) -> AsyncIterator[platforms.Platform]:
     one = platforms.Platform(tmp_path, plane)
-    one.lines_file.write_text(f"{machine.LINES}ready_within_s = 8\n")
     async with machine.with_ledger(one), one.pods.running():
         yield one
     plane.kubectl("delete", "namespace", one.namespace, "--wait=false")
@@ -136,6 +135,7 @@ def names(platform: platforms.Platform) -> list[str]:
 async def test_pods_that_do_not_come_up_end_the_release_and_the_next_one_has_its_turn(
     platform: platforms.Platform, outcome: str, words: str
 ) -> None:
+    platform.lines_file.write_text(f"{machine.LINES}ready_within_s = 8\n")
     async with platform.rollout() as rollout:
         old = await adopted(platform, rollout)
         broken = platform.publish_model("broken", announce=False)
@@ -144,8 +144,9 @@ async def test_pods_that_do_not_come_up_end_the_release_and_the_next_one_has_its
         failed = await platform.reach(broken, State.FAILED)
         assert words in failed.history[-1].reason
         assert weights(platform.head()) == {old: 1.0}
-        sound = platform.publish_model("sound")
-        await platform.reach(sound, State.SAFETY)
+        await platform.until(lambda: not platform.running(broken))
+        platform.publish_model("sound")
+        await platform.until(lambda: platform.head().state is State.VERIFYING)
 
 
 def started(model_id: str) -> control.StartReleaseRequest:

@@ -31,6 +31,9 @@ from trimtab.core import errors
 from trimtab.obs import logging, metrics
 from trimtab.rpc import interceptors, secrets, settings, workers
 
+# Asked for health by this name, a process serves from when it listens until it drains, ready or not: what a liveness
+# probe asks, since a process that rebuilds for an hour must not be killed for it.
+LIVE = "trimtab.live"
 # How long clients are given to see NOT_SERVING before the server takes no more calls.
 ANNOUNCE_S = 0.25
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -156,6 +159,7 @@ class Process:
     async def _listen(self, stack: contextlib.AsyncExitStack) -> grpc.aio.Server:
         server = grpc.aio.server(interceptors=[self._interceptor], options=_OPTIONS)
         await self._set_health(_NOT_SERVING)
+        await self._health.set(LIVE, _SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for register in self._services.values():
             register(server)

@@ -45,6 +45,14 @@ async def test_it_serves_only_after_every_gate_has_opened(made):
         watch.cancel()
 
 
+async def test_a_process_that_is_not_ready_is_alive_all_the_same(made):
+    opened = made.add_readiness("log")
+    async with made.serving() as address:
+        assert await _health(address) == NOT_SERVING
+        assert await _health(address, process.LIVE) == SERVING
+        opened()
+
+
 async def test_a_gate_that_opened_before_the_start_holds_nothing_up(made):
     made.add_readiness("models")()
     async with made.serving() as address, grpc.aio.insecure_channel(address) as channel:

@@ -57,3 +57,28 @@ def models_import(
     from trimtab.cli.operators import serving
 
     serving.import_folder(state, line, folder)
+
+
+@app.command("fetch")
+def models_fetch(
+    model: Annotated[str, typer.Argument(help="The whole id of a model: nothing is looked up.")],
+    registry: Annotated[
+        str,
+        typer.Option(
+            "--registry",
+            envvar="TRIMTAB_REGISTRY_URL",
+            help="Any fsspec URL, e.g. s3://bucket/models; no platform is asked.",
+        ),
+    ],
+    cache: Annotated[
+        pathlib.Path,
+        typer.Option("--cache", envvar="TRIMTAB_CACHE", help="Folder for verified copies, shared by processes."),
+    ],
+) -> None:
+    """Copy a model's files into the cache, verify every one's digest, and print their folder.
+
+    For an engine that is started on a folder, before it starts. Twice copies nothing, and verifies again.
+    """
+    from trimtab.cli.models import fetching
+
+    fetching.fetch(model, registry, cache)

@@ -75,7 +75,7 @@ class Layout:
         self.logs = self.state / "logs"
         self.log_file = self.state / "log.url"
         self.database_file = self.state / "database.url"
-        self.registry_url = f"file://{self.state}/registry"
+        self.registry_file = self.state / "registry.url"
         self.cache = self.state / "cache"
         self.lines = self.state / "lines.toml"
         self.secrets = self.state / "secrets.toml"
@@ -90,6 +90,13 @@ class Layout:
         if self.log_file.exists():
             return self.log_file.read_text().strip()
         return f"sqlite:///{self.state}/log.sqlite"
+
+    @property
+    def registry_url(self) -> str:
+        """Of the registry in this folder, unless another one is named for it, as in an operator's pod of a cluster."""
+        if self.registry_file.exists():
+            return self.registry_file.read_text().strip()
+        return f"file://{self.state}/registry"
 
     @property
     def database_url(self) -> str:

@@ -1,8 +1,9 @@
 """Makes the desired-state table of this machine true: starts, restarts and stops processes.
 
-Built and run by `trimtab up`; the table itself is `rollout.processes`, which the rollout controller writes too. That
-is why policies outlive a killed controller: it only says what it wants, and this process holds the children. It
-adopts nothing: what a killed supervisor left running is killed on start, recognised by a mark in its environment.
+Built and run by `trimtab up`, and by `main` for the policies of docker/compose.yaml; the table itself is
+`rollout.processes`, which the rollout controller writes too. That is why policies outlive a killed controller: it only
+says what it wants, and this process holds the children. It adopts nothing: what a killed supervisor left running is
+killed on start, recognised by a mark in its environment.
 
 A process is asked to end, and ends its own children as it sees fit: the trainer keeps a run that was interrupted apart
 from one that failed. Only what does not end in time is killed with its whole group.
@@ -15,6 +16,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -250,3 +252,18 @@ def left_running(state: pathlib.Path) -> set[int]:
             if mark in (folder / "environ").read_bytes().split(b"\0"):
                 groups.add(os.getpgid(int(folder.name)))
     return groups - {os.getpgrp()}
+
+
+def main() -> None:
+    """`python -m trimtab.cli.machine.supervisor FOLDER`: makes the table in it true, until SIGTERM."""
+    state, stop = pathlib.Path(sys.argv[1]), threading.Event()
+    logging.configure("supervisor", "info")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    keeper = Supervisor(state)
+    with keeper.alone():
+        keeper.run(stop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,10 @@
 """What the objects of a slot are: pure, from the operator's template and what is wanted. Called by `cluster.pods`.
 
 The template is a YAML file that the chart makes: the `spec` of a Deployment, whose pods have a container `policy` with
-a port named `grpc`. Added to it: names, labels, a selector, and in every container what is to be served
-(`TRIMTAB_MODEL_ID`, `TRIMTAB_LINE`). Fields that it leaves out are whoever's they are: without `replicas` the number of
-pods is an autoscaler's.
+a port named `grpc`. In its strings `{policy_id}` and `{line}` are filled in; names, labels and a selector are added.
+Fields that it leaves out are whoever's they are: without `replicas` the number of pods is an autoscaler's.
 """
 
-import copy
 import hashlib
 import pathlib
 import re
@@ -16,7 +14,7 @@ from typing import Any
 import yaml
 
 from trimtab.core import errors
-from trimtab.rollout import backend
+from trimtab.rollout import backend, local
 
 SLOTS = ("a", "b")
 CONTAINER, PORT = "policy", "grpc"
@@ -58,17 +56,10 @@ class Template:
     def deployment(self, slot: str, wanted: backend.Wanted) -> Manifest:
         selector = {**self.labels(wanted.line), SLOT: slot}
         served = {POLICY: wanted.policy_id[:_SHORT]}
-        spec = copy.deepcopy(dict(self._spec))
-        pod = spec["template"]
-        about = pod.setdefault("metadata", {})
+        spec = _filled(self._spec, wanted)
+        about = spec["template"].setdefault("metadata", {})
         about["labels"] = {**about.get("labels", {}), **selector, **served}
         about["annotations"] = {**about.get("annotations", {}), POLICY_ID: wanted.policy_id, LINE_NAME: wanted.line}
-        for container in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]):
-            container["env"] = [
-                *(one for one in container.get("env", ()) if one["name"] not in {"TRIMTAB_MODEL_ID", "TRIMTAB_LINE"}),
-                {"name": "TRIMTAB_MODEL_ID", "value": wanted.policy_id},
-                {"name": "TRIMTAB_LINE", "value": wanted.line},
-            ]
         return {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -123,6 +114,15 @@ def slug(line: str) -> str:
     if plain == line:
         return plain
     return f"{plain}-{hashlib.sha256(line.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def _filled(part: Any, wanted: backend.Wanted) -> Any:
+    """A copy in which every string says what is served."""
+    if isinstance(part, str):
+        return part.replace(local.POLICY, wanted.policy_id).replace(local.LINE, wanted.line)
+    if isinstance(part, Mapping):
+        return {name: _filled(value, wanted) for name, value in part.items()}
+    return [_filled(one, wanted) for one in part] if isinstance(part, list) else part
 
 
 def served_by(deployment: Any) -> str:

@@ -58,6 +58,7 @@ TAUGHT = {
     ("models", "show"): ("--state", "--json", "beginning"),
     ("models", "lineage"): ("--state", "--json", "beginning", "base model", "released"),
     ("models", "import"): ("FOLDER", "--line", "--state", "safetensors", "adopt"),
+    ("models", "fetch"): ("model", "--registry", "--cache", "s3://", "digest", "verifies again"),
     ("status",): ("--state", "--json", "processes", "lines"),
     ("logs",): ("PROCESS", "--follow", "--run", "--lines", "--state"),
     ("down",): ("--state", "another terminal", "waits"),

@@ -258,3 +258,20 @@ def test_no_two_processes_get_the_same_address(tmp_path) -> None:
 def test_a_name_that_would_leave_the_log_folder_is_refused(tmp_path) -> None:
     with pytest.raises(errors.InvalidField, match="name"):
         processes.Table(tmp_path).ensure(processes.ProcessSpec("../x", ("x",)))
+
+
+def test_by_itself_it_makes_a_table_true_that_others_write_and_ends_all_on_sigterm(tmp_path: pathlib.Path) -> None:
+    table = processes.Table(tmp_path)
+    table.ensure(processes.ProcessSpec("policy-1", (sys.executable, "-c", LINGER)))
+    alone = subprocess.Popen([sys.executable, "-m", "trimtab.cli.machine.supervisor", str(tmp_path)])
+    try:
+        timing.until(lambda: table.rows()[0].status is processes.Status.RUNNING)
+        child = table.rows()[0].pid
+        assert alive(child)
+        alone.terminate()
+        assert alone.wait(timing.PATIENCE_S) == 0
+        assert not alive(child)
+    finally:
+        alone.kill()
+        alone.wait()
+        table.close()
