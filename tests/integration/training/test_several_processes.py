@@ -177,7 +177,7 @@ def test_when_one_is_killed_the_others_end_and_the_run_goes_on_from_its_checkpoi
     assert not (killed / record.RESULT).exists()
     for folder in (killed, whole):
         child = jobs.Child(jobs.RunFolder(folder), sys.executable, None, processes=2)
-        assert child.wait(300.0) == 0, (folder / jobs.LOG).read_text()
+        assert child.wait(600.0) == 0, (folder / jobs.LOG).read_text()
         child.close()
     assert "goes on from a checkpoint" in (killed / jobs.LOG).read_text()
     assert distance(killed, whole) == 0.0 and told(killed) == told(whole)
