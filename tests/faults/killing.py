@@ -18,9 +18,9 @@ from trimtab.core import failpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
 _LIMIT_S = 120.0
-_FORKED = multiprocessing.get_context("forkserver")
+FORKED = multiprocessing.get_context("forkserver")
 # What takes long to import is there before the first child is.
-_FORKED.set_forkserver_preload(
+FORKED.set_forkserver_preload(
     [
         "pytest",
         "trimtab.cli.machine.artifacts",
@@ -30,7 +30,7 @@ _FORKED.set_forkserver_preload(
         "transformers.models.llama.modeling_llama",
         *(
             f"trimtab.{name}"
-            for name in ("trainer.app", "trainer.methods.on_policy", "trainer.reward.fitting", "trainer.methods.sft")
+            for name in ("trainer.app", "trainer.building", "trainer.steps.sharded", "trainer.methods.sft")
         ),
         *(f"trimtab.{name}.app" for name in ("feedback", "ledger", "policy", "rollout")),
     ]
@@ -69,8 +69,8 @@ def kill(at: str, act: Callable[..., object], *arguments: object) -> None:
 
 
 def _finish(act: Callable[..., object], arguments: tuple[object, ...], dies_at: str) -> None:
-    heard, says = _FORKED.Pipe(duplex=False)
-    child = _FORKED.Process(target=_act, args=(says, dies_at, act, arguments))
+    heard, says = FORKED.Pipe(duplex=False)
+    child = FORKED.Process(target=_act, args=(says, dies_at, act, arguments))
     child.start()
     says.close()
     said = "It did not end in time."

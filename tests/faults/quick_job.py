@@ -1,5 +1,5 @@
 """Leaves in a run folder what a training job leaves, at once: the trainer's side of the folder can then be tested in
-milliseconds. The trainer starts it as it starts Python: `quick_job.py -m trimtab.trainer.launch RUN_FOLDER`.
+milliseconds. The trainer starts it as it starts Python: `quick_job.py -m trimtab.trainer.launch RUN_FOLDER 1`.
 
 A file `deaths` beside all run folders says how often it is killed before; with a file `saves` it comes to a new
 checkpoint each time. What lies in a folder `weights` there is part of every model it makes.
@@ -24,7 +24,7 @@ def interpreter(folder: pathlib.Path) -> pathlib.Path:
 
 
 def main() -> None:
-    folder = pathlib.Path(sys.argv[-1])
+    folder = pathlib.Path(sys.argv[3])
     spec = json.loads((folder / "started.json").read_text())["spec"]
     (folder / "checkpoints").mkdir(exist_ok=True)
     _die(folder)

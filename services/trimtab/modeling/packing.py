@@ -33,6 +33,8 @@ _TOLERANCE = 1e-3
 _WORTH_A_CALL = 2**13
 # Where a backbone keeps whether it packs: seen through whatever passes on its attributes.
 _PACKS = "_trimtab_packs"
+# Where it keeps that rows with a NaN are not read once more.
+_ONCE = "_trimtab_once"
 
 
 class Layout:
@@ -198,11 +200,17 @@ def hidden_states(backbone: Any, rows: Sequence[Tokens]) -> tuple[torch.Tensor, 
         states_N_D, token_R_S = _packed(backbone, rows)
         # attention gives what it must not see a weight of 0, and 0 times NaN is NaN: a row that is no number would
         # spoil the beginnings that others have from it, and their pads; padded rows have neither from each other
-        if len(rows) == 1 or torch.isfinite(states_N_D.detach().sum()):
+        if len(rows) == 1 or hasattr(backbone, _ONCE) or torch.isfinite(states_N_D.detach().sum()):
             return states_N_D, token_R_S
     ids_R_S = right_padded(rows, backbone.device)
     hidden_R_S_D = backbone(input_ids=ids_R_S, use_cache=False).last_hidden_state
     return hidden_R_S_D.flatten(0, 1), torch.arange(ids_R_S.numel()).view(ids_R_S.shape)
+
+
+def never_read_again(backbone: Any) -> None:
+    """For a backbone that several processes read together: none may read it more often than the others. A NaN then
+    spoils its micro-batch, whose step is skipped with or without that."""
+    setattr(backbone, _ONCE, True)
 
 
 def right_padded(rows: Sequence[Tokens], device: torch.device) -> torch.Tensor:

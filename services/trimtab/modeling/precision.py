@@ -33,6 +33,11 @@ def lower(model: Any) -> None:
         _replace(head, _autocast(head.forward, model.device.type) if moves else _held(head))
 
 
+def is_lowered(model: Any) -> bool:
+    """Whether `lower` was called on it."""
+    return any(hasattr(module, _FORWARD) for module in model.modules())
+
+
 def restore(model: Any) -> None:
     """All in fp32 again; nothing where it was not lowered. What was rounded stays so: it is what was trained."""
     lowered = [module for module in model.modules() if hasattr(module, _FORWARD)]

@@ -34,7 +34,7 @@ def main(config: settings.TrainerSettings) -> None:
 def build(config: settings.TrainerSettings) -> process.Process:
     """The process, ready to run."""
     configured = lines.load_lines(config.lines_file)
-    requests.check_training(configured)
+    requests.check_training(configured, config.job_processes)
     trainer = process.Process("trainer", config)
     link = ledger_link.LedgerLink(
         config.ledger_address, trainer.secrets.internal_token, _own(config.state, trainer), config.lease_s
@@ -63,6 +63,7 @@ def build(config: settings.TrainerSettings) -> process.Process:
         python=config.python,
         secrets_file=config.secrets_file,
         topics_known=topics_known,
+        processes=config.job_processes,
     )
     cycles = triggers.Triggers(
         database=database,
@@ -81,6 +82,7 @@ def build(config: settings.TrainerSettings) -> process.Process:
         audits=trail,
         held=held,
         configured=configured,
+        processes=config.job_processes,
     )
     trainer.add_service(servicer.TrainerServicer(domain).register, servicer.FULL_NAME)
     trainer.add_task("ledger", link.serve)

@@ -32,14 +32,21 @@ from trimtab.trainer.methods import (
     sft,
 )
 from trimtab.trainer.reward import criteria
-from trimtab.trainer.steps import adapting, progress
+from trimtab.trainer.steps import adapting, progress, ranks
 
 
 def build(
-    started: record.Started, settings: recipes.Settings, folder: pathlib.Path, report: progress.Progress
-) -> record.Result:
-    """The run's models, written below its folder, and its figures. TrimtabError when it cannot succeed."""
-    work = _Build(started, folder, report, datasets.read(started.input("dataset")))
+    started: record.Started,
+    settings: recipes.Settings,
+    folder: pathlib.Path,
+    report: progress.Progress,
+    among: ranks.Ranks = ranks.ALONE,
+) -> record.Result | None:
+    """The run's models, written below its folder, and its figures. TrimtabError when it cannot succeed.
+
+    Of several processes the first judges and writes; the others have nothing more to do: None.
+    """
+    work = _Build(started, folder, report, datasets.read(started.input("dataset")), among)
     if isinstance(settings, recipes.RewardSettings):
         return work.reward_models(settings)
     if isinstance(settings, recipes.PretrainSettings):
@@ -53,11 +60,15 @@ class _Build:
     folder: pathlib.Path
     report: progress.Progress
     dataset: datasets.Dataset
+    among: ranks.Ranks
 
-    def policy(self, settings: recipes.PolicySettings) -> record.Result:
+    def policy(self, settings: recipes.PolicySettings) -> record.Result | None:
         policy = loading.load_policy(self.started.input("parent"))
         adapting.prepare(policy.model, settings, self.started.seed)
         figures = self._train(policy, settings)
+        self.among.leave()
+        if not self.among.is_first:
+            return None
         adapting.finish(policy.model)
         judged_gates, judged = self._judge(policy, settings)
         output = self._output("policy", models.ModelKind.POLICY, judged_gates)
@@ -73,7 +84,7 @@ class _Build:
         loading.save_policy(model.model, model.tokenizer, model.profile, self.folder / output.folder)
         return record.Result((output,), figures)
 
-    def reward_models(self, settings: recipes.RewardSettings) -> record.Result:
+    def reward_models(self, settings: recipes.RewardSettings) -> record.Result | None:
         folder = self.started.input("parent")
         is_reward = rewards.is_reward_model(folder)
         parent = rewards.load_reward_model(folder) if is_reward else loading.load_policy(folder)
@@ -81,8 +92,17 @@ class _Build:
         named = self.started.inputs.get("reward")
         incumbent = rewards.load_reward_model(named) if named else None
         trained, figures = criteria.train(
-            parent, self.dataset, settings, self.started.seed, self.report, incumbent=incumbent
+            parent,
+            self.dataset,
+            settings,
+            self.started.seed,
+            self.report,
+            incumbent=incumbent,
+            among=self.among,
         )
+        self.among.leave()
+        if not self.among.is_first:
+            return None
         outputs = []
         for one in trained:
             output = self._output(one.kind.value, one.kind, one.gates)
@@ -97,7 +117,7 @@ class _Build:
         seed, report = self.started.seed, self.report
         match settings:
             case recipes.SFTSettings():
-                return sft.train(policy, self.dataset, settings, seed, report)
+                return sft.train(policy, self.dataset, settings, seed, report, among=self.among)
             case recipes.OnPolicySettings():
                 reference = self._reference_loader(policy, settings)()
                 return on_policy.train(
@@ -111,7 +131,9 @@ class _Build:
                 )
             case recipes.DPOSettings():
                 load = self._reference_loader(policy, settings)
-                return dpo.train(policy, load, self.dataset, settings=settings, seed=seed, report=report)
+                return dpo.train(
+                    policy, load, self.dataset, settings=settings, seed=seed, report=report, among=self.among
+                )
             case recipes.KTOSettings():
                 load = self._reference_loader(policy, settings)
                 return kto.train(policy, load, self.dataset, settings=settings, seed=seed, report=report)

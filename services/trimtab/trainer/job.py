@@ -7,6 +7,10 @@ or not now (exit 3): another process is away, or the disk is full.
 Anything else is a defect and ends with a traceback. SIGTERM and SIGKILL end it at once: what counts is written last,
 and started again in the same folder it goes on from its last checkpoint. The other side of the folder is
 `trainer.runs.jobs`.
+
+Under torchrun each of its processes runs the job (`trainer.steps.sharded`); the first clears the folder, tells, judges
+and writes. `trainer.launch` starts it so; `torchrun --standalone --nproc-per-node N -m trimtab.trainer.job RUN_FOLDER`
+does the same by hand.
 """
 
 import contextlib
@@ -19,10 +23,14 @@ import platform
 import shutil
 import sys
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from trimtab.core import errors, failpoints, files
 from trimtab.obs import logging
 from trimtab.trainer import recipes, record
+
+if TYPE_CHECKING:
+    from trimtab.trainer.steps import ranks
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,21 +40,28 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit("usage: python -m trimtab.trainer.job RUN_FOLDER")
     folder = pathlib.Path(arguments[0])
     logging.configure("job", "info")
-    for stale in (record.RESULT, record.PROBLEM):
-        (folder / stale).unlink(missing_ok=True)
-    shutil.rmtree(folder / record.OUTPUTS, ignore_errors=True)
+    if os.environ.get(record.RANK, "0") == "0":
+        for stale in (record.RESULT, record.PROBLEM):
+            (folder / stale).unlink(missing_ok=True)
+        shutil.rmtree(folder / record.OUTPUTS, ignore_errors=True)
     try:
         run(folder)
     except errors.ServiceUnavailable as problem:
-        (folder / record.PROBLEM).write_text(f"{problem}\n")
+        _say(folder, problem)
         sys.exit(record.NOT_NOW_EXIT)
     except errors.TrimtabError as problem:
-        (folder / record.PROBLEM).write_text(f"{problem}\n")
+        _say(folder, problem)
         sys.exit(record.KNOWN_PROBLEM_EXIT)
     except Exception as problem:
         if not _says_disk_full(problem):
             raise
         sys.exit(record.NOT_NOW_EXIT)
+
+
+def _say(folder: pathlib.Path, problem: errors.TrimtabError) -> None:
+    """Of several processes that meet a problem the first to come says it: whoever ends first has the others ended."""
+    with contextlib.suppress(FileExistsError), (folder / record.PROBLEM).open("x") as said:
+        said.write(f"{problem}\n")
 
 
 def _says_disk_full(problem: Exception) -> bool:
@@ -56,27 +71,41 @@ def _says_disk_full(problem: Exception) -> bool:
 
 def run(folder: pathlib.Path) -> None:
     """Runs the job to its result. TrimtabError when it cannot succeed."""
+    together = _join()
     started = record.read(folder)
     settings = recipes.parse(started.kind, started.settings_json)
+    recipes.check_processes(started.kind, settings, 1 if together is None else together.size)
     # torch is imported only now: a refused record costs nothing
     make_deterministic(settings.threads, started.seed)
     from trimtab.trainer import building
-    from trimtab.trainer.steps import checkpoints, progress
+    from trimtab.trainer.steps import checkpoints, progress, ranks
 
-    known = versions()
-    report = progress.Progress(folder, checkpoints.Checkpoints(folder, (folder / record.STARTED).read_bytes(), known))
-    result = building.build(started, settings, folder, report)
+    known, among = versions(), together or ranks.ALONE
+    saved = checkpoints.Checkpoints(folder, (folder / record.STARTED).read_bytes(), known, among)
+    result = building.build(started, settings, folder, progress.Progress(folder, saved, among), among)
+    if result is None:
+        return
     document = {
         "outputs": [{**dataclasses.asdict(one), "passed": one.passed} for one in result.outputs],
         "figures": result.figures,
         "settings": dataclasses.asdict(settings),
-        "versions": known,
+        "versions": {**known, record.PROCESSES: record.processes_text(saved.processes or [among.size])},
     }
     for path in (folder / record.OUTPUTS).rglob("*"):
         files.sync(path)
     failpoints.reach("trainer.job.before_result")
     files.replace(folder / record.RESULT, json.dumps(document))
     failpoints.reach("trainer.job.before_end")
+
+
+def _join() -> "ranks.Ranks | None":
+    """The processes that torchrun started beside this one; None where there is none. All are here before one may refuse
+    the run, so that the first has cleared the folder by then."""
+    if int(os.environ.get(record.WORLD_SIZE, "1")) == 1:
+        return None
+    from trimtab.trainer.steps import sharded
+
+    return sharded.join()
 
 
 def make_deterministic(threads: int, seed: int) -> None:

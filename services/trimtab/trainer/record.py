@@ -6,6 +6,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimtab.core import errors, lines, models, runs
@@ -15,10 +16,27 @@ STARTED, RESULT, PROBLEM, OUTPUTS = "started.json", "result.json", "problem.txt"
 JOURNAL = "journal"
 # The file of the internal token, in the environment of a job that asks other processes.
 SECRETS_FILE = "TRIMTAB_SECRETS_FILE"
+# What torchrun tells each process of a job that has several: its number, and how many there are.
+RANK, WORLD_SIZE = "RANK", "WORLD_SIZE"
 # Of a run that cannot succeed, for a reason that a person can do something about.
 KNOWN_PROBLEM_EXIT = 2
 # Of one that something it needs is away for: another process, space on the disk. Started again it goes on.
 NOT_NOW_EXIT = 3
+
+
+# How many processes trained, among the versions that bit-equality depends on.
+PROCESSES = "processes"
+_THEN = " then "
+
+
+def processes_text(numbers: Sequence[int]) -> str:
+    """How many processes took a run's steps, in turn: "2", or "1 then 2" where it went on with others."""
+    return _THEN.join(map(str, numbers))
+
+
+def last_processes(versions: Mapping[str, str]) -> int:
+    """How many took its last steps; 1 where nobody said."""
+    return int(versions.get(PROCESSES, "1").split(_THEN)[-1])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -60,13 +60,14 @@ class Ledger(ledger_service_pb2_grpc.LedgerServiceServicer):
 
 @dataclasses.dataclass
 class Installation:
-    """What a trainer is pointed at. `policy_id` and `demonstrations_id` are published."""
+    """What a trainer is pointed at. `policy_id` and `demonstrations_id` are published. job_processes: its setting."""
 
     folder: pathlib.Path
     ledger: Ledger
     ledger_address: str
     policy_id: str = ""
     demonstrations_id: str = ""
+    job_processes: int = 1
 
     @property
     def log_url(self) -> str:
@@ -90,6 +91,7 @@ class Installation:
             "state": f"{self.folder}/trainer",
             "ledger_address": self.ledger_address,
             "drain_s": "1",
+            "job_processes": str(self.job_processes),
         }
 
     def argv(self) -> list[str]:

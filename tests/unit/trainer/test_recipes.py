@@ -118,3 +118,25 @@ def test_reading_settings_imports_no_torch() -> None:
     assert (
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "refused"),
+    [
+        ("sft", {}, ""),
+        ("dpo", {"lora_rank": 4}, ""),
+        ("reward", {"heads": 5, "precision": "bfloat16"}, ""),
+        ("sft", {"optimizer": "muon"}, "settings_json.optimizer"),
+        ("reward", {"train_body": False}, "settings_json.train_body"),
+        *((kind, {}, "kind") for kind in ("ppo", "a2c", "rloo", "grpo", "kto", "pretrain")),
+    ],
+)
+def test_what_several_processes_cannot_take_is_named(kind: str, settings: dict[str, object], refused: str) -> None:
+    parsed = recipes.parse(runs.RunKind(kind), json.dumps(settings))
+    recipes.check_processes(runs.RunKind(kind), parsed, 1)
+    if not refused:
+        recipes.check_processes(runs.RunKind(kind), parsed, 2)
+        return
+    with pytest.raises(errors.InvalidField, match="--job-processes") as problem:
+        recipes.check_processes(runs.RunKind(kind), parsed, 2)
+    assert problem.value.field == refused

@@ -24,7 +24,7 @@ from trimtab.modeling import answers, loading, logprobs
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding, packing
 from trimtab.trainer.methods import references
-from trimtab.trainer.steps import checkpoints, direct_losses, optim, progress
+from trimtab.trainer.steps import checkpoints, direct_losses, optim, progress, ranks
 
 # The kinds that say which of two answers is better.
 COMPARING: tuple[datasets.Kind, ...] = ("pair", "edit")
@@ -54,6 +54,7 @@ def train(
     settings: recipes.DPOSettings,
     seed: int,
     report: progress.Progress,
+    among: ranks.Ranks = ranks.ALONE,
 ) -> dict[str, float]:
     """Trains the policy's weights in place; the run's figures. InvalidField when there is no pair to learn from."""
     skipped = encoding.Skipped()
@@ -66,19 +67,21 @@ def train(
             "choose a data set with comparisons that are no ties, or with edits",
         )
     both = [*train_set, *held_out]
-    given = references.remembered(load_reference, policy, [pair.group for pair in both], report)
+    given = references.remembered(load_reference, policy, [pair.group for pair in both], report, among=among)
     judged = [Judged(pair, reference_K) for pair, reference_K in zip(both, given, strict=True)]
     train_judged, held_out_judged = judged[: len(train_set)], judged[len(train_set) :]
     steps = packing.steps_of(len(train_set), settings.epochs, settings.batch)
-    optimizer = optim.for_model(policy.model, settings, steps)
-    carried = checkpoints.Carried({"policy": policy.model}, {"policy": optimizer})
+    trained = dataclasses.replace(policy, model=among.shard(policy.model))
+    optimizer = optim.for_model(trained.model, settings, steps, among=among)
+    carried = checkpoints.Carried({"policy": trained.model}, {"policy": optimizer})
     done = report.begin("direct preference optimisation", steps, carried)
     order = packing.batches(train_judged, settings.epochs, settings.batch, "dpo", seed)
     for batch in itertools.islice(order, done, None):
-        figures = accumulate(policy, batch, settings)
+        figures = accumulate(trained, batch, settings, among=among)
         figures["gradient_norm"] = optimizer.step()
         optimizer.zero_grad()
         report.step(figures)
+    among.gather(trained.model, policy.model)
     books = {"pairs": float(len(train_set)), "steps_skipped": float(optimizer.skipped)}
     if held_out:
         books |= {f"held_out_{name}": value for name, value in measure(policy, held_out_judged, settings).items()}
@@ -122,18 +125,22 @@ def _group(encoder: answers.AnswerEncoder, example: datasets.DatasetExample) -> 
 
 
 def accumulate(
-    policy: loading.LoadedPolicy, batch: Sequence[Judged], settings: recipes.DPOSettings
+    policy: loading.LoadedPolicy,
+    batch: Sequence[Judged],
+    settings: recipes.DPOSettings,
+    *,
+    among: ranks.Ranks = ranks.ALONE,
 ) -> dict[str, float]:
     """Adds the gradient of the step's loss to the weights' gradients; the step's figures."""
     totals = _Totals()
     weight = sum(one.pair.weight for one in batch)
     positions = logprobs.micro_batch_positions(policy.model, settings.micro_batch_positions)
-    for indices in references.micro_batches([one.pair.group for one in batch], positions):
-        part = [batch[i] for i in indices]
-        terms = _terms(policy, part, settings)
-        ((terms.weights_P * terms.loss_P).sum() / weight).backward()  # type: ignore[no-untyped-call]
-        totals.add(terms)
-    return totals.figures(settings)
+    for part in among.parts([one.pair.group.positions for one in batch], positions):
+        terms = _terms(policy, [batch[i] for i in part.indices], settings)
+        (part.counts * (terms.weights_P * terms.loss_P).sum() / weight).backward()  # type: ignore[no-untyped-call]
+        if part.counts:
+            totals.add(terms)
+    return totals.figures(settings, among)
 
 
 @torch.no_grad()
@@ -199,9 +206,10 @@ class _Totals:
             self._sums[name] += (terms.weights_P * values_P).sum().item()
         self._weight += terms.weights_P.sum().item()
 
-    def figures(self, settings: recipes.DPOSettings) -> dict[str, float]:
+    def figures(self, settings: recipes.DPOSettings, among: ranks.Ranks = ranks.ALONE) -> dict[str, float]:
         """reward: beta times a log-ratio. A falling log-ratio of the chosen answers is common, and worth watching."""
-        mean = {name: value / self._weight for name, value in self._sums.items()}
+        whole = among.total({**self._sums, "weight": self._weight})
+        mean = {name: whole[name] / whole["weight"] for name in self._sums}
         return {
             "loss": mean["loss"],
             "accuracy": mean["accuracy"],

@@ -16,7 +16,7 @@ from torch import nn
 
 from trimtab.core import errors
 from trimtab.modeling import loading, logprobs
-from trimtab.trainer.steps import checkpoints, progress
+from trimtab.trainer.steps import checkpoints, progress, ranks
 
 Loader = Callable[[], loading.LoadedPolicy]
 # Groups of a step of the phase: how often it tells how far it is.
@@ -30,6 +30,11 @@ class Group:
     prompt: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
 
+    @property
+    def positions(self) -> int:
+        """Input positions, its prompt once."""
+        return len(self.prompt) + sum(map(len, self.answers))
+
 
 def sums(model: Any, groups: Sequence[Group]) -> torch.Tensor:
     """sums_P: log p(answer | prompt) in nats and float64, the answers of all groups in order; one forward pass."""
@@ -41,8 +46,7 @@ def sums(model: Any, groups: Sequence[Group]) -> torch.Tensor:
 
 def micro_batches(groups: Sequence[Group], positions: int) -> list[list[int]]:
     """Indices of groups of similar length, in batches whose padded size stays within `positions`."""
-    lengths = [len(group.prompt) + sum(map(len, group.answers)) for group in groups]
-    return list(logprobs.batches_by_length(lengths, positions))
+    return list(logprobs.batches_by_length([group.positions for group in groups], positions))
 
 
 @torch.no_grad()
@@ -58,9 +62,16 @@ def all_sums(model: Any, groups: Sequence[Group]) -> torch.Tensor:
 
 
 def remembered(
-    load: Loader, policy: loading.LoadedPolicy, groups: Sequence[Group], report: progress.Progress
+    load: Loader,
+    policy: loading.LoadedPolicy,
+    groups: Sequence[Group],
+    report: progress.Progress,
+    *,
+    among: ranks.Ranks = ranks.ALONE,
 ) -> list[torch.Tensor]:
     """sums_K under the reference, a tensor for each group; those that a killed run had computed are not computed again.
+
+    Several processes read a part each, with a whole reference.
 
     InvalidField when the reference does not read the policy's tokens.
     """
@@ -73,11 +84,22 @@ def remembered(
         _check_tokens(reference, policy)
         for step in range(done, steps):
             first, last = step * _GROUPS_A_STEP, min((step + 1) * _GROUPS_A_STEP, len(groups))
-            given = all_sums(reference.model, groups[first:last])
+            given = _sums_of_all(reference.model, groups[first:last], among)
             at = sum(sizes[:first])
             book.sums_P[at : at + len(given)] = given.to(book.sums_P.device)
             report.step({"answers": float(at + len(given))})
     return list(torch.split(book.sums_P, sizes))
+
+
+def _sums_of_all(model: Any, groups: Sequence[Group], among: ranks.Ranks) -> torch.Tensor:
+    """`all_sums`, of which each process computes its part."""
+    sizes = [len(group.answers) for group in groups]
+    mine = range(among.rank, len(groups), among.size)
+    given = all_sums(model, [groups[i] for i in mine]).cpu()
+    found = list(torch.split(torch.zeros(sum(sizes), dtype=torch.float64), sizes))
+    for i, sums_K in zip(mine, torch.split(given, [sizes[i] for i in mine]), strict=True):
+        found[i] = sums_K
+    return among.add_up(torch.cat(found))
 
 
 class _Book(nn.Module):

@@ -14,7 +14,7 @@ from trimtab.core import errors
 from trimtab.modeling import answers, loading, logprobs
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding, packing
-from trimtab.trainer.steps import checkpoints, losses, optim, progress
+from trimtab.trainer.steps import checkpoints, losses, optim, progress, ranks
 
 # The kinds that say what an answer should have been.
 TEACHING: tuple[datasets.Kind, ...] = ("demonstration", "edit")
@@ -32,6 +32,8 @@ def train(
     settings: recipes.SFTSettings,
     seed: int,
     report: progress.Progress,
+    *,
+    among: ranks.Ranks = ranks.ALONE,
 ) -> dict[str, float]:
     """Trains the policy's weights in place; the run's figures. InvalidField when there is nothing to learn from."""
     skipped = encoding.Skipped()
@@ -44,16 +46,18 @@ def train(
             "choose a data set with demonstrations or edits",
         )
     steps = packing.steps_of(len(train_set), settings.epochs, settings.batch)
-    optimizer = optim.for_model(policy.model, settings, steps)
-    carried = checkpoints.Carried({"policy": policy.model}, {"policy": optimizer})
+    trained = dataclasses.replace(policy, model=among.shard(policy.model))
+    optimizer = optim.for_model(trained.model, settings, steps, among=among)
+    carried = checkpoints.Carried({"policy": trained.model}, {"policy": optimizer})
     done = report.begin("supervised fine-tuning", steps, carried)
-    policy.model.train()
+    trained.model.train()
     order = packing.batches(train_set, settings.epochs, settings.batch, "sft", seed)
     for batch in itertools.islice(order, done, None):
-        loss = accumulate(policy, batch, settings)
+        loss = accumulate(trained, batch, settings, among=among)
         norm = optimizer.step()
         optimizer.zero_grad()
         report.step({"loss_nats_per_token": loss, "gradient_norm": norm})
+    among.gather(trained.model, policy.model)
     policy.model.eval()
     figures = {"demonstrations": float(len(train_set)), "steps_skipped": float(optimizer.skipped)}
     if held_out:
@@ -78,19 +82,23 @@ def prepare(
 
 
 def accumulate(
-    policy: loading.LoadedPolicy, batch: Sequence[Demonstration], settings: recipes.RunSettings, scale: float = 1.0
+    policy: loading.LoadedPolicy,
+    batch: Sequence[Demonstration],
+    settings: recipes.RunSettings,
+    scale: float = 1.0,
+    *,
+    among: ranks.Ranks = ranks.ALONE,
 ) -> float:
     """Adds `scale` times the gradient of the step's loss to the weights' gradients; the loss, without the scale."""
     total = sum(one.weight * len(one.answer.response) for one in batch)
     loss = 0.0
     lengths = [len(one.answer) for one in batch]
     positions = logprobs.micro_batch_positions(policy.model, settings.micro_batch_positions)
-    for indices in logprobs.batches_by_length(lengths, positions):
-        part = [batch[i] for i in indices]
-        term = losses.token_mean(_weighted_nll(policy, part), total)
+    for part in among.parts(lengths, positions):
+        term = part.counts * losses.token_mean(_weighted_nll(policy, [batch[i] for i in part.indices]), total)
         (scale * term).backward()  # type: ignore[no-untyped-call]
         loss += term.item()
-    return loss
+    return among.total({"loss": loss})["loss"]
 
 
 @torch.no_grad()

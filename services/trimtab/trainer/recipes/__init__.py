@@ -19,6 +19,7 @@ from trimtab.trainer.recipes.on_policy import (
 )
 from trimtab.trainer.recipes.parsing import METHODS, Method, Settings, parse
 from trimtab.trainer.recipes.reward import RewardSettings
+from trimtab.trainer.recipes.splitting import check_processes
 from trimtab.trainer.recipes.supervised import PretrainSettings, SFTSettings
 
 __all__ = [
@@ -40,5 +41,6 @@ __all__ = [
     "RunSettings",
     "SFTSettings",
     "Settings",
+    "check_processes",
     "parse",
 ]

@@ -14,7 +14,7 @@ from trimtab.modeling import combining, rewards
 from trimtab.trainer import recipes
 from trimtab.trainer.data import datasets, encoding
 from trimtab.trainer.reward import fitting, material
-from trimtab.trainer.steps import progress
+from trimtab.trainer.steps import progress, ranks
 
 
 def train(
@@ -25,17 +25,18 @@ def train(
     report: progress.Progress,
     *,
     incumbent: rewards.LoadedReward | None = None,
+    among: ranks.Ranks = ranks.ALONE,
 ) -> tuple[list[fitting.TrainedReward], dict[str, float]]:
     """The deciding and the evaluation reward model, and what was skipped. InvalidField when nothing can be judged."""
     weights = settings.weights_of_criteria()
     if not weights:
-        return fitting.train_both(parent, dataset, settings, seed, report, incumbent=incumbent)
+        return fitting.train_both(parent, dataset, settings, seed, report, incumbent=incumbent, among=among)
     made: dict[str, list[fitting.TrainedReward]] = {}
     skipped: dict[str, float] = {}
     for name in weights:
         before = incumbent.of_criterion(name) if incumbent is not None else None
         made[name], left_out = fitting.train_both(
-            parent, dataset, settings, seed, report, incumbent=before, criterion=name
+            parent, dataset, settings, seed, report, incumbent=before, criterion=name, among=among
         )
         skipped |= {_named(name, figure): value for figure, value in left_out.items()}
     answered = dataset.of("train")

@@ -32,7 +32,7 @@ from trimtab.trainer.reward import (
     scores,
     signals,
 )
-from trimtab.trainer.steps import adapting, checkpoints, optim, progress
+from trimtab.trainer.steps import adapting, checkpoints, optim, progress, ranks
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ def train_both(
     *,
     incumbent: rewards.LoadedReward | None = None,
     criterion: str | None = None,
+    among: ranks.Ranks = ranks.ALONE,
 ) -> tuple[list[TrainedReward], dict[str, float]]:
     """The deciding and the evaluation reward model, and what was skipped. InvalidField when nothing can be judged.
 
@@ -84,7 +85,7 @@ def train_both(
         (models.ModelKind.EVALUATION_REWARD, held_out, train),
     ):
         reward, terms = fit(
-            parent, seen, settings, seed=seed, report=report, least=least, kind=kind, criterion=criterion
+            parent, seen, settings, seed=seed, report=report, least=least, kind=kind, criterion=criterion, among=among
         )
         verdict = judging.judge(reward.model, terms, seen, unseen)
         gates, figures = verdict.gates, verdict.figures | judging.disagreement(reward, unseen)
@@ -110,6 +111,7 @@ def fit(
     least: hub.Least | None = None,
     kind: models.ModelKind = models.ModelKind.REWARD,
     criterion: str | None = None,
+    among: ranks.Ranks = ranks.ALONE,
 ) -> tuple[rewards.LoadedReward, hub.RewardTerms]:
     """A reward model from the parent's body, trained on all of this feedback."""
     reward = _begun(parent, settings)
@@ -124,10 +126,12 @@ def fit(
     if settings.heads > 1:
         drawn = encoding.seed_of(seed, "heads")
         ensemble = ensembles.Ensemble(reward.model, settings.heads, len(feedback), drawn)
-    learner = Learner(reward, terms, ensemble, feedback, settings)
+    learner = Learner(reward, terms, ensemble, feedback, settings, among)
     features_B_D = None
     if settings.train_body:
-        learner.train(_phase(kind, criterion), seed, report)
+        trained = dataclasses.replace(reward, model=among.shard(reward.model))
+        dataclasses.replace(learner, reward=trained).train(_phase(kind, criterion), seed, report)
+        among.gather(trained.model, reward.model)
     else:
         features_B_D = learner.probe(_phase(kind, criterion), least, report)
     adapting.finish(reward.model)
@@ -147,6 +151,7 @@ class Learner:
     ensemble: ensembles.Ensemble | None
     feedback: material.Feedback
     settings: recipes.RewardSettings
+    among: ranks.Ranks = ranks.ALONE
 
     def train(self, phase: str, seed: int, report: progress.Progress) -> None:
         """All weights, in steps."""
@@ -182,7 +187,7 @@ class Learner:
         if self.ensemble is not None:
             modules["ensemble"] = self.ensemble
             groups += optim.groups_of(self.ensemble, undecayed)
-        optimizer = optim.Optimizer(self.settings, steps, groups)
+        optimizer = optim.Optimizer(self.settings, steps, groups, self.among)
         return optimizer, checkpoints.Carried(modules, {"reward": optimizer})
 
     def accumulate(self, batch: Sequence[int]) -> float:
@@ -192,17 +197,20 @@ class Learner:
         """
         every = self.feedback.items
         weight = sum(every[i].weight for i in batch)
-        prior = self.terms.prior_penalty() / len(every)
-        prior.backward()  # type: ignore[no-untyped-call]
-        loss = prior.item()
+        loss = 0.0
+        if self.among.is_first:  # once
+            prior = self.terms.prior_penalty() / len(every)
+            prior.backward()  # type: ignore[no-untyped-call]
+            loss = prior.item()
         sizes = [_positions(every[i]) for i in batch]
         positions = logprobs.micro_batch_positions(self.reward.model, self.settings.micro_batch_positions)
-        for indices in logprobs.batches_by_length(sizes, positions):
-            part = sorted((batch[i] for i in indices), key=lambda number: labels.KINDS.index(every[number].label.kind))
-            term = self._loss(part) / weight
+        for part in self.among.parts(sizes, positions):
+            numbers = [batch[i] for i in part.indices]
+            numbers.sort(key=lambda number: labels.KINDS.index(every[number].label.kind))
+            term = part.counts * self._loss(numbers) / weight
             term.backward()  # type: ignore[no-untyped-call]
             loss += term.item()
-        return loss
+        return self.among.total({"loss": loss})["loss"]
 
     def _loss(self, numbers: Sequence[int]) -> torch.Tensor:
         """Weighted sum over these items; of an ensemble the mean of its heads'."""

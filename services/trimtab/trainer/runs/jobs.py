@@ -132,16 +132,16 @@ class RunFolder:
 class Child:
     """A started job. It dies with this process: its standard input is a pipe that only this process holds.
 
-    secrets_file: of the internal token it asks other processes with; None: it asks nobody.
+    secrets_file: of the internal token it asks other processes with; None: it asks nobody. processes: that train.
     """
 
-    def __init__(self, folder: RunFolder, python: str, secrets_file: pathlib.Path | None) -> None:
+    def __init__(self, folder: RunFolder, python: str, secrets_file: pathlib.Path | None, processes: int = 1) -> None:
         environment = {name: value for name, value in os.environ.items() if name != record.SECRETS_FILE}
         if secrets_file is not None:
             environment[record.SECRETS_FILE] = str(secrets_file.absolute())
         with (folder.path / LOG).open("ab") as log:
             self._process = subprocess.Popen(
-                [python, "-m", "trimtab.trainer.launch", str(folder.path)],
+                [python, "-m", "trimtab.trainer.launch", str(folder.path), str(processes)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

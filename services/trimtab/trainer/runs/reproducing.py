@@ -76,7 +76,8 @@ def reproduce(
     folder.prepare(run, judging, artifacts)
     if journal := published[0].settings.get("journal"):
         shutil.copytree(artifacts.fetch(journal), scratch / record.JOURNAL)
-    child = jobs.Child(folder, sys.executable, secrets_file=None)
+    processes = record.last_processes(published[0].versions)
+    child = jobs.Child(folder, sys.executable, secrets_file=None, processes=processes)
     try:
         while (exit_code := child.wait(_LOOK_EVERY_S)) is None:
             if (progress := folder.progress()) is not None:

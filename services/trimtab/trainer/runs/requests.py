@@ -44,8 +44,9 @@ def merged_settings(line: lines.LineConfig, kind: runs.RunKind, settings_json: s
     return merged
 
 
-def check_training(configured: Mapping[str, lines.LineConfig]) -> None:
-    """Refuses a line whose settings no run could take, or whose cycles have no method. InvalidField names the key."""
+def check_training(configured: Mapping[str, lines.LineConfig], processes: int = 1) -> None:
+    """Refuses a line whose settings no run could take, or whose cycles have no method, or one that so many processes
+    cannot take together. InvalidField names the key."""
     methods = [kind.value for kind in recipes.METHODS]
     policies = [kind.value for kind, one in recipes.METHODS.items() if issubclass(one.settings, recipes.PolicySettings)]
     for line in configured.values():
@@ -57,6 +58,10 @@ def check_training(configured: Mapping[str, lines.LineConfig]) -> None:
                 where = f"lines.{line.name}.training.{method}"
                 raise errors.InvalidField(where, "is no method of this version", f"use one of {', '.join(methods)}")
             merged_settings(line, runs.RunKind(method), "{}")
+        if line.trigger.examples:
+            for kind in (runs.RunKind.REWARD, runs.RunKind(line.trigger.method)):
+                settings = recipes.parse(kind, merged_settings(line, kind, "{}"))
+                recipes.check_processes(kind, settings, processes, f"lines.{line.name}.trigger.")
 
 
 def learned_from(kind: runs.RunKind) -> str:
@@ -77,7 +82,10 @@ class Requests:
         audits: audits.Audits,
         held: quarantines.Quarantines,
         configured: Mapping[str, lines.LineConfig],
+        processes: int = 1,
     ) -> None:
+        """processes: of a job."""
+        self._processes = processes
         self._database = database
         self._book = book
         self._publisher = publisher
@@ -144,6 +152,7 @@ class Requests:
         if line is None or line.tenant != spec.tenant:
             raise errors.NotFound("line", spec.line)
         settings_json = merged_settings(line, spec.kind, spec.settings_json)
+        recipes.check_processes(spec.kind, recipes.parse(spec.kind, settings_json), self._processes, "spec.")
         if "reference_id" in recipes.METHODS[spec.kind].needs and not spec.reference_id:
             spec = dataclasses.replace(spec, reference_id=spec.parent_id)
         for field in _KINDS:

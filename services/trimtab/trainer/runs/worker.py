@@ -68,9 +68,10 @@ class Worker:
         python: str,
         secrets_file: pathlib.Path,
         topics_known: threading.Event,
+        processes: int = 1,
     ) -> None:
         """folder: of all run folders. secrets_file: for jobs that ask other processes. topics_known: set once `models`
-        and `rollouts` were read to their ends."""
+        and `rollouts` were read to their ends. processes: of a job."""
         self._book = book
         self._folder = folder
         self._registry = artifacts
@@ -82,6 +83,7 @@ class Worker:
         self._python = python
         self._secrets_file = secrets_file
         self._topics_known = topics_known
+        self._processes = processes
 
     def run(self, stop: threading.Event, *, triggered: bool) -> None:
         """Works off the triggered runs, or the others, until told to stop."""
@@ -160,7 +162,7 @@ class Worker:
         folder.prepare(run, self._judging(run), self._registry)
         deaths, saved = 0, folder.last_saved()
         while True:
-            child = jobs.Child(folder, self._python, self._secrets_file)
+            child = jobs.Child(folder, self._python, self._secrets_file, self._processes)
             try:
                 exit_code = self._watch(run, folder, child, stop)
             finally:

@@ -8,6 +8,9 @@ beside torch's own generator; batches, answers and orders are functions of (seed
 
 The JSON file is written last and names the other one, so that a crash leaves the old pair or the new one. A pair that
 is torn, of another record or of other library versions is not used: the phase starts from its beginning and says so.
+
+Several processes (`trainer.steps.ranks`) write the same two files: tensors are gathered whole and the first process
+writes them, so that any number of processes goes on from what any other number left.
 """
 
 import dataclasses
@@ -23,9 +26,9 @@ from safetensors import SafetensorError
 from safetensors import torch as tensor_files
 from torch import nn
 
-from trimtab.core import failpoints, files
+from trimtab.core import errors, failpoints, files
 from trimtab.obs import logging
-from trimtab.trainer.steps import optim
+from trimtab.trainer.steps import optim, ranks
 
 FOLDER = "checkpoints"
 # Seconds of work between two checkpoints, or more: so many that writing them takes no more than this share of the run.
@@ -56,9 +59,14 @@ class _Unusable(Exception):
 
 
 class Checkpoints:
-    """Those of one run folder. versions: what bit-equality depends on beside the record."""
+    """Those of one run folder. versions: what bit-equality depends on beside the record. among: who takes the steps.
+    processes: how many took the steps that are saved, in turn; one number unless a run went on with others."""
 
-    def __init__(self, run: pathlib.Path, record: bytes, versions: Mapping[str, str]) -> None:
+    def __init__(
+        self, run: pathlib.Path, record: bytes, versions: Mapping[str, str], among: ranks.Ranks = ranks.ALONE
+    ) -> None:
+        self._among = among
+        self.processes: list[int] = []
         self._folder = run / FOLDER
         self._folder.mkdir(exist_ok=True)
         self._record, self._versions = hashlib.sha256(record).hexdigest(), dict(versions)
@@ -75,12 +83,15 @@ class Checkpoints:
         if path.exists():
             try:
                 document, tensors = self._read(path, phase)
-                _put_back(carried, document, tensors)
+                _put_back(carried, document, tensors, self._among)
                 done, finished = Step(document["step"], document["figures"]), document["step"] == document["steps"]
-                _log.info("goes on from a checkpoint", phase=phase, step=done.number)
+                self._count(*document.get("processes", (1,)))
+                _log.info("goes on from a checkpoint", phase=phase, step=done.number, processes=self._among.size)
             except _Unusable as problem:
                 _log.warning("a checkpoint is not used; starts from the beginning", phase=phase, reason=str(problem))
-        self._drop(lambda other: other > ordinal and not finished)
+        self._agree(done)
+        if self._among.is_first:
+            self._drop(lambda other: other > ordinal and not finished)
         self._saved_at = time.monotonic()
         return done
 
@@ -91,10 +102,14 @@ class Checkpoints:
     def save(self, ordinal: int, phase: str, done: Step, steps: int, carried: Carried) -> None:
         """Writes the phase's state after a step; returns when it is durable."""
         begun = time.monotonic()
+        self._count(self._among.size)
+        taken = _taken(carried, self._among)
+        if not self._among.is_first:
+            return
         path = self._path(ordinal)
         tensors = path.with_name(f"{ordinal}-{done.number}.safetensors")
         scratch = path.with_name(f".{ordinal}.safetensors.new")
-        tensor_files.save_file(_taken(carried), scratch)
+        tensor_files.save_file(taken, scratch)
         document = {
             "phase": phase,
             "step": done.number,
@@ -103,6 +118,7 @@ class Checkpoints:
             "values": carried.values,
             "optimizers": {name: optimizer.counters() for name, optimizer in carried.optimizers.items()},
             "record": self._record,
+            "processes": self.processes,
             "versions": self._versions,
             "tensors": tensors.name,
             "sha256": files.digest(scratch),
@@ -116,6 +132,20 @@ class Checkpoints:
                 old.unlink()
         self._saved_at = time.monotonic()
         self._took_s = self._saved_at - begun
+
+    def _count(self, *processes: int) -> None:
+        for number in processes:
+            if self.processes[-1:] != [number]:
+                self.processes.append(number)
+
+    def _agree(self, done: Step) -> None:
+        """Processes that read different files would train different models, or wait for each other for ever."""
+        found = {int(number) for number in self._among.each(torch.tensor(done.number))}
+        if len(found) > 1:
+            raise errors.WrongState(
+                f"The processes of this run found different checkpoints in {self._folder} (steps "
+                f"{', '.join(map(str, sorted(found)))}); give all of them the same run folder."
+            )
 
     def _path(self, ordinal: int) -> pathlib.Path:
         return self._folder / f"{ordinal}.json"
@@ -145,14 +175,24 @@ class Checkpoints:
                 path.unlink()
 
 
-def _taken(carried: Carried) -> dict[str, torch.Tensor]:
-    """Every tensor of the state by name, as it is now."""
-    taken = {"generator": torch.get_rng_state()}
+def _taken(carried: Carried, among: ranks.Ranks) -> dict[str, torch.Tensor]:
+    """Every tensor of the state by name, as it is now; empty but in the first process."""
+    taken = {_generator(rank): state for rank, state in enumerate(among.each(torch.get_rng_state()))}
     for name, module in carried.modules.items():
         taken |= {f"module/{name}/{key}": tensor for key, tensor in _tensors(module).items()}
     for name, optimizer in carried.optimizers.items():
         taken |= {f"optimizer/{name}/{key}": tensor for key, tensor in optimizer.tensors().items()}
-    return {name: tensor.detach().contiguous() for name, tensor in taken.items()}
+    kept = {}
+    for name, tensor in taken.items():
+        whole = among.whole(tensor.detach())  # of all processes, one tensor after the other
+        if among.is_first:
+            kept[name] = whole.cpu().contiguous()
+    return kept
+
+
+def _generator(rank: int) -> str:
+    """What draws are made from, in each process."""
+    return "generator" if rank == 0 else f"generator/{rank}"
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -162,7 +202,9 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def _put_back(carried: Carried, document: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+def _put_back(
+    carried: Carried, document: Mapping[str, Any], tensors: dict[str, torch.Tensor], among: ranks.Ranks
+) -> None:
     """Checks first, so that a state is put back whole or not at all."""
     # copies, because a kernel's result may depend on how its inputs lie in memory
     own = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -175,10 +217,11 @@ def _put_back(carried: Carried, document: Mapping[str, Any], tensors: dict[str, 
     if not fits or "generator" not in own or document["optimizers"].keys() != carried.optimizers.keys():
         raise _Unusable("it does not fit the model")
     for name, tensor in weights.items():
-        tensor.copy_(own[name])
+        tensor.copy_(among.laid_like(own[name], tensor))
     for name, optimizer in carried.optimizers.items():
         prefix = f"optimizer/{name}/"
         state = {key.removeprefix(prefix): tensor for key, tensor in own.items() if key.startswith(prefix)}
         optimizer.put_back(state, document["optimizers"][name])
     carried.values.update(document["values"])
-    torch.set_rng_state(own["generator"])
+    if (drawn := own.get(_generator(among.rank))) is not None:  # else there were fewer processes
+        torch.set_rng_state(drawn)

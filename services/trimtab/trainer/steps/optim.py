@@ -12,6 +12,7 @@ from torch import nn
 
 from trimtab.core import errors
 from trimtab.trainer import recipes
+from trimtab.trainer.steps import ranks
 
 _NON_FINITE_IN_A_ROW = 5
 
@@ -23,8 +24,15 @@ class Diverged(errors.WrongState):
 class Optimizer:
     """Moves the weights it was given; `steps` is the number of calls of `step` that the run will make."""
 
-    def __init__(self, settings: recipes.RunSettings, steps: int, groups: "Sequence[torch.optim.Optimizer]") -> None:
+    def __init__(
+        self,
+        settings: recipes.RunSettings,
+        steps: int,
+        groups: "Sequence[torch.optim.Optimizer]",
+        among: ranks.Ranks = ranks.ALONE,
+    ) -> None:
         self._settings = settings
+        self._among = among
         self._steps = steps
         self._optimizers = groups
         self._highest = [[group["lr"] for group in one.param_groups] for one in groups]
@@ -40,7 +48,9 @@ class Optimizer:
         """Takes the gradients' step; returns their norm before clipping. Diverged after several that are not finite."""
         share = learning_rate_share(self._settings, self._taken, self._steps)
         self._taken += 1
-        norm = nn.utils.clip_grad_norm_(self._parameters(), self._settings.max_grad_norm).item()
+        weights = [weight for one in self._optimizers for weight in _weights(one)]
+        self._among.add_up_gradients(weights)
+        norm = self._among.clip(weights, self._settings.max_grad_norm)
         if not math.isfinite(norm):
             self.skipped += 1
             self._in_a_row += 1
@@ -72,16 +82,20 @@ class Optimizer:
     def put_back(self, tensors: Mapping[str, torch.Tensor], counters: Mapping[str, int]) -> None:
         """Goes on from what `tensors` and `counters` said."""
         states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in self._optimizers]
+        weights = [_weights(one) for one in self._optimizers]
         for name, tensor in tensors.items():
             number, weight, key = name.split("/")
-            states[int(number)].setdefault(int(weight), {})[key] = tensor
+            laid = self._among.laid_like(tensor, weights[int(number)][int(weight)])
+            states[int(number)].setdefault(int(weight), {})[key] = laid
         for one, state in zip(self._optimizers, states, strict=True):
             # learning rates are set at every step, everything else in the groups by the settings
             one.load_state_dict({"state": state, "param_groups": one.state_dict()["param_groups"]})
         self._taken, self._in_a_row, self.skipped = counters["taken"], counters["in_a_row"], counters["skipped"]
 
-    def _parameters(self) -> list[torch.Tensor]:
-        return [weight for one in self._optimizers for group in one.param_groups for weight in group["params"]]
+
+def _weights(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """In the order that its state is numbered in."""
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
 def learning_rate_share(settings: recipes.RunSettings, taken: int, steps: int) -> float:
@@ -95,9 +109,16 @@ def learning_rate_share(settings: recipes.RunSettings, taken: int, steps: int) -
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def for_model(model: nn.Module, settings: recipes.RunSettings, steps: int, lr: float | None = None) -> Optimizer:
+def for_model(
+    model: nn.Module,
+    settings: recipes.RunSettings,
+    steps: int,
+    *,
+    lr: float | None = None,
+    among: ranks.Ranks = ranks.ALONE,
+) -> Optimizer:
     """An optimizer of all weights of one model. lr: in place of the settings' (a critic's)."""
-    return combined(settings, steps, groups_of(model, settings, lr))
+    return Optimizer(settings, steps, groups_of(model, settings, lr), among)
 
 
 def combined(settings: recipes.RunSettings, steps: int, groups: Sequence[torch.optim.Optimizer]) -> Optimizer:

@@ -9,17 +9,24 @@ import json
 import pathlib
 
 from trimtab.core import failpoints, files
-from trimtab.trainer.steps import checkpoints
+from trimtab.trainer.steps import checkpoints, ranks
 
 PROGRESS_FILE, METRICS_FILE = "progress.json", "metrics.jsonl"
 
 
 class Progress:
-    """One run's. saved: where its checkpoints are; without them it starts from the beginning."""
+    """One run's. saved: where its checkpoints are; without them it starts from the beginning. among: the processes that
+    take its steps; the first of them tells."""
 
-    def __init__(self, folder: pathlib.Path, saved: checkpoints.Checkpoints | None = None) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        saved: checkpoints.Checkpoints | None = None,
+        among: ranks.Ranks = ranks.ALONE,
+    ) -> None:
         self._folder = folder
         self._saved = saved
+        self._among = among
         self._carried: checkpoints.Carried | None = None
         self._phases: list[str] = []
         self._steps = 0
@@ -36,22 +43,24 @@ class Progress:
         self._steps, self._carried, self._done = steps, carried, checkpoints.Step()
         if self._saved is not None and carried is not None:
             self._done = self._saved.restore(len(self._phases), phase, carried)
-        self._drop_rows()
-        self._tell()
+        if self._among.is_first:
+            self._drop_rows()
+            self._tell()
         return self._done.number
 
     def step(self, figures: dict[str, float]) -> None:
         """One step is done. Figures are named with their unit where they have one."""
         self._done = checkpoints.Step(self._done.number + 1, figures)
-        row = {"phase": self._phases[-1], "step": self._done.number, "figures": figures}
-        with (self._folder / METRICS_FILE).open("a") as rows:
-            rows.write(json.dumps(row) + "\n")
-        failpoints.reach("trainer.progress.before_told")
-        self._tell()
+        if self._among.is_first:
+            row = {"phase": self._phases[-1], "step": self._done.number, "figures": figures}
+            with (self._folder / METRICS_FILE).open("a") as rows:
+                rows.write(json.dumps(row) + "\n")
+            failpoints.reach("trainer.progress.before_told")
+            self._tell()
         if self._saved is None or self._carried is None:
             return
         # the last step's always: a later phase builds on it
-        if self._done.number == self._steps or self._saved.due():
+        if self._done.number == self._steps or self._among.first_says(self._saved.due()):
             self._saved.save(len(self._phases), self._phases[-1], self._done, self._steps, self._carried)
 
     def _drop_rows(self) -> None:
