@@ -26,7 +26,6 @@ pytestmark = pytest.mark.kubernetes
 NOT_BUILT = {
     ("policy", "--engine"),
     ("policy", "--engine-url"),
-    ("trainer", "--job-processes"),
 }
 COMPOSE = charts.ROOT / "docker/compose.yaml"
 
