@@ -84,6 +84,7 @@ class Worker:
         self._secrets_file = secrets_file
         self._topics_known = topics_known
         self._processes = processes
+        self._said = ("", "")
 
     def run(self, stop: threading.Event, *, triggered: bool) -> None:
         """Works off the triggered runs, or the others, until told to stop."""
@@ -220,7 +221,9 @@ class Worker:
 
     def _pause(self, run: runs.Run, reason: str, seconds: float, stop: threading.Event) -> None:
         """Says in the book why the run does not go on, and waits."""
-        _log.warning("run waits", run=run.id, reason=reason)
+        if (run.id, reason) != self._said:  # it looks twice a second, and may wait for hours
+            self._said = (run.id, reason)
+            _log.warning("run waits", run=run.id, reason=reason)
         self._book.waits(run.id, reason)
         stop.wait(seconds)
         self._require_wanted(run, stop)
