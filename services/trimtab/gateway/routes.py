@@ -1,4 +1,4 @@
-"""The HTTP door: OpenAI's chat completions and models, feedback, health.
+"""The HTTP door: OpenAI's chat completions and models, feedback, verdicts for other controllers, health.
 
 Built by `gateway.app`. Each handler reads, calls the domain (`gateway.answering`, `gateway.voting`) and shapes; errors
 become HTTP in one place (`gateway.errors`).
@@ -12,6 +12,7 @@ from starlette import applications, exceptions, requests, responses, routing
 
 from trimtab.core import clock, completions, errors, feedback
 from trimtab.gateway import (
+    analysis,
     answering,
     auth,
     feedback_form,
@@ -49,6 +50,8 @@ class Door:
                 routing.Route("/v1/feedback", self.feedback, methods=["POST"]),
                 routing.Route("/v1/models", self.models, methods=["GET"]),
                 routing.Route("/v1/models/{model:path}", self.model, methods=["GET"]),
+                routing.Route("/v1/analysis/{line}", self.analysis, methods=["GET"]),
+                routing.Route("/v1/analysis/{line}/{hook}", self.hook, methods=["POST"]),
                 routing.Route("/healthz", self.healthz, methods=["GET"]),
                 routing.Route("/readyz", self.readyz, methods=["GET"]),
             ],
@@ -110,6 +113,20 @@ class Door:
         name = request.path_params["model"]
         release = self.routes.select(tenant, name).release
         return _answered(request, shapes.model(name, int(release.created_at.timestamp()), tenant))
+
+    async def analysis(self, request: requests.Request) -> responses.Response:
+        release = self.routes.select(self._tenant(request), request.path_params["line"]).release
+        return _answered(request, analysis.figures(release, request.query_params.get("policy", "")))
+
+    async def hook(self, request: requests.Request) -> responses.Response:
+        """Of Flagger, which sends its key in the body."""
+        name = request.path_params["hook"]
+        if name not in set(analysis.Hook):
+            raise errors.NotFound("hook", name)
+        api_key, policy = analysis.read_hook(await self._body(request))
+        tenant = auth.tenant_of_key(self.secrets, api_key)
+        release = self.routes.select(tenant, request.path_params["line"]).release
+        return _answered(request, analysis.answer_hook(analysis.Hook(name), release, policy))
 
     async def healthz(self, request: requests.Request) -> responses.Response:
         return _answered(request, {"status": "alive"})
