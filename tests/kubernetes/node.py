@@ -42,6 +42,7 @@ class RealNode:
         self._folder.mkdir()
         self._socket = self._folder / "containerd.sock"
         self._undo = contextlib.ExitStack()
+        self._mounts_of = 0
 
     def start(self) -> None:
         """Returns when pods run on it; RuntimeError with the end of its log when a process does not come up."""
@@ -70,8 +71,9 @@ class RealNode:
         path = f"{pathlib.Path(binary).parent}:{os.environ['PATH']}"  # it looks for its shim there
         apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _APART, str(self._folder)]
         command = ["env", f"PATH={path}", *apart, binary, "--config", str(told)]
-        self._containerd = self._start("containerd", command)
-        self._containerd.await_ready(self._containerd_answers)
+        containerd = self._start("containerd", command)
+        self._mounts_of = containerd.pid
+        containerd.await_ready(self._containerd_answers)
 
     def _containerd_answers(self) -> bool:
         with contextlib.suppress(RuntimeError):
@@ -127,7 +129,7 @@ class RealNode:
 
     def _inside(self) -> list[str]:
         """In containerd's mounts."""
-        return ["nsenter", "--target", str(self._containerd.pid), "--mount"]
+        return ["nsenter", "--target", str(self._mounts_of), "--mount"]
 
 
 @contextlib.contextmanager
