@@ -44,9 +44,9 @@ class RealNode:
         self._undo = contextlib.ExitStack()
         self._mounts_of = 0
 
-    def start(self) -> None:
+    def start(self, turn: traces.Turn | None = None) -> None:
         """Returns when pods run on it; RuntimeError with the end of its log when a process does not come up."""
-        self._undo.enter_context(traces.none_left())
+        self._undo.enter_context(traces.none_left(turn or self._undo.enter_context(traces.turn())))
         self._start_containerd()
         self.load(images.of_a_program("localhost/pause:1", pathlib.Path(binaries.program(binaries.PAUSE, "pause"))))
         self._start_kubelet()
@@ -133,14 +133,15 @@ class RealNode:
 
 
 @contextlib.contextmanager
-def real_node(plane: cluster.ControlPlane) -> Iterator[RealNode]:
-    """One of the control plane's for as long as the context lasts. Who comes while another has one waits for it."""
+def real_node(plane: cluster.ControlPlane, turn: traces.Turn | None = None) -> Iterator[RealNode]:
+    """One of the control plane's for as long as the context lasts. turn: of who has one already; who has none waits
+    until nobody else has a real node."""
     packages.for_a_node()
     for piece in binaries.NODE:
         binaries.folder(piece)
     made = RealNode(plane)
     try:
-        made.start()
+        made.start(turn)
         yield made
     finally:
         made.stop()
