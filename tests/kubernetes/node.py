@@ -42,10 +42,11 @@ class RealNode:
         self._folder.mkdir()
         self._socket = self._folder / "containerd.sock"
         self._undo = contextlib.ExitStack()
+        self._mounts_of = 0
 
-    def start(self) -> None:
+    def start(self, turn: traces.Turn | None = None) -> None:
         """Returns when pods run on it; RuntimeError with the end of its log when a process does not come up."""
-        self._undo.enter_context(traces.none_left())
+        self._undo.enter_context(traces.none_left(turn or self._undo.enter_context(traces.turn())))
         self._start_containerd()
         self.load(images.of_a_program("localhost/pause:1", pathlib.Path(binaries.program(binaries.PAUSE, "pause"))))
         self._start_kubelet()
@@ -70,8 +71,9 @@ class RealNode:
         path = f"{pathlib.Path(binary).parent}:{os.environ['PATH']}"  # it looks for its shim there
         apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _APART, str(self._folder)]
         command = ["env", f"PATH={path}", *apart, binary, "--config", str(told)]
-        self._containerd = self._start("containerd", command)
-        self._containerd.await_ready(self._containerd_answers)
+        containerd = self._start("containerd", command)
+        self._mounts_of = containerd.pid
+        containerd.await_ready(self._containerd_answers)
 
     def _containerd_answers(self) -> bool:
         with contextlib.suppress(RuntimeError):
@@ -127,18 +129,19 @@ class RealNode:
 
     def _inside(self) -> list[str]:
         """In containerd's mounts."""
-        return ["nsenter", "--target", str(self._containerd.pid), "--mount"]
+        return ["nsenter", "--target", str(self._mounts_of), "--mount"]
 
 
 @contextlib.contextmanager
-def real_node(plane: cluster.ControlPlane) -> Iterator[RealNode]:
-    """One of the control plane's for as long as the context lasts. Who comes while another has one waits for it."""
+def real_node(plane: cluster.ControlPlane, turn: traces.Turn | None = None) -> Iterator[RealNode]:
+    """One of the control plane's for as long as the context lasts. turn: of who has one already; who has none waits
+    until nobody else has a real node."""
     packages.for_a_node()
     for piece in binaries.NODE:
         binaries.folder(piece)
     made = RealNode(plane)
     try:
-        made.start()
+        made.start(turn)
         yield made
     finally:
         made.stop()

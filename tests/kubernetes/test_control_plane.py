@@ -201,13 +201,20 @@ def processes_of(folder: pathlib.Path | str) -> list[str]:
     return found
 
 
-def test_two_run_beside_each_other_and_nothing_is_left_of_one_that_ended(plane: cluster.ControlPlane) -> None:
+def test_two_run_beside_each_other_and_nothing_is_left_of_one_that_ended(
+    plane: cluster.ControlPlane, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binaries.folder(binaries.CONTROL_PLANE)  # the cache is where we are at home
+    monkeypatch.setenv("XDG_CACHE_HOME", str(binaries.cache().parents[1]))
+    monkeypatch.setenv("HOME", str(tmp_path))
     with cluster.control_plane(fakes=[cluster.Fake("other-0")]) as other:
         names = {node.metadata.name for node in client.CoreV1Api(other.client).list_node().items}
         assert names == {"other-0"}
         assert {"etcd", "kube-apiserver", "kwok"} <= set(processes_of(other.folder))
+        other.helm("list")
     assert processes_of(other.folder) == []
     assert not other.folder.exists()
+    assert list(tmp_path.iterdir()) == []
     assert len(client.CoreV1Api(plane.client).list_node().items) == len(cluster.FAKES)
 
 

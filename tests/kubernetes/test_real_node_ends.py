@@ -10,10 +10,11 @@ import sys
 
 import pytest
 from tests import timing
-from tests.kubernetes import cluster, images, manifests, node, processes
+from tests.kubernetes import cluster, images, manifests, node, processes, traces
 
 pytestmark = [pytest.mark.real_node, pytest.mark.kubernetes, pytest.mark.slow]
 HERE = pathlib.Path(__file__).parent
+COMMAND = [sys.executable, "-m", "tests.kubernetes.node"]
 IMAGE = "localhost/trimtab-test-app:1"
 # Where such programs leave files, and what they run.
 FOLDERS = ("/run/containerd", "/run/netns", "/var/lib/kubelet", "/var/lib/cni", "/var/lib/containerd", "/var/log/pods")
@@ -51,30 +52,57 @@ def run_pods(plane: cluster.ControlPlane, real: node.RealNode) -> None:
 
 
 def test_nothing_is_left_even_of_pods_that_still_ran() -> None:
-    before = state()
-    with cluster.control_plane(fakes=()) as plane, node.real_node(plane) as real:
-        run_pods(plane, real)
-        during = state()
-    assert state() == before
+    with traces.turn() as turn:
+        before = state()
+        with cluster.control_plane(fakes=()) as plane, node.real_node(plane, turn) as real:
+            run_pods(plane, real)
+            during = state()
+        assert state() == before
     # what was looked at changes while there is one
     same = {name for name in before if during[name] == before[name]}
-    assert same <= {"mounts", "files", "sysctls"}
+    assert same <= {"mounts", "files"}
+
+
+def test_one_that_does_not_come_up_says_why_and_leaves_nothing() -> None:
+    with traces.turn() as turn:
+        before = state()
+        with cluster.control_plane(fakes=()) as plane:
+            plane.certificate.unlink()
+            refused = pytest.raises(RuntimeError, match=r"(?s)kubelet ended with status 1:.*ca\.pem")
+            with refused, node.real_node(plane, turn):
+                raise AssertionError("it came up")
+        assert state() == before
+
+
+def test_somebody_else_s_kubernetes_stays_as_it_is() -> None:
+    with traces.turn() as turn:
+        before = state()
+        processes.run("nft", "add", "table", "ip", "kube-proxy")
+        try:
+            refused = pytest.raises(RuntimeError, match=r"Somebody else's kube-proxy .* nft table ip kube-proxy")
+            with refused, traces.none_left(turn):
+                raise AssertionError("it began")
+            assert processes.run("nft", "list", "tables") == "table ip kube-proxy\n"
+        finally:
+            processes.run("nft", "delete", "table", "ip", "kube-proxy")
+        assert state() == before
 
 
 def test_what_one_that_was_killed_has_left_is_removed_by_the_next() -> None:
-    before = state()
-    command = [sys.executable, "-m", "tests.kubernetes.node"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+    with traces.turn():
+        before = state()
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
         said = started.stdout.readline().split()
-        kubectl, kubeconfig = pathlib.Path(said[0]), pathlib.Path(said[said.index("--kubeconfig") + 1])
+        kubeconfig = pathlib.Path(said[said.index("--kubeconfig") + 1])
+        kubectl = [said[0], "--kubeconfig", kubeconfig, "--cache-dir", kubeconfig.parent / "kubectl"]
         pod = manifests.deployment("left", "localhost/pause:1", container={"imagePullPolicy": "Never"})
-        processes.run(kubectl, "--kubeconfig", kubeconfig, "apply", "-f", "-", said=json.dumps(pod))
+        processes.run(*kubectl, "apply", "-f", "-", said=json.dumps(pod))
         waited = ["rollout", "status", "deployment/left", f"--timeout={timing.PATIENCE_S:.0f}s"]
-        processes.run(kubectl, "--kubeconfig", kubeconfig, *waited)
+        processes.run(*kubectl, *waited)
         os.kill(started.pid, signal.SIGKILL)
-    assert state() != before
-    with cluster.control_plane(fakes=()) as plane, node.real_node(plane) as real:
-        run_pods(plane, real)
-    shutil.rmtree(kubeconfig.parent)
-    assert state() == before
+    with traces.turn() as turn:
+        with cluster.control_plane(fakes=()) as plane, node.real_node(plane, turn) as real:
+            run_pods(plane, real)
+        shutil.rmtree(kubeconfig.parent)
+        assert state() == before

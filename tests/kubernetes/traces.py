@@ -1,6 +1,7 @@
 """What a real node makes the kernel keep, and how all of that is removed again."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -9,6 +10,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import TextIO
 
 from tests import timing
 from tests.kubernetes import processes
@@ -17,7 +19,6 @@ BRIDGE = "trimtab-pods"
 # The machine's on the bridge, and those of pods.
 ADDRESS, PODS = "10.244.200.1", "10.244.200.0/24"
 CGROUP = "trimtab-pods"
-# While there is a node: what it will put back.
 _LOCK = pathlib.Path(tempfile.gettempdir()) / "trimtab-kubernetes-node.lock"
 _HIERARCHIES = pathlib.Path("/sys/fs/cgroup")
 # kube-proxy's own names, and it leaves them behind.
@@ -25,6 +26,13 @@ _RULES = ("ip kube-proxy", "ip6 kube-proxy")
 # The kubelet and the bridge's plugin set these.
 _SYSCTLS = pathlib.Path("/proc/sys")
 _SET = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Turn:
+    """lock: a file that is ours while it is open; it says what the node there is will put back."""
+
+    lock: TextIO
 
 
 def impossible() -> str:
@@ -37,29 +45,36 @@ def impossible() -> str:
 
 
 @contextlib.contextmanager
-def none_left() -> Iterator[None]:
-    """A bridge and a cgroup for as long as the context lasts; then whatever came of them is gone, and so is what pods
-    still run. Who comes while another has them waits for him. What a test that was killed has left is removed before.
-    RuntimeError: somebody else's Kubernetes is here."""
-    if reason := impossible():
-        raise RuntimeError(f"This machine cannot have a real node: {reason}.")
+def turn() -> Iterator[Turn]:
+    """The one real node that a machine may have is ours to make. Who comes while another has it waits."""
     with _LOCK.open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.seek(0)
-        if left := lock.read():
-            _remove(json.loads(left))
-        if theirs := _rules():
-            raise RuntimeError(f"Somebody else's kube-proxy has rules on this machine: nft table {theirs[0]}.")
-        before = {name: (_SYSCTLS / name).read_text() for name in _SET}
+        yield Turn(lock)
+
+
+@contextlib.contextmanager
+def none_left(ours: Turn) -> Iterator[None]:
+    """A bridge and a cgroup for as long as the context lasts; then whatever came of them is gone, and so is what pods
+    still run. What a test that was killed has left is removed before. RuntimeError: somebody else's Kubernetes is
+    here."""
+    if reason := impossible():
+        raise RuntimeError(f"This machine cannot have a real node: {reason}.")
+    lock = ours.lock
+    lock.seek(0)
+    if left := lock.read():
+        _remove(json.loads(left))
+    lock.truncate(0)
+    if theirs := _rules():
+        raise RuntimeError(f"Somebody else's kube-proxy has rules on this machine: nft table {theirs[0]}.")
+    before = {name: (_SYSCTLS / name).read_text() for name in _SET}
+    lock.write(json.dumps(before))
+    lock.flush()
+    try:
+        _make()
+        yield
+    finally:
+        _remove(before)
         lock.truncate(0)
-        lock.write(json.dumps(before))
-        lock.flush()
-        try:
-            _make()
-            yield
-        finally:
-            _remove(before)
-            lock.truncate(0)
 
 
 def _make() -> None:
