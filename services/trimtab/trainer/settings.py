@@ -15,7 +15,7 @@ class TrainerSettings(settings.ProcessSettings):
     ledger_address: str = pydantic.Field(description="Address of the ledger, host:port: the lease to publish with.")
     python: str = pydantic.Field(sys.executable, description="Python interpreter that training jobs run in.")
     job_processes: int = pydantic.Field(
-        1, ge=1, description="Processes that train one model together (torchrun, FSDP2), on the GPUs of this machine."
+        1, ge=1, description="Processes that train one model together (torchrun, FSDP2)."
     )
     per_rater: int = pydantic.Field(200, ge=1, description="Examples of one rater that a data set uses at most.")
     lease_s: float = pydantic.Field(60.0, gt=0, description="Seconds a lease to publish lasts unless renewed.")

@@ -51,7 +51,11 @@ def bert_tokenizer() -> Any:
 
 @pytest.fixture
 def encoder_folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A published encoder: no chat template, no profile, nothing of ours."""
+    return published_encoder(tmp_path / "encoder")
+
+
+def published_encoder(folder: pathlib.Path) -> pathlib.Path:
+    """No chat template, no profile, nothing of ours."""
     tokenizer = bert_tokenizer()
     config = transformers.BertConfig(
         vocab_size=len(tokenizer),
@@ -65,7 +69,6 @@ def encoder_folder(tmp_path: pathlib.Path) -> pathlib.Path:
         attention_probs_dropout_prob=0.0,
     )
     torch.manual_seed(3)
-    folder = tmp_path / "encoder"
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

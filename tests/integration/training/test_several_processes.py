@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from safetensors import torch as tensor_files
 from tests.integration.training import making, together
+from tests.integration.training.test_any_reward_model import published_encoder
 
 from trimtab.trainer import record
 from trimtab.trainer.data import datasets
@@ -131,6 +132,29 @@ def test_with_as_many_processes_as_before_it_ends_with_the_same_bytes(
     assert together.run(killed, 2) == [0, 0]
     assert distance(killed, whole) == 0.0
     assert told(killed) == told(whole) and processes_of(killed) == "2"
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("sft", {**RUNS["sft"][1], "lr": 1e-4}), ("reward", {**RUNS["reward"][1], "lora_rank": 2})],
+)
+def test_in_bfloat16_they_differ_by_its_rounding(
+    kind: str, settings: dict[str, Any], inputs: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    folders = []
+    for processes in (1, 2):
+        rounded = {**settings, "precision": "bfloat16"}
+        folders.append(together.prepare(tmp_path / str(processes), kind, rounded, inputs))
+        assert together.run(folders[-1], processes) == [0] * processes
+    for (phase, step, figures), (_, _, expected) in zip(*map(told, folders), strict=True):
+        assert figures == pytest.approx(expected, rel=2e-3), (phase, step)
+
+
+def test_a_reward_model_that_is_no_decoder_is_refused(inputs: dict[str, str], tmp_path: pathlib.Path) -> None:
+    parent = published_encoder(tmp_path / "encoder")
+    folder = together.prepare(tmp_path / "run", *RUNS["reward"], {**inputs, "parent": str(parent)})
+    assert together.run(folder, 2) == [record.KNOWN_PROBLEM_EXIT] * 2
+    assert "is a BertForSequenceClassification, no decoder" in (folder / record.PROBLEM).read_text()
 
 
 def ranks_of(agent: int) -> dict[int, int]:

@@ -219,8 +219,8 @@ class Learner:
         if self.ensemble is None:
             return self.terms.loss(self.terms.of(self.reward.model, encoded), part)
         features_B_D = heads.features_at_last(self.reward.model, encoded)
-        means_B = self.terms.added_to(heads.head_of(self.reward.model)(features_B_D)[:, 0], encoded)
-        rewards_K_B = self.ensemble.rewards(features_B_D, means_B)
+        means_B = self.terms.added_to(heads.head_of(self.reward.model)(features_B_D)[:, 0].cpu(), encoded)
+        rewards_K_B = self.ensemble.rewards(features_B_D.cpu(), means_B)
         shares_P_K = self.ensemble.shares_P_K[numbers]
         losses = [
             self.terms.loss(rewards_B, part, shares_P_K[:, k]) for k, rewards_B in enumerate(rewards_K_B.unbind())

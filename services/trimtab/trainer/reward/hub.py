@@ -66,8 +66,8 @@ class RewardTerms(nn.Module):
         self.ratings = terms.RatingTerms(of["rating"], free_slopes=True, fixed=alone)
 
     def of(self, model: Any, encoded: Sequence[answers.Answer]) -> torch.Tensor:
-        """rewards_B of answers, with gradients."""
-        return self.added_to(heads.scores_at_last(model, encoded), encoded)
+        """rewards_B of answers, with gradients. On the CPU, where the terms and their labels are."""
+        return self.added_to(heads.scores_at_last(model, encoded).cpu(), encoded)
 
     def added_to(self, scores_B: torch.Tensor, encoded: Sequence[answers.Answer]) -> torch.Tensor:
         """rewards_B: the head's scores of these answers with the surprise, where it is used."""

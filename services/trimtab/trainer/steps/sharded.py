@@ -20,6 +20,7 @@ from torch import distributed, nn
 from torch.distributed import device_mesh, fsdp
 from torch.distributed import tensor as dtensors
 
+from trimtab.core import errors
 from trimtab.modeling import logprobs, packing, precision
 from trimtab.trainer.steps import ranks
 
@@ -32,6 +33,7 @@ def join() -> "Sharded":
     """This process among those that torchrun started; returns when all are there."""
     has_gpu = torch.cuda.is_available()
     if has_gpu:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what its deterministic products ask for
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # what lies whole stays on the CPU, so both are needed there
     distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=TIMEOUT)
@@ -47,7 +49,13 @@ class Sharded(ranks.Ranks):
         self._mesh = device_mesh.init_device_mesh(device.type, (self.size,))
 
     def shard(self, model: Any) -> Any:
-        """A copy in slices; the whole model waits in memory for `gather`."""
+        """A copy in slices; the whole model waits in memory for `gather`. InvalidField unless it is a decoder."""
+        if not hasattr(model, "score") and model.get_output_embeddings() is None:
+            raise errors.InvalidField(
+                "parent_id",
+                f"is a {type(model).__name__}, no decoder, and only those are split over processes",
+                "name another or set --job-processes to 1",
+            )
         packing.packs(model.base_model, 1)  # tried once and remembered: its trial is one of a whole model
         sharded = copy.deepcopy(model)
         if precision.is_lowered(model):  # a copy still computes with what it was copied from
