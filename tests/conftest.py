@@ -12,18 +12,19 @@ from tests.postgres import server
 from tests.postgres import stores as of_either_kind
 from xdist import scheduler
 
-_RECORDED = "tests/integration/commands/"
+# Those of a folder that share the recorded platform, or the machine's one real node.
+_TOGETHER = ("tests/integration/commands/", "tests/kubernetes/")
 
 # A run that a shell has put into its background ignores Ctrl-C, and so would everything that tests send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _AtOnce(scheduler.LoadFileScheduling):
-    """What is run at once: each file on its own, and those that share the recorded platform as one."""
+    """What is run at once: each file on its own, and those of a folder that share something as one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
-        return _RECORDED if file.startswith(_RECORDED) else file
+        return next((folder for folder in _TOGETHER if file.startswith(folder)), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _AtOnce:

@@ -66,7 +66,11 @@ FAKES = (Fake("fake-0"), Fake("fake-1"), Fake("gpu-0", gpus=8))
 
 
 class ControlPlane:
-    """etcd, API server, controllers, scheduler, kwok. Its folder goes with it."""
+    """etcd, API server, controllers, scheduler, kwok.
+
+    folder: for keys, data and logs, its own. kubeconfig, client: an administrator's, for programs and for the package
+    `kubernetes`.
+    """
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
@@ -77,6 +81,7 @@ class ControlPlane:
         self._accounts = self._authority.sign("service-accounts")
         self._tokens = {user: secrets.token_hex(16) for user in _USERS}
         self.kubeconfig = self.kubeconfig_of("admin")
+        self.client = kubernetes.config.new_client_from_config(str(self.kubeconfig))
 
     @property
     def certificate(self) -> pathlib.Path:
@@ -88,7 +93,6 @@ class ControlPlane:
         self._start_etcd()
         self._start_api_server()
         self._start_controllers()
-        self.client = kubernetes.config.new_client_from_config(str(self.kubeconfig))
         # a namespace without its ServiceAccount refuses pods, and who was refused asks again only seconds later
         self.kubectl("wait", "--for=create", "serviceaccount/default", f"--timeout={timing.PATIENCE_S:.0f}s")
 
@@ -96,19 +100,15 @@ class ControlPlane:
         """Kills, since nothing is kept."""
         for daemon in reversed(self._started):
             daemon.kill()
-        if hasattr(self, "client"):
-            self.client.close()
+        self.client.close()
 
     def kubectl(self, *words: str, said: str | None = None) -> str:
         """What it prints, as an administrator."""
-        program = binaries.program(binaries.CONTROL_PLANE, "kubectl")
-        return processes.run(program, "--kubeconfig", self.kubeconfig, *words, said=said)
+        return self._asked("kubectl", words, said)
 
     def helm(self, *words: str) -> str:
-        """What it prints, as an administrator. It keeps nothing outside of the cluster's folder."""
-        homes = [f"HELM_{name}_HOME={self.folder / 'helm'}" for name in ("CACHE", "CONFIG", "DATA")]
-        program = binaries.program(binaries.CONTROL_PLANE, "helm")
-        return processes.run("env", *homes, program, "--kubeconfig", self.kubeconfig, *words)
+        """What it prints, as an administrator."""
+        return self._asked("helm", words)
 
     def apply(self, *manifests: Mapping[str, object]) -> None:
         self.kubectl("apply", "--server-side", "-f", "-", said="\n---\n".join(map(json.dumps, manifests)))
@@ -136,6 +136,13 @@ class ControlPlane:
         path.touch(mode=0o600)
         path.write_text(json.dumps(says))
         return path
+
+    def _asked(self, name: str, words: Sequence[str], said: str | None = None) -> str:
+        """It keeps nothing outside of the folder."""
+        homes = ["KUBECACHEDIR", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"]
+        keeping = ["env", *(f"{home}={self.folder / name}" for home in homes)]
+        program = binaries.program(binaries.CONTROL_PLANE, name)
+        return processes.run(*keeping, program, "--kubeconfig", self.kubeconfig, *words, said=said)
 
     def _start_etcd(self) -> None:
         clients, peers = f"http://127.0.0.1:{self._etcd}", f"http://127.0.0.1:{self._peers}"

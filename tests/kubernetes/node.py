@@ -11,11 +11,9 @@ namespace of its own, with folders of its own in place of those where such progr
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterator
 
 from tests import timing
@@ -26,7 +24,6 @@ from tests.kubernetes.tools import binaries, packages
 
 # The machine's own on the pods' bridge: what listens there is reached from pods.
 ADDRESS = traces.ADDRESS
-_LOCK = pathlib.Path(tempfile.gettempdir()) / "trimtab-kubernetes-node.lock"
 _PATIENCE = f"--timeout={timing.PATIENCE_S:.0f}s"
 # Nothing is mounted on the machine, and its /run, /var/lib and /var/log are not touched.
 _APART = """
@@ -45,6 +42,7 @@ class RealNode:
         self._folder.mkdir()
         self._socket = self._folder / "containerd.sock"
         self._undo = contextlib.ExitStack()
+        self._mounts_of = 0
 
     def start(self) -> None:
         """Returns when pods run on it; RuntimeError with the end of its log when a process does not come up."""
@@ -73,8 +71,9 @@ class RealNode:
         path = f"{pathlib.Path(binary).parent}:{os.environ['PATH']}"  # it looks for its shim there
         apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _APART, str(self._folder)]
         command = ["env", f"PATH={path}", *apart, binary, "--config", str(told)]
-        self._containerd = self._start("containerd", command)
-        self._containerd.await_ready(self._containerd_answers)
+        containerd = self._start("containerd", command)
+        self._mounts_of = containerd.pid
+        containerd.await_ready(self._containerd_answers)
 
     def _containerd_answers(self) -> bool:
         with contextlib.suppress(RuntimeError):
@@ -130,7 +129,7 @@ class RealNode:
 
     def _inside(self) -> list[str]:
         """In containerd's mounts."""
-        return ["nsenter", "--target", str(self._containerd.pid), "--mount"]
+        return ["nsenter", "--target", str(self._mounts_of), "--mount"]
 
 
 @contextlib.contextmanager
@@ -139,14 +138,12 @@ def real_node(plane: cluster.ControlPlane) -> Iterator[RealNode]:
     packages.for_a_node()
     for piece in binaries.NODE:
         binaries.folder(piece)
-    with _LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made = RealNode(plane)
-        try:
-            made.start()
-            yield made
-        finally:
-            made.stop()
+    made = RealNode(plane)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
 
 
 def _leads_to(service: str, namespace: str, ports: list[dict[str, object]]) -> dict[str, object]:

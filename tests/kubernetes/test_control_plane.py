@@ -153,6 +153,17 @@ def test_a_field_belongs_to_who_applied_it(apps: client.AppsV1Api) -> None:
     assert apply("example.test/app:3", "two", force=True) == "example.test/app:3"
 
 
+def test_helm_installs_a_chart_and_takes_it_away(plane: cluster.ControlPlane, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "Chart.yaml").write_text("{apiVersion: v2, name: small, version: 0.1.0}")
+    (tmp_path / "templates").mkdir()
+    template = json.dumps(deployment("from-a-chart")).replace('"replicas": 2', '"replicas": {{ .Values.replicas }}')
+    (tmp_path / "templates" / "deployment.yaml").write_text(template)
+    plane.helm("install", "small", str(tmp_path), "--set", "replicas=3", "--wait", "--timeout", "60s")
+    assert ready(client.AppsV1Api(plane.client), "from-a-chart") == 3
+    plane.helm("uninstall", "small", "--wait")
+    assert "from-a-chart" not in plane.kubectl("get", "deployments", "--output", "name")
+
+
 def test_nobody_may_do_what_no_role_allows(plane: cluster.ControlPlane) -> None:
     plane.kubectl("create", "serviceaccount", "nobody")
     token = plane.kubectl("create", "token", "nobody").strip()
@@ -190,13 +201,20 @@ def processes_of(folder: pathlib.Path | str) -> list[str]:
     return found
 
 
-def test_two_run_beside_each_other_and_nothing_is_left_of_one_that_ended(plane: cluster.ControlPlane) -> None:
+def test_two_run_beside_each_other_and_nothing_is_left_of_one_that_ended(
+    plane: cluster.ControlPlane, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binaries.folder(binaries.CONTROL_PLANE)  # the cache is where we are at home
+    monkeypatch.setenv("XDG_CACHE_HOME", str(binaries.cache().parents[1]))
+    monkeypatch.setenv("HOME", str(tmp_path))
     with cluster.control_plane(fakes=[cluster.Fake("other-0")]) as other:
         names = {node.metadata.name for node in client.CoreV1Api(other.client).list_node().items}
         assert names == {"other-0"}
         assert {"etcd", "kube-apiserver", "kwok"} <= set(processes_of(other.folder))
+        other.helm("list")
     assert processes_of(other.folder) == []
     assert not other.folder.exists()
+    assert list(tmp_path.iterdir()) == []
     assert len(client.CoreV1Api(plane.client).list_node().items) == len(cluster.FAKES)
 
 

@@ -59,11 +59,6 @@ def core(plane: cluster.ControlPlane) -> client.CoreV1Api:
     return client.CoreV1Api(plane.client)
 
 
-@pytest.fixture
-def apps(plane: cluster.ControlPlane, real: node.RealNode) -> client.AppsV1Api:
-    return client.AppsV1Api(plane.client)
-
-
 class Deployed:
     """A deployment with a Service, both gone with the test."""
 
@@ -151,7 +146,7 @@ def test_what_a_pod_says_can_be_read_and_a_program_be_run_in_it(
     assert plane.kubectl("exec", pod, "--", "python", "-c", "import os; print(os.getuid())") == "65532\n"
 
 
-def test_one_whose_probe_says_no_gets_no_calls(plane: cluster.ControlPlane, apps: client.AppsV1Api) -> None:
+def test_one_whose_probe_says_no_gets_no_calls(plane: cluster.ControlPlane, real: node.RealNode) -> None:
     shy = Deployed(plane, "shy")
     shy.deploy(replicas=1, READY="no")
     timing.until(lambda: [pod.status.phase for pod in shy.pods()] == ["Running"], "the pod")

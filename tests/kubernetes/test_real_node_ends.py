@@ -1,5 +1,6 @@
 """What a real node leaves on the machine: nothing, also after one that was killed."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 from tests import timing
-from tests.kubernetes import cluster, images, manifests, node, processes
+from tests.kubernetes import cluster, images, manifests, node, processes, traces
 
 pytestmark = [pytest.mark.real_node, pytest.mark.kubernetes, pytest.mark.slow]
 HERE = pathlib.Path(__file__).parent
@@ -60,18 +61,33 @@ def test_nothing_is_left_even_of_pods_that_still_ran() -> None:
     assert same <= {"mounts", "files", "sysctls"}
 
 
+def test_somebody_else_s_kubernetes_stays_as_it_is() -> None:
+    before = state()
+    processes.run("nft", "add", "table", "ip", "kube-proxy")
+    try:
+        with (
+            pytest.raises(RuntimeError, match=r"Somebody else's kube-proxy .* nft table ip kube-proxy"),
+            traces.none_left(),
+        ):
+            raise AssertionError("it began")
+        assert processes.run("nft", "list", "tables") == "table ip kube-proxy\n"
+    finally:
+        processes.run("nft", "delete", "table", "ip", "kube-proxy")
+    assert state() == before
+
+
 def test_what_one_that_was_killed_has_left_is_removed_by_the_next() -> None:
     before = state()
     command = [sys.executable, "-m", "tests.kubernetes.node"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
         said = started.stdout.readline().split()
-        kubectl, kubeconfig = pathlib.Path(said[0]), pathlib.Path(said[said.index("--kubeconfig") + 1])
+        kubeconfig = pathlib.Path(said[said.index("--kubeconfig") + 1])
+        kubectl = [said[0], "--kubeconfig", kubeconfig, "--cache-dir", kubeconfig.parent / "kubectl"]
         pod = manifests.deployment("left", "localhost/pause:1", container={"imagePullPolicy": "Never"})
-        given = processes.run(kubectl, "--kubeconfig", kubeconfig, "apply", "-f", "-", said=str(pod).replace("'", '"'))
-        assert given == "deployment.apps/left created\n"
+        processes.run(*kubectl, "apply", "-f", "-", said=json.dumps(pod))
         waited = ["rollout", "status", "deployment/left", f"--timeout={timing.PATIENCE_S:.0f}s"]
-        processes.run(kubectl, "--kubeconfig", kubeconfig, *waited)
+        processes.run(*kubectl, *waited)
         os.kill(started.pid, signal.SIGKILL)
     assert state() != before
     with cluster.control_plane(fakes=()) as plane, node.real_node(plane) as real:

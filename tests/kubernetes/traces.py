@@ -1,10 +1,13 @@
 """What a real node makes the kernel keep, and how all of that is removed again."""
 
 import contextlib
+import fcntl
+import json
 import os
 import pathlib
 import platform
 import sys
+import tempfile
 from collections.abc import Iterator
 
 from tests import timing
@@ -14,11 +17,14 @@ BRIDGE = "trimtab-pods"
 # The machine's on the bridge, and those of pods.
 ADDRESS, PODS = "10.244.200.1", "10.244.200.0/24"
 CGROUP = "trimtab-pods"
+# While there is a node: what it will put back.
+_LOCK = pathlib.Path(tempfile.gettempdir()) / "trimtab-kubernetes-node.lock"
 _HIERARCHIES = pathlib.Path("/sys/fs/cgroup")
 # kube-proxy's own names, and it leaves them behind.
 _RULES = ("ip kube-proxy", "ip6 kube-proxy")
 # The kubelet and the bridge's plugin set these.
-_SYSCTLS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
+_SYSCTLS = pathlib.Path("/proc/sys")
+_SET = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
 
 
 def impossible() -> str:
@@ -32,23 +38,28 @@ def impossible() -> str:
 
 @contextlib.contextmanager
 def none_left() -> Iterator[None]:
-    """A bridge and a cgroup for as long as the context lasts; then whatever came of them is gone, and so is what
-    pods still run. What a test that was killed has left is removed before. RuntimeError: somebody else's Kubernetes
-    is here."""
+    """A bridge and a cgroup for as long as the context lasts; then whatever came of them is gone, and so is what pods
+    still run. Who comes while another has them waits for him. What a test that was killed has left is removed before.
+    RuntimeError: somebody else's Kubernetes is here."""
     if reason := impossible():
         raise RuntimeError(f"This machine cannot have a real node: {reason}.")
-    if _is_there():
-        _remove()
-    elif theirs := _rules():
-        raise RuntimeError(f"Somebody else's kube-proxy has rules on this machine: nft table {theirs[0]}.")
-    before = {name: (pathlib.Path("/proc/sys") / name).read_text() for name in _SYSCTLS}
-    try:
-        _make()
-        yield
-    finally:
-        _remove()
-        for name, value in before.items():
-            (pathlib.Path("/proc/sys") / name).write_text(value)
+    with _LOCK.open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        if left := lock.read():
+            _remove(json.loads(left))
+        if theirs := _rules():
+            raise RuntimeError(f"Somebody else's kube-proxy has rules on this machine: nft table {theirs[0]}.")
+        before = {name: (_SYSCTLS / name).read_text() for name in _SET}
+        lock.truncate(0)
+        lock.write(json.dumps(before))
+        lock.flush()
+        try:
+            _make()
+            yield
+        finally:
+            _remove(before)
+            lock.truncate(0)
 
 
 def _make() -> None:
@@ -59,11 +70,8 @@ def _make() -> None:
         (hierarchy / CGROUP).mkdir()
 
 
-def _is_there() -> bool:
-    return pathlib.Path(f"/sys/class/net/{BRIDGE}").exists() or bool(_cgroups())
-
-
-def _remove() -> None:
+def _remove(before: dict[str, str]) -> None:
+    """before: values of the kernel's settings."""
     processes.end(_running())
     if pathlib.Path(f"/sys/class/net/{BRIDGE}").exists():
         processes.run("ip", "link", "delete", BRIDGE)
@@ -71,6 +79,8 @@ def _remove() -> None:
         processes.run("nft", "delete", "table", *rules.split())
     for path in _cgroups():
         timing.until(lambda path=path: _removed(path), f"the end of cgroup {path}")
+    for name, value in before.items():
+        (_SYSCTLS / name).write_text(value)
 
 
 def _rules() -> list[str]:
