@@ -61,6 +61,8 @@ def test_names_are_given_once_and_every_object_is_of_this_release() -> None:
         (("--set=rollout.replicas=2",), "replicas"),
         (("--set=postgres.url=postgresql://trimtab:secret@host/db",), "postgres"),
         (("--set=kafka.bootstrap=",), "Give `kafka.bootstrap`"),
+        (("--set=kafka.bootstrap=a:9094",), "networkPolicy.outside.kafka.ports"),
+        (("--set=postgres.url=postgresql://trimtab@host:6432/db",), "networkPolicy.outside.postgres.ports"),
         (("--set=kafka.strimzi.enabled=true",), "not both"),
         (("--set=postgres.url=",), "Give `postgres.url`"),
         (("--set-string=lines=",), "lines"),

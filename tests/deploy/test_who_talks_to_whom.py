@@ -116,8 +116,10 @@ def test_outside_of_the_release_is_reached_by_those_that_need_it(name: str) -> N
         wanted = set() if component == "trainer-job" else set(kafka)
         if component == "ledger":
             wanted |= {5432}
-        if component == "rollout" or (objects and component not in ("gateway", "feedback", "topics")):
+        if objects and component not in ("gateway", "feedback", "topics"):
             wanted |= {443}
+        if component == "rollout":
+            wanted |= {443, 6443}
         assert egress_ports(name, component) == wanted, component
 
 

@@ -70,10 +70,27 @@ monitoring). port: of the one that is called.
 {{- end }}
 {{- end }}
 
-{{/* The port at which the other end of an edge listens. Dict: root, edge. */}}
-{{- define "trimtab.edgePort" -}}
-{{- if and (eq .edge.to "kafka") .root.Values.kafka.strimzi.enabled }}9093
-{{- else if hasKey .root.Values.networkPolicy.outside .edge.to }}{{ (get .root.Values.networkPolicy.outside .edge.to).port }}
-{{- else }}{{ include "trimtab.port" (dict "component" .edge.to "port" .edge.port) }}
+{{/* The ports at which the other end of an edge listens, as a JSON list. Dict: root, edge. */}}
+{{- define "trimtab.edgePorts" -}}
+{{- if and (eq .edge.to "kafka") .root.Values.kafka.strimzi.enabled -}}
+[9093]
+{{- else if hasKey .root.Values.networkPolicy.outside .edge.to -}}
+{{ (get .root.Values.networkPolicy.outside .edge.to).ports | toJson }}
+{{- else -}}
+[{{ include "trimtab.port" (dict "component" .edge.to "port" .edge.port) }}]
+{{- end }}
+{{- end }}
+
+{{/* Fails where an address leads to a port that no edge is open at. Context: root. */}}
+{{- define "trimtab.checkPorts" -}}
+{{- $outside := .Values.networkPolicy.outside -}}
+{{- range regexFindAll ":[0-9]+" .Values.kafka.bootstrap -1 }}
+{{- if not (has (. | trimPrefix ":") (toStrings $outside.kafka.ports)) }}
+{{- fail (printf "`kafka.bootstrap` names port %s: put it into `networkPolicy.outside.kafka.ports`." (. | trimPrefix ":")) }}
+{{- end }}
+{{- end }}
+{{- $port := (urlParse .Values.postgres.url).host | splitList ":" | rest | first | default "5432" }}
+{{- if not (has $port (toStrings $outside.postgres.ports)) }}
+{{- fail (printf "`postgres.url` names port %s: put it into `networkPolicy.outside.postgres.ports`." $port) }}
 {{- end }}
 {{- end }}
