@@ -26,8 +26,8 @@ Pod: TypeAlias = Any
 Lease: TypeAlias = Any
 
 
-class Refused(errors.TrimtabError):
-    """The API server answered, and said no."""
+class Refused(errors.ServiceUnavailable):
+    """The API server answered, and said no. Where no release can say so, it is waited for like an absence."""
 
 
 class Api:

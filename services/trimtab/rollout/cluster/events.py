@@ -26,7 +26,7 @@ class Events:
         """The state that it is in now. Blocking; a cluster that is away is told nothing."""
         try:
             self._tell(release)
-        except (errors.ServiceUnavailable, errors.Overloaded, api.Refused) as problem:
+        except (errors.ServiceUnavailable, errors.Overloaded) as problem:
             _log.warning("the cluster was not told of a release", release=release.id, reason=str(problem))
 
     def _tell(self, release: releases.Release) -> None:

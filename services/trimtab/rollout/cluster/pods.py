@@ -20,6 +20,12 @@ class ClusterBackend:
         self._applied: dict[str, tuple[template.Manifest, int]] = {}
 
     def ensure(self, wanted: backend.Wanted) -> backend.ProcessStatus:
+        try:
+            return self._ensure(wanted)
+        except api.Refused as problem:
+            return backend.ProcessStatus("", healthy=False, problem=str(problem), complete=False)
+
+    def _ensure(self, wanted: backend.Wanted) -> backend.ProcessStatus:
         labels = self._template.labels(wanted.line)
         there = self._api.deployments(labels)
         mine = next((one for one in there if template.served_by(one) == wanted.policy_id), None)
@@ -27,10 +33,7 @@ class ClusterBackend:
         if not slot:
             return backend.ProcessStatus("", healthy=False, problem=_no_room(there), complete=False)
         address = self._template.address(wanted.line, slot)
-        try:
-            applied = self._apply(slot, wanted, mine)
-        except api.Refused as problem:
-            return backend.ProcessStatus(address, healthy=False, problem=str(problem), complete=False)
+        applied = self._apply(slot, wanted, mine)
         pods = self._api.pods({**labels, template.SLOT: slot})
         return reading.status(applied, pods, wanted.policy_id, address, self._template.port)
 
