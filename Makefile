@@ -33,7 +33,7 @@ demo: $(READY) ## The whole loop on this machine: two acts, a table, six to nine
 test: $(READY) ## Every test, three files at once, those of whole platforms first
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-kubernetes-test: $(READY) ## The tests that need a Kubernetes, real nodes too; builds one first, a quarter of an hour (needs Go and root)
+kubernetes-test: $(READY) ## The tests that need a Kubernetes, real nodes too; builds one first, 45 minutes on two busy cores (needs Go and root)
 	@$(BIN)/python -m tests.kubernetes.prepare
 	@$(BIN)/python -m pytest tests/kubernetes tests/deploy
 

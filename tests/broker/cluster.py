@@ -7,7 +7,6 @@ loopback interface alone.
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import os
 import pathlib
@@ -19,6 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+
+from tests import cache
 
 _POM = pathlib.Path(__file__).with_name("pom.xml")
 _READY_WITHIN_S = 90.0
@@ -33,8 +34,8 @@ def libraries() -> pathlib.Path:
     """The folder with Kafka's jars: that of KAFKA_HOME, or one that is fetched where it is not there yet."""
     if home := os.environ.get("KAFKA_HOME"):
         return _of_a_release(pathlib.Path(home))
-    folder = _cache() / f"kafka-{hashlib.sha256(_POM.read_bytes()).hexdigest()[:12]}"
-    with _alone("kafka.lock"):
+    folder = cache.folder() / f"kafka-{hashlib.sha256(_POM.read_bytes()).hexdigest()[:12]}"
+    with cache.alone(cache.folder() / "kafka.lock"):
         if not folder.exists():
             _fetch(folder)
     return folder
@@ -44,8 +45,8 @@ def classes() -> pathlib.Path:
     """What a broker has loaded by the time it is up, for the next ones: they start in half the processor time. Made
     where it is not there yet. A JVM of another version does without."""
     name = hashlib.sha256(bytes(libraries().resolve())).hexdigest()[:12]
-    archive = _cache() / f"kafka-classes-{name}.jsa"
-    with _alone("classes.lock"), tempfile.TemporaryDirectory(dir=archive.parent) as made:
+    archive = cache.folder() / f"kafka-classes-{name}.jsa"
+    with cache.alone(archive.with_name("classes.lock")), tempfile.TemporaryDirectory(dir=archive.parent) as made:
         if not archive.exists():
             first = Cluster(pathlib.Path(made), jvm_option=f"-XX:ArchiveClassesAtExit={made}/classes.jsa")
             try:
@@ -54,20 +55,6 @@ def classes() -> pathlib.Path:
                 first.nodes[0].stop(_ARCHIVED_WITHIN_S)
             (pathlib.Path(made) / "classes.jsa").rename(archive)
     return archive
-
-
-def _cache() -> pathlib.Path:
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "trimtab"
-    cache.mkdir(parents=True, exist_ok=True)
-    return cache
-
-
-@contextlib.contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """What is made once is made by one process, and others wait for it."""
-    with (_cache() / name).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _of_a_release(home: pathlib.Path) -> pathlib.Path:

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from tests import cache
 from tests.kubernetes import processes
 from tests.kubernetes.tools import binaries, packages
 
@@ -68,11 +69,11 @@ def _base_key() -> bytes:
 def _kept(name: str, decides: Sequence[bytes], make: Callable[[pathlib.Path], object]) -> pathlib.Path:
     """The archive that all of this decides; made where it is not there yet."""
     key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in [name.encode(), *decides])).hexdigest()[:12]
-    folder = binaries.cache() / "images"
+    folder = binaries.kept() / "images"
     folder.mkdir(exist_ok=True)
     short = name.rpartition("/")[2].replace(":", "-")
     archive = folder / f"{short}-{key}.tar"
-    with binaries.alone(f"image-{short}.lock"):
+    with cache.alone(binaries.kept() / f"image-{short}.lock"):
         if archive.exists():
             os.utime(archive)
         else:

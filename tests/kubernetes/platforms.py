@@ -15,16 +15,14 @@ from typing import Any
 
 import grpc.aio
 import yaml
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from kubernetes import client
 from tests import timing
 from tests.kubernetes import cluster
 from tests.services.rollout import conftest as machine
+from tests.services.rollout import describing_policy
 
 from trimtab.rollout import settings as rollout_settings
 from trimtab.rollout.cluster import template
-from trimtabapi.policy.v1 import policy_service_pb2 as pb
-from trimtabapi.policy.v1 import policy_service_pb2_grpc
 
 PORT, INSTANCE = 9000, "shop"
 WRONG = "0" * 64
@@ -134,7 +132,9 @@ class Pods:
             if policy in self.outcomes:
                 await asyncio.to_thread(self._decide, name, self.outcomes[policy])
             self.seen.append(name)
-            self._servers[name] = await self._serve(f"{pod.status.pod_ip}:{PORT}", policy, self._claim(name, policy))
+            self._servers[name] = await describing_policy.started(
+                policy, self._claim(name, policy), f"{pod.status.pod_ip}:{PORT}"
+            )
 
     def _decide(self, name: str, outcome: str) -> None:
         about = {"metadata": {"annotations": {"trimtab.test/outcome": outcome}}}
@@ -144,22 +144,3 @@ class Pods:
         if "next" in self.lies:
             self.lies = self.lies - {"next"} | {name}
         return WRONG if name in self.lies else str(json.loads((self._claims / f"{policy}.json").read_text()))
-
-    async def _serve(self, address: str, policy: str, digest: str) -> grpc.aio.Server:
-        server = grpc.aio.server()
-        described = pb.DescribeResponse(policy_id=policy, loaded_digest=digest, engine="none", context_tokens=1)
-        policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(_Describes(described), server)
-        healthy = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-        await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
-        server.add_insecure_port(address)
-        await server.start()
-        return server
-
-
-class _Describes(policy_service_pb2_grpc.PolicyServiceServicer):
-    def __init__(self, described: pb.DescribeResponse) -> None:
-        self._described = described
-
-    async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:
-        return self._described

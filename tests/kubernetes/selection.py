@@ -9,7 +9,7 @@ from tests.kubernetes.tools import binaries
 # Markers, and what tests that have them need.
 CONTROL_PLANE, REAL_NODE = "kubernetes", "real_node"
 _HERE = pathlib.Path(__file__).parent
-_NOT_BUILT = "their programs are not built (`make kubernetes-test` builds them, in a quarter of an hour)"
+_NOT_BUILT = "their programs are not built (`make kubernetes-test` builds them, once)"
 
 
 def left_out(asked: Sequence[str], directory: pathlib.Path) -> dict[str, str]:

@@ -205,7 +205,7 @@ def test_two_run_beside_each_other_and_nothing_is_left_of_one_that_ended(
     plane: cluster.ControlPlane, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     binaries.folder(binaries.CONTROL_PLANE)  # the cache is where we are at home
-    monkeypatch.setenv("XDG_CACHE_HOME", str(binaries.cache().parents[1]))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(binaries.kept().parents[1]))
     monkeypatch.setenv("HOME", str(tmp_path))
     with cluster.control_plane(fakes=[cluster.Fake("other-0")]) as other:
         names = {node.metadata.name for node in client.CoreV1Api(other.client).list_node().items}

@@ -56,5 +56,5 @@ def test_an_image_is_another_when_its_content_is_another(
     os.utime(one, (time.time() - 2 * 86400,) * 2)
     program.write_bytes(b"three")
     three = images.of_a_program(NAME, program)
-    kept = set((binaries.cache() / "images").glob("trimtab-test-small-*"))
+    kept = set((binaries.kept() / "images").glob("trimtab-test-small-*"))
     assert kept == {two, three}

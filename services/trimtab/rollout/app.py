@@ -121,7 +121,7 @@ def _on_kubernetes(config: settings.RolloutSettings, holder: str) -> _Place:
 def _policy_command(config: settings.RolloutSettings) -> tuple[str, ...]:
     if config.policy_command:
         return tuple(shlex.split(config.policy_command))
-    words = ("policy", "--model-id", local.POLICY, "--line", local.LINE, "--listen", processes.ADDRESS)
+    words = ("policy", "--model-id", backend.POLICY, "--line", backend.LINE, "--listen", processes.ADDRESS)
     return (sys.executable, "-m", "trimtab.cli.app", *words)
 
 

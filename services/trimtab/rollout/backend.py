@@ -8,6 +8,9 @@ import dataclasses
 import enum
 from typing import Protocol
 
+# In what says how a policy is run: stand for its id and its line.
+POLICY, LINE = "{policy_id}", "{line}"
+
 
 class Role(enum.StrEnum):
     """What a policy is on its line now. PREVIOUS: what served before the last promotion, kept for an undo."""
@@ -25,6 +28,10 @@ class Wanted:
     line: str
     role: Role
     release_id: str
+
+    def fill(self, text: str) -> str:
+        """With this policy where `text` has POLICY or LINE."""
+        return text.replace(POLICY, self.policy_id).replace(LINE, self.line)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -249,7 +249,10 @@ class Controller:
             await self._scorer.stop()
 
     async def _keep_serving(self, tenant: str, name: str) -> None:
-        """Both slots are kept up, addresses that changed are written down, and policies of neither slot are stopped."""
+        """Both slots are kept up, addresses that changed are written down, and policies of neither slot are stopped.
+
+        The candidate is wanted once more: what it is may have changed in this look.
+        """
         serving = self._desk.line(tenant, name)
         slots = {target.policy_id: target for target in serving.arms}
         moved: dict[str, str] = {}

@@ -10,9 +10,6 @@ import signal
 
 from trimtab.rollout import backend, processes
 
-# In the policy command: replaced by the policy's id and its line.
-POLICY, LINE = "{policy_id}", "{line}"
-
 
 class LocalBackend:
     """A `backend.Backend` over the supervisor's table."""
@@ -24,7 +21,7 @@ class LocalBackend:
         self._environment = environment
 
     def ensure(self, wanted: backend.Wanted) -> backend.ProcessStatus:
-        argv = tuple(part.replace(POLICY, wanted.policy_id).replace(LINE, wanted.line) for part in self._command)
+        argv = tuple(map(wanted.fill, self._command))
         row = self._table.ensure(processes.ProcessSpec(process_name(wanted.policy_id), argv, self._environment))
         healthy = row.status is processes.Status.RUNNING
         return backend.ProcessStatus(

@@ -2,12 +2,10 @@
 
 Versions are those of `go.mod` and `go.sum` in the folders beside this file. etcd and Kubernetes replace modules of
 theirs by folders, so `go install` refuses them; a module of ours that requires them does not. Go has to be there. A
-cold build of everything takes a quarter of an hour of two cores, and 5 GB of Go's own caches.
+cold build of everything took 45 minutes on two busy cores, and 5 GB of Go's own caches.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import os
@@ -18,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+
+from tests import cache
 
 _HERE = pathlib.Path(__file__).parent
 _BUILDS = {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false -trimpath"}
@@ -64,9 +64,9 @@ ALL = (CONTROL_PLANE, *NODE)
 
 def folder(piece: Piece) -> pathlib.Path:
     """With the piece's programs; built where they are not there yet. RuntimeError says what is missing for that."""
-    made = cache() / _key(piece) / "bin"
+    made = kept() / _key(piece) / "bin"
     if not made.exists():
-        with alone("build.lock"):
+        with cache.alone(kept() / "build.lock"):
             if not made.exists():
                 _build(piece, made)
     return made
@@ -78,22 +78,12 @@ def program(piece: Piece, name: str) -> str:
 
 
 def are_built(*pieces: Piece) -> bool:
-    return shutil.which("go") is not None and all((cache() / _key(piece) / "bin").exists() for piece in pieces)
+    return shutil.which("go") is not None and all((kept() / _key(piece) / "bin").exists() for piece in pieces)
 
 
-def cache() -> pathlib.Path:
-    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
-    made = home / "trimtab" / "kubernetes"
-    made.mkdir(parents=True, exist_ok=True)
-    return made
-
-
-@contextlib.contextmanager
-def alone(name: str) -> Iterator[None]:
-    """What is made once is made by one process, and others wait for it."""
-    with (cache() / name).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def kept() -> pathlib.Path:
+    """Where all that is built for a Kubernetes stays."""
+    return cache.folder("kubernetes")
 
 
 def say(what: str) -> None:
@@ -122,7 +112,7 @@ def _build(piece: Piece, made: pathlib.Path) -> None:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(dir=made.parent) as unfinished:
         for name, package in piece.programs.items():
-            say(f"building {name} (from nothing all of them take a quarter of an hour)")
+            say(f"building {name}")
             target = pathlib.Path(unfinished) / "bin" / name
             _go("build", "-ldflags", _linked(piece), "-o", str(target), package, where=_HERE / piece.folder)
         (pathlib.Path(unfinished) / "bin").rename(made)

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 
+from tests import cache
 from tests.kubernetes.tools import binaries
 
 # By a file that each brings.
@@ -29,7 +30,7 @@ def for_images() -> None:
 
 
 def _have(wanted: dict[str, str]) -> None:
-    with binaries.alone("packages.lock"):
+    with cache.alone(binaries.kept() / "packages.lock"):
         missing = [name for name, brings in wanted.items() if not pathlib.Path(brings).exists()]
         if not missing:
             return

@@ -30,7 +30,7 @@ from trimtab.cli.machine import supervisor
 from trimtab.core import audit, clock, completions, feedback, ids, models, releases, text
 from trimtab.ledger import app as ledger_app
 from trimtab.ledger import settings as ledger_settings
-from trimtab.rollout import app, local, processes
+from trimtab.rollout import app, backend, local, processes
 from trimtab.rollout import settings as rollout_settings
 from trimtab.rpc import secrets
 from trimtab.wire import calls, schemas
@@ -90,7 +90,7 @@ class Platform:
 
     def rollout_settings(self) -> rollout_settings.RolloutSettings:
         policy = pathlib.Path(__file__).with_name("describing_policy.py")
-        command = (sys.executable, str(policy), str(self._claims), local.POLICY, processes.ADDRESS)
+        command = (sys.executable, str(policy), str(self._claims), backend.POLICY, processes.ADDRESS)
         return rollout_settings.RolloutSettings(
             **self.shared,
             ledger_address=self.ledger_address,

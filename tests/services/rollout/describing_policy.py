@@ -28,7 +28,7 @@ class Servicer(policy_service_pb2_grpc.PolicyServiceServicer):
         return self._described
 
 
-async def serve(model_id: str, digest: str, address: str) -> None:
+async def started(model_id: str, digest: str, address: str) -> grpc.aio.Server:
     server = grpc.aio.server()
     described = pb.DescribeResponse(policy_id=model_id, loaded_digest=digest, engine="none", context_tokens=1)
     policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(Servicer(described), server)
@@ -37,6 +37,11 @@ async def serve(model_id: str, digest: str, address: str) -> None:
     await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
     server.add_insecure_port(address)
     await server.start()
+    return server
+
+
+async def serve(model_id: str, digest: str, address: str) -> None:
+    server = await started(model_id, digest, address)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()

@@ -19,7 +19,7 @@ from trimtab.core import errors
 FIELD_MANAGER = "trimtab-rollout"
 _APPLY = "application/apply-patch+yaml"
 _WORDS = 300
-Manifest = Mapping[str, Any]
+_GONE, _CONFLICT = 404, 409
 # The client's V1Deployment, V1Pod, V1Lease, ...: to its types every part of one may be missing.
 Deployment: TypeAlias = Any
 Pod: TypeAlias = Any
@@ -33,7 +33,7 @@ class Refused(errors.ServiceUnavailable):
 class Api:
     def __init__(self, namespace: str, connection: client.ApiClient, timeout_s: float) -> None:
         """timeout_s: of one call; who waits for several must not lose its lease meanwhile."""
-        self.namespace = namespace
+        self._namespace = namespace
         self._timeout_s = timeout_s
         self._apps = client.AppsV1Api(connection)
         self._core = client.CoreV1Api(connection)
@@ -42,72 +42,64 @@ class Api:
     def deployments(self, labels: Mapping[str, str]) -> list[Deployment]:
         with _said():
             found = self._apps.list_namespaced_deployment(
-                self.namespace, label_selector=_selector(labels), _request_timeout=self._timeout_s
+                self._namespace, label_selector=_selector(labels), _request_timeout=self._timeout_s
             )
         return list(found.items)
 
     def pods(self, labels: Mapping[str, str]) -> list[Pod]:
         with _said():
             found = self._core.list_namespaced_pod(
-                self.namespace, label_selector=_selector(labels), _request_timeout=self._timeout_s
+                self._namespace, label_selector=_selector(labels), _request_timeout=self._timeout_s
             )
         return list(found.items)
 
-    def apply_deployment(self, manifest: Manifest) -> Deployment:
+    def apply_deployment(self, manifest: Mapping[str, Any]) -> Deployment:
         """Creates it, or makes the fields that it names as it says, whoever has set them meanwhile."""
         with _said():
             return self._apps.patch_namespaced_deployment(
-                manifest["metadata"]["name"], self.namespace, dict(manifest), field_manager=FIELD_MANAGER, force=True,
+                manifest["metadata"]["name"], self._namespace, dict(manifest), field_manager=FIELD_MANAGER, force=True,
                 _content_type=_APPLY, _request_timeout=self._timeout_s,
             )  # fmt: skip
 
-    def apply_service(self, manifest: Manifest) -> None:
+    def apply_service(self, manifest: Mapping[str, Any]) -> None:
         with _said():
             self._core.patch_namespaced_service(
-                manifest["metadata"]["name"], self.namespace, dict(manifest), field_manager=FIELD_MANAGER, force=True,
+                manifest["metadata"]["name"], self._namespace, dict(manifest), field_manager=FIELD_MANAGER, force=True,
                 _content_type=_APPLY, _request_timeout=self._timeout_s,
             )  # fmt: skip
 
     def delete_deployment(self, name: str) -> None:
         """With its pods. One that is gone is as good as deleted."""
-        with _said(), _gone_is_fine():
+        with _said(), _but(_GONE):
             self._apps.delete_namespaced_deployment(
-                name, self.namespace, propagation_policy="Foreground", _request_timeout=self._timeout_s
+                name, self._namespace, propagation_policy="Foreground", _request_timeout=self._timeout_s
             )
 
     def delete_pod(self, name: str) -> None:
-        with _said(), _gone_is_fine():
-            self._core.delete_namespaced_pod(name, self.namespace, _request_timeout=self._timeout_s)
+        with _said(), _but(_GONE):
+            self._core.delete_namespaced_pod(name, self._namespace, _request_timeout=self._timeout_s)
 
     def tell(self, event: client.CoreV1Event) -> None:
         """Of one name there is one event: told again, it stays as it is."""
-        with _said(), _there_is_fine():
-            self._core.create_namespaced_event(self.namespace, event, _request_timeout=self._timeout_s)
+        with _said(), _but(_CONFLICT):
+            self._core.create_namespaced_event(self._namespace, event, _request_timeout=self._timeout_s)
 
     def lease(self, name: str) -> Lease | None:
-        with _said():
-            try:
-                return self._leases.read_namespaced_lease(name, self.namespace, _request_timeout=self._timeout_s)
-            except client.ApiException as problem:
-                if problem.status == 404:
-                    return None
-                raise
+        with _said(), _but(_GONE):
+            return self._leases.read_namespaced_lease(name, self._namespace, _request_timeout=self._timeout_s)
+        return None
 
     def write_lease(self, lease: Lease) -> bool:
         """Whether nobody else has written it since it was read (its `resource_version`; none: it was not there)."""
-        with _said():
-            try:
-                if lease.metadata.resource_version:
-                    self._leases.replace_namespaced_lease(
-                        lease.metadata.name, self.namespace, lease, _request_timeout=self._timeout_s
-                    )
-                else:
-                    self._leases.create_namespaced_lease(self.namespace, lease, _request_timeout=self._timeout_s)
-            except client.ApiException as problem:
-                if problem.status == 409:
-                    return False
-                raise
-        return True
+        with _said(), _but(_CONFLICT):
+            if lease.metadata.resource_version:
+                self._leases.replace_namespaced_lease(
+                    lease.metadata.name, self._namespace, lease, _request_timeout=self._timeout_s
+                )
+            else:
+                self._leases.create_namespaced_lease(self._namespace, lease, _request_timeout=self._timeout_s)
+            return True
+        return False
 
 
 def connect(namespace: str, kubeconfig: pathlib.Path | None, *, timeout_s: float) -> Api:
@@ -138,7 +130,7 @@ def _said() -> Iterator[None]:
         words = _words(problem)
         if problem.status == 429:
             raise errors.Overloaded(f"The Kubernetes API asks for patience: {words}") from problem
-        if problem.status in {401, 409} or problem.status >= 500:
+        if problem.status in {401, _CONFLICT} or problem.status >= 500:
             raise errors.ServiceUnavailable(f"The Kubernetes API could not do it now: {words}") from problem
         raise Refused(f"The Kubernetes API refuses: {words}") from problem
     except (urllib3.exceptions.HTTPError, OSError) as problem:
@@ -146,20 +138,12 @@ def _said() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _gone_is_fine() -> Iterator[None]:
+def _but(status: int) -> Iterator[None]:
+    """Ends the block at an answer of this status, as if that had been asked for."""
     try:
         yield
     except client.ApiException as problem:
-        if problem.status != 404:
-            raise
-
-
-@contextlib.contextmanager
-def _there_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except client.ApiException as problem:
-        if problem.status != 409:
+        if problem.status != status:
             raise
 
 

@@ -4,7 +4,6 @@ Built by `rollout.app`. Everything is read from the cluster at every look: a con
 somebody changed by hand or deleted, are the same to it. What was applied last is remembered only to save calls.
 """
 
-import copy
 from collections.abc import Sequence
 
 from trimtab.core import failpoints
@@ -60,7 +59,7 @@ class ClusterBackend:
         failpoints.reach("cluster.service_applied")
         applied = self._api.apply_deployment(manifest)
         failpoints.reach("cluster.deployment_applied")
-        self._applied[name] = (copy.deepcopy(manifest), applied.metadata.generation)
+        self._applied[name] = (manifest, applied.metadata.generation)
         return applied
 
 

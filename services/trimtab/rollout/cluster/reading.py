@@ -23,7 +23,7 @@ def status(
         address=address,
         healthy=bool(ready),
         problem="" if complete else _problem(deployment, mine, f"{len(ready)} of {wanted} pods are ready"),
-        restarts=sum(one.restart_count for pod in mine for one in _containers(pod)),
+        restarts=sum(map(_restarts, mine)),
         complete=complete,
         replicas=tuple(
             backend.Replica(pod.metadata.name, f"{pod.status.pod_ip}:{port}", f"{pod.metadata.uid}/{_restarts(pod)}")

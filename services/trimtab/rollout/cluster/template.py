@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from trimtab.core import errors
-from trimtab.rollout import backend, local
+from trimtab.rollout import backend
 
 SLOTS = ("a", "b")
 CONTAINER, PORT = "policy", "grpc"
@@ -119,7 +119,7 @@ def slug(line: str) -> str:
 def _filled(part: Any, wanted: backend.Wanted) -> Any:
     """A copy in which every string says what is served."""
     if isinstance(part, str):
-        return part.replace(local.POLICY, wanted.policy_id).replace(local.LINE, wanted.line)
+        return wanted.fill(part)
     if isinstance(part, Mapping):
         return {name: _filled(value, wanted) for name, value in part.items()}
     return [_filled(one, wanted) for one in part] if isinstance(part, list) else part
