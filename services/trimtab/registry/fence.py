@@ -8,12 +8,18 @@ writers apart between them. Used by `registry.store` only.
 import contextlib
 import fcntl
 import pathlib
+import time
 from collections.abc import Iterator
+from typing import TextIO
 
 import fsspec
 from fsspec.implementations import local
 
 from trimtab.core import errors, files
+
+# A turn takes milliseconds; who holds it longer is paused.
+_TURN_WITHIN_S = 10.0
+_LOOK_S = 0.01
 
 
 class Fence:
@@ -21,11 +27,17 @@ class Fence:
         self._files = files
         self._root = root
 
+    def admit(self, tenant: str, line: str, generation: int) -> None:
+        """As `passing`, before anything is done."""
+        with self.passing(tenant, line, generation):
+            return
+
     @contextlib.contextmanager
     def passing(self, tenant: str, line: str, generation: int) -> Iterator[None]:
         """Admits a writer of this generation and remembers it; StaleGeneration when a newer one has published.
 
-        Generation 0 is an operator's own act, and passes.
+        No other one is admitted meanwhile, so nothing slow belongs in the block; ServiceUnavailable when somebody
+        else's block does not end. Generation 0 is an operator's own act, and passes.
         """
         folder = f"{self._root}/{_name('tenant', tenant)}"
         path = f"{folder}/{_name('line', line)}"
@@ -47,7 +59,14 @@ class Fence:
             yield
             return
         with pathlib.Path(f"{path}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            deadline = time.monotonic() + _TURN_WITHIN_S
+            while not _taken(lock):
+                if time.monotonic() > deadline:
+                    raise errors.ServiceUnavailable(
+                        f"Another process has been publishing under {path} for {_TURN_WITHIN_S:.0f} s; it is paused or "
+                        "its disk hangs: let it go on or end it."
+                    )
+                time.sleep(_LOOK_S)
             yield
 
     def _write(self, path: str, generation: int) -> None:
@@ -55,6 +74,14 @@ class Fence:
             self._files.pipe_file(path, str(generation).encode())
             return
         files.replace(pathlib.Path(path), str(generation))
+
+
+def _taken(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _name(field: str, text: str) -> str:

@@ -36,15 +36,18 @@ class Registry:
     def publish(self, folder: pathlib.Path, draft: manifests.ManifestDraft) -> manifests.Manifest:
         """Publishes the files of a folder. The same content and draft again change nothing and give the same id.
 
-        ArtifactCorrupt names a file that is never loaded; StaleGeneration says a newer writer has published.
+        ArtifactCorrupt names a file that is never loaded; StaleGeneration says a newer writer has published,
+        ServiceUnavailable that another one holds the line's turn and does not go on.
         """
         paths = _scan(folder)
-        with self._fence.passing(draft.tenant, draft.line, draft.generation):
-            files = [_entry(folder / name, name) for name in paths]
-            manifest = manifests.complete(draft, files)
-            for file in files:
-                failpoints.reach("registry.publish.before_blob")
-                self._put_blob(folder / file.path, file)
+        writer = (draft.tenant, draft.line, draft.generation)
+        self._fence.admit(*writer)
+        files = [_entry(folder / name, name) for name in paths]
+        manifest = manifests.complete(draft, files)
+        for file in files:
+            failpoints.reach("registry.publish.before_blob")
+            self._put_blob(folder / file.path, file)
+        with self._fence.passing(*writer):  # a newer one may have published while the files were copied
             failpoints.reach("registry.publish.before_manifest")
             path = self._manifest_path(manifest.id)
             if self._files.exists(path):

@@ -2,11 +2,13 @@
 
 import concurrent.futures
 import dataclasses
+import fcntl
 
 import pytest
 
 from trimtab import registry
 from trimtab.core import errors
+from trimtab.registry import fence
 
 
 def _publish(store, model_folder, draft, generation, method="sft"):
@@ -59,6 +61,31 @@ def test_racing_writers_never_lower_the_fence(store, model_folder, draft, tmp_pa
     assert outcomes[24]
     assert (tmp_path / "registry" / "generations" / "acme" / "support").read_text() == "24"
     assert {manifest.generation for manifest in store.list()} == {g for g, passed in outcomes.items() if passed}
+
+
+def test_a_writer_is_fenced_off_by_one_that_published_while_it_copied(store, model_folder, draft, monkeypatch):
+    def overtaken(path, file, put=store._put_blob):
+        monkeypatch.setattr(store, "_put_blob", put)
+        _publish(store, model_folder, draft, 5, method="newer")
+        put(path, file)
+
+    monkeypatch.setattr(store, "_put_blob", overtaken)
+    with pytest.raises(errors.StaleGeneration, match="5 has published"):
+        _publish(store, model_folder, draft, 4, method="late")
+    assert [manifest.method for manifest in store.list()] == ["newer"]
+
+
+def test_a_writer_that_is_paused_in_its_turn_is_named_to_who_comes_after(
+    store, model_folder, draft, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fence, "_TURN_WITHIN_S", 0.1)
+    _publish(store, model_folder, draft, 5)
+    with (tmp_path / "registry" / "generations" / "acme" / "support.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        with pytest.raises(errors.ServiceUnavailable, match=r"Another process has been publishing under .*support"):
+            _publish(store, model_folder, draft, 6, method="waits")
+    _publish(store, model_folder, draft, 6, method="waits")
+    assert len(store.list()) == 2
 
 
 @pytest.mark.parametrize("name", ["", "../other", "a/b", ".hidden"])
