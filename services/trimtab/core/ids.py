@@ -5,7 +5,7 @@ A completion id is a token any replica verifies without state:
     "chatcmpl-" + base64url(version 1 | key id 1 | flags 1 | UUIDv7 16 | session hash 16 | release 8 | MAC 12)
 
 MAC = HMAC-SHA256(key, everything before | tenant), cut to 12 bytes. flags: bit 0 randomised, bit 1 candidate arm,
-bit 2 imported. The tenant is only in the MAC, so a foreign tenant's key fails like a forged one would.
+bit 2 imported, bit 3 not kept. The tenant is only in the MAC, so a foreign tenant's key fails like a forged one would.
 """
 
 import base64
@@ -32,7 +32,7 @@ HELD_OUT_FOLDS = frozenset({0, 1, 2})
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CompletionToken:
-    """What a completion id says. release: first 8 bytes of sha256 of the release id."""
+    """What a completion id says. release: first 8 bytes of sha256 of the release id; kept: with its text."""
 
     uuid: uuid.UUID
     session_hash: bytes
@@ -40,6 +40,7 @@ class CompletionToken:
     arm: completions.Arm
     randomised: bool
     imported: bool = False
+    kept: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ def _keyed(key: bytes) -> "hmac.HMAC":
 
 def mint(token: CompletionToken, tenant: str, ring: KeyRing) -> str:
     """The completion id for a token."""
-    flags = token.randomised | (token.arm is completions.Arm.CANDIDATE) << 1 | token.imported << 2
+    candidate = token.arm is completions.Arm.CANDIDATE
+    flags = token.randomised | candidate << 1 | token.imported << 2 | (not token.kept) << 3
     head = bytes((_VERSION, ring.current, flags))
     body = head + token.uuid.bytes + token.session_hash + token.release
     if len(body) != _BODY_BYTES:
@@ -124,6 +126,7 @@ def verify(completion_id: str, tenant: str, ring: KeyRing) -> CompletionToken:
         arm=completions.Arm.CANDIDATE if flags & 2 else completions.Arm.STABLE,
         randomised=bool(flags & 1),
         imported=bool(flags & 4),
+        kept=not flags & 8,
     )
 
 

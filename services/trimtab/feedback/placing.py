@@ -21,7 +21,8 @@ class Target:
 
 
 def place(kind: feedback.Kind, tenant: str, ring: ids.KeyRing, hash_key: bytes) -> tuple[bytes, bool]:
-    """(session hash, verified) of an event. ForgedCompletionId, or InvalidField for answers of more than one session.
+    """(session hash, verified) of an event. ForgedCompletionId, or InvalidField for answers that are not kept
+    or of more than one session.
 
     A demonstration, and the retraction of one, belong to the session of their prompt.
     """
@@ -56,6 +57,9 @@ def _judged(completion_id: str, tenant: str, ring: ids.KeyRing) -> Target:
     if bare is not None:
         return Target(bare, bare.bytes, verified=False)
     token = ids.verify(completion_id, tenant, ring)
+    if not token.kept:
+        remedy = "nothing is kept of it, feedback neither; leave `store` out where people shall judge answers"
+        raise errors.InvalidField("completion_id", "names an answer that was asked for with `store: false`", remedy)
     return Target(token.uuid, token.session_hash, verified=True)
 
 

@@ -63,13 +63,14 @@ class Answering:
             release=ids.release_tag(route.exposure.release_id),
             arm=route.exposure.arm or completions.Arm.STABLE,
             randomised=route.exposure.randomised,
+            kept=request.store is not False,
         )
         context = text.Context(
             tenant=tenant,
             line=selection.line,
             session_hash=session_hash,
             subject_hash=hashes.person_hash(self._hash_key, tenant, request.user) if request.user else b"",
-            store=request.store is not False,
+            store=token.kept,
             traceparent=traceparent,
             config_digest=self._config_digest,
         )

@@ -49,9 +49,10 @@ async def test_the_policy_gets_the_assignment_and_no_names(platform: Any) -> Non
 
 
 async def test_without_consent_the_context_says_so(platform: Any) -> None:
-    await platform.openai.chat.completions.create(**platform.chat(store=False))
+    answer = await platform.openai.chat.completions.create(**platform.chat(store=False))
     [asked] = platform.stable.asked + platform.candidate.asked
     assert asked.assignment.context.store is False
+    assert not ids.verify(answer.id, "acme", platform.secrets.signing).kept
 
 
 async def test_several_choices_with_logprobs(platform: Any) -> None:

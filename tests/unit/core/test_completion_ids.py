@@ -31,8 +31,9 @@ def _spelled(raw: bytes) -> str:
 @pytest.mark.parametrize("arm", list(completions.Arm))
 @pytest.mark.parametrize("randomised", [True, False])
 @pytest.mark.parametrize("imported", [True, False])
-def test_an_id_says_what_it_was_made_of(arm, randomised, imported):
-    token = ids.CompletionToken(TOKEN.uuid, TOKEN.session_hash, TOKEN.release, arm, randomised, imported)
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_id_says_what_it_was_made_of(arm, randomised, imported, kept):
+    token = ids.CompletionToken(TOKEN.uuid, TOKEN.session_hash, TOKEN.release, arm, randomised, imported, kept)
     assert ids.verify(ids.mint(token, "acme", RING), "acme", RING) == token
 
 

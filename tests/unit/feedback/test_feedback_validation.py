@@ -16,8 +16,8 @@ PROMPT = (text.Message(text.Role.USER, text.Text("How?")),)
 FOR_LINE = text.Context("acme", "support")
 
 
-def completion_id(session: bytes = b"s" * 16, tenant: str = "acme") -> str:
-    token = ids.CompletionToken(ids.uuid7(), session, b"r" * 8, completions.Arm.STABLE, randomised=True)
+def completion_id(session: bytes = b"s" * 16, tenant: str = "acme", *, kept: bool = True) -> str:
+    token = ids.CompletionToken(ids.uuid7(), session, b"r" * 8, completions.Arm.STABLE, randomised=True, kept=kept)
     return ids.mint(token, tenant, RING)
 
 
@@ -194,3 +194,11 @@ def test_the_index_of_acknowledged_events_is_bounded_and_forgets_the_oldest() ->
     index.add(("c", "3"), b"c")
     assert index.look(("c", "2"), b"b") is acknowledged.Seen.NEVER
     assert index.look(("c", "1"), b"x") is acknowledged.Seen.OTHER
+
+
+def test_of_an_answer_that_is_not_kept_no_words_are_either() -> None:
+    private = text.ResponseRef(completion_id(kept=False))
+    kept = text.ResponseRef(completion_id())
+    for kind in (feedback.Edit(private, SAID), feedback.Thumb(private, up=True), feedback.Comparison(kept, private)):
+        with pytest.raises(errors.InvalidField, match=r"`completion_id` .*`store: false`"):
+            place(kind)
