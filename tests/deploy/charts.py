@@ -94,16 +94,16 @@ class Pod:
 
 
 def pods(documents: tuple[Document, ...]) -> dict[str, Pod]:
-    """By component: of Deployments and Jobs, and of the templates in ConfigMaps."""
+    """By component: of Deployments, Jobs and CronJobs, and of the template in a ConfigMap."""
     found = {}
     for document in documents:
         kind, name, template = document["kind"], document["metadata"]["name"], None
         if kind in ("Deployment", "Job"):
             template = document["spec"]["template"]
+        elif kind == "CronJob":
+            kind, template = "Job", document["spec"]["jobTemplate"]["spec"]["template"]
         elif "policy.yaml" in document.get("data", {}):
             kind, template = "", yaml.safe_load(document["data"]["policy.yaml"])["template"]
-        elif "trainer-job.yaml" in document.get("data", {}):
-            kind, template = "Job", yaml.safe_load(document["data"]["trainer-job.yaml"])["spec"]["template"]
         if template is not None:
             pod = Pod(name, kind, template["metadata"]["labels"], template["spec"])
             found[pod.component] = pod
@@ -111,12 +111,9 @@ def pods(documents: tuple[Document, ...]) -> dict[str, Pod]:
 
 
 def written_out(documents: tuple[Document, ...]) -> list[Document]:
-    """The documents, and with them what others make of the templates in ConfigMaps."""
+    """The documents, and with them what others make of the template in a ConfigMap."""
     found = list(documents)
     for document in documents:
-        if "trainer-job.yaml" in document.get("data", {}):
-            job = yaml.safe_load(document["data"]["trainer-job.yaml"])
-            found.append(job | {"metadata": job["metadata"] | {"name": "run-1"}})
         if "policy.yaml" in document.get("data", {}):
             spec = yaml.safe_load(document["data"]["policy.yaml"])
             spec["selector"] = {"matchLabels": spec["template"]["metadata"]["labels"]}

@@ -132,3 +132,28 @@ def test_the_notes_name_the_next_command() -> None:
         '"model": "main"',
     ):
         assert word in done.stdout
+
+
+@pytest.mark.parametrize("name", ["gpu", "gpu on one node", "everything"])
+def test_where_a_job_trains_the_trainer_offers_it_what_it_needs(name: str) -> None:
+    pods = charts.pods(charts.rendered(name))
+    trainer, job = pods["trainer"].spec, pods["trainer-job"].spec
+    (offering,), (running,) = trainer["containers"], job["containers"]
+    state = {"name": "state", "mountPath": "/var/lib/trimtab/trainer"}
+    assert state in offering["volumeMounts"] and state in running["volumeMounts"]
+    claims = [volume for spec in (trainer, job) for volume in spec["volumes"] if volume["name"] == "state"]
+    assert claims[0] == claims[1]
+    told = {word.partition("=")[0]: word.partition("=")[2] for word in offering["args"]}
+    assert "--jobs-elsewhere" in told and told["--cache"].startswith(f"{told['--state']}/")
+    assert running["args"] == [f"{told['--state']}/runs"]
+    assert "nvidia.com/gpu" not in offering["resources"]["limits"]
+
+
+def test_the_job_looks_by_its_schedule_or_when_somebody_makes_one() -> None:
+    def spec(*flags: str) -> charts.Document:
+        given: charts.Document = charts.of_kind(charts.rendered("everything", *flags), "CronJob")["prod-trainer-job"]
+        return dict(given["spec"])
+
+    assert spec()["suspend"] is True
+    nightly = spec("--set=trainer.job.schedule=0 2 * * *")
+    assert (nightly["suspend"], nightly["schedule"], nightly["concurrencyPolicy"]) == (False, "0 2 * * *", "Forbid")

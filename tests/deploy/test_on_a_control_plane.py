@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import kubernetes
 import pytest
-import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from tests import timing
@@ -23,7 +22,8 @@ NAMESPACE = "models"
 CONTROLLER = f"system:serviceaccount:{NAMESPACE}:{charts.RELEASE}-rollout"
 POLICY_ID = "ab" * 32
 # Fake nodes have no labels of NVIDIA's.
-ANYWHERE = ("--set=policy.nodeSelector=null", "--set=trainer.nodeSelector=null")
+ONE_CLAIM = ("--set=trainer.volume.accessMode=ReadWriteOnce", "--set=trainer.volume.size=20Gi")
+ANYWHERE = ("--set=policy.nodeSelector=null", "--set=trainer.job.nodeSelector=null")
 
 
 def volume(name: str) -> charts.Document:
@@ -135,7 +135,7 @@ def test_the_controller_may_do_nothing_else(plane: cluster.ControlPlane) -> None
 
 
 def test_a_vllm_with_its_gpu_and_a_training_job_are_taken(plane: cluster.ControlPlane, tmp_path: pathlib.Path) -> None:
-    install(plane, "gpu on one node", "--set=trainer.volume.size=20Gi", *ANYWHERE)
+    install(plane, "gpu on one node", *ONE_CLAIM, *ANYWHERE)
     controller(plane, tmp_path).ensure(wanted("main"))
     core = client.CoreV1Api(plane.client)
 
@@ -144,10 +144,7 @@ def test_a_vllm_with_its_gpu_and_a_training_job_are_taken(plane: cluster.Control
         return str(found[0].spec.node_name) if found else ""
 
     timing.until(lambda: node_of_the_slot() == "gpu-0", "a pod on the node with GPUs")
-    given = core.read_namespaced_config_map(f"{charts.RELEASE}-trainer-job", NAMESPACE).data["trainer-job.yaml"]
-    job = yaml.safe_load(given.replace("{run_id}", "run-1"))
-    job["metadata"] |= {"name": "run-1", "namespace": NAMESPACE}
-    plane.apply(job)
+    plane.kubectl("create", "job", "now", f"--from=cronjob/{charts.RELEASE}-trainer-job", "-n", NAMESPACE)
     timing.until(
-        lambda: bool(core.list_namespaced_pod(NAMESPACE, label_selector="job-name=run-1").items), "the pod of the run"
+        lambda: bool(core.list_namespaced_pod(NAMESPACE, label_selector="job-name=now").items), "the pod of the job"
     )

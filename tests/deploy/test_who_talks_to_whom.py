@@ -116,7 +116,7 @@ def test_outside_of_the_release_is_reached_by_those_that_need_it(name: str) -> N
         wanted = set() if component == "trainer-job" else set(kafka)
         if component == "ledger":
             wanted |= {5432}
-        if objects and component not in ("gateway", "feedback", "topics"):
+        if objects and component not in ("gateway", "feedback", "topics", "trainer-job"):
             wanted |= {443}
         if component == "rollout":
             wanted |= {443, 6443}

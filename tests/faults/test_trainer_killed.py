@@ -19,7 +19,7 @@ from trimtab.bus.sqlite import SqliteLog
 from trimtab.core import audit, completions, lines, models, releases, runs, text
 from trimtab.trainer.data import consumer, cuts, datasets, quarantines, store
 from trimtab.trainer.links import known, publishing
-from trimtab.trainer.runs import audits, requests, runbook, triggers
+from trimtab.trainer.runs import audits, jobs, requests, runbook, triggers
 from trimtab.trainer.runs import worker as work
 from trimtab.wire import schemas
 
@@ -67,8 +67,7 @@ def serve(folder: pathlib.Path) -> None:
         held=held,
         topics_say=topics_say,
         configured=configured,
-        python=str(folder / "python"),
-        secrets_file=None,
+        start=lambda run: jobs.Child(run, str(folder / "python"), secrets_file=None),
         topics_known=topics_known,
     )
     cycles = triggers.Triggers(

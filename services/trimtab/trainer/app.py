@@ -3,8 +3,9 @@
 A control plane: it never imports torch. Training runs in child processes (`trainer.launch`).
 
 Examples go `consumer` -> `store`; `triggers` starts cycles of them, which `cuts` and `runs` work off: `jobs` holds the
-child, `publishing` hands on what it made. People ask through `servicer` -> `requests`. Inside the child the order is
-`job` -> `building` -> `methods` or `reward` -> `judging`. docs/concepts/training.md follows one cycle.
+child, or `hosted` waits for one of another machine, and `publishing` hands on what it made. People ask through
+`servicer` -> `requests`. Inside the child the order is `job` -> `building` -> `methods` or `reward` -> `judging`.
+docs/concepts/training.md follows one cycle.
 """
 
 import contextlib
@@ -19,10 +20,10 @@ from trimtab import registry
 from trimtab.bus import fold, port, runner, topics
 from trimtab.core import errors, files, lines
 from trimtab.rpc import process
-from trimtab.trainer import servicer, settings
+from trimtab.trainer import offers, servicer, settings
 from trimtab.trainer.data import consumer, cuts, quarantines, store
 from trimtab.trainer.links import known, ledger_link, publishing
-from trimtab.trainer.runs import audits, requests, runbook, triggers
+from trimtab.trainer.runs import audits, hosted, jobs, requests, runbook, triggers
 from trimtab.trainer.runs import worker as work
 
 
@@ -60,10 +61,8 @@ def build(config: settings.TrainerSettings) -> process.Process:
         held=held,
         topics_say=topics_say,
         configured=configured,
-        python=config.python,
-        secrets_file=config.secrets_file,
+        start=_starts(config),
         topics_known=topics_known,
-        processes=config.job_processes,
     )
     cycles = triggers.Triggers(
         database=database,
@@ -95,6 +94,18 @@ def build(config: settings.TrainerSettings) -> process.Process:
     trainer.add_thread("cycles", cycles.run)
     trainer.add_thread("audit trail", trail.run)
     return trainer
+
+
+def _starts(config: settings.TrainerSettings) -> Callable[[jobs.RunFolder], jobs.Job]:
+    """What begins a job: here, or on whichever machine takes it up."""
+    if config.jobs_elsewhere:
+        return functools.partial(hosted.Hosted, processes=config.job_processes)
+
+    def child(folder: jobs.RunFolder) -> jobs.Child:
+        offers.withdraw(folder.path)  # of a trainer that had them run elsewhere
+        return jobs.Child(folder, config.python, config.secrets_file, config.job_processes)
+
+    return child
 
 
 def _follow_topics(

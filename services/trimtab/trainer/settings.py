@@ -17,5 +17,8 @@ class TrainerSettings(settings.ProcessSettings):
     job_processes: int = pydantic.Field(
         1, ge=1, description="Processes that train one model together (torchrun, FSDP2)."
     )
+    jobs_elsewhere: bool = pydantic.Field(
+        False, description="Jobs wait for a host on another machine: python -m trimtab.trainer.host STATE/runs."
+    )
     per_rater: int = pydantic.Field(200, ge=1, description="Examples of one rater that a data set uses at most.")
     lease_s: float = pydantic.Field(60.0, gt=0, description="Seconds a lease to publish lasts unless renewed.")

@@ -60,7 +60,10 @@ class Ledger(ledger_service_pb2_grpc.LedgerServiceServicer):
 
 @dataclasses.dataclass
 class Installation:
-    """What a trainer is pointed at. `policy_id` and `demonstrations_id` are published. job_processes: its setting."""
+    """What a trainer is pointed at. `policy_id` and `demonstrations_id` are published.
+
+    job_processes, jobs_elsewhere: its settings.
+    """
 
     folder: pathlib.Path
     ledger: Ledger
@@ -68,6 +71,7 @@ class Installation:
     policy_id: str = ""
     demonstrations_id: str = ""
     job_processes: int = 1
+    jobs_elsewhere: bool = False
 
     @property
     def log_url(self) -> str:
@@ -94,13 +98,17 @@ class Installation:
             "job_processes": str(self.job_processes),
         }
 
+    def settings(self) -> settings.TrainerSettings:
+        return settings.TrainerSettings.model_validate({**self.flags(), "jobs_elsewhere": self.jobs_elsewhere})
+
     def argv(self) -> list[str]:
-        return [part for name, value in self.flags().items() for part in (f"--{name.replace('_', '-')}", value)]
+        given = [part for name, value in self.flags().items() for part in (f"--{name.replace('_', '-')}", value)]
+        return [*given, "--jobs-elsewhere"] if self.jobs_elsewhere else given
 
     @contextlib.asynccontextmanager
     async def trainer(self) -> AsyncIterator[calls.TrainerCalls]:
         """The trainer in this process, and calls to it over the loopback."""
-        process = app.build(settings.TrainerSettings.model_validate(self.flags()))
+        process = app.build(self.settings())
         async with process.serving() as address, trimtab_client.connect(address, self.token) as channel:
             await asyncio.wait_for(channel.channel_ready(), 30)
             yield calls.TrainerCalls(channel)

@@ -31,9 +31,6 @@ monitoring). port: of the one that is called.
 {{- if .Values.trainer.job.enabled }}
 - {from: trainer-job, to: reward, port: grpc}
 - {from: trainer-job, to: policy, port: grpc}
-{{- if .Values.models.url }}
-- {from: trainer-job, to: objects}
-{{- end }}
 {{- end }}
 {{- if .Values.toolbox.enabled }}
 {{- range list "gateway" "feedback" "ledger" "reward" "trainer" "rollout" }}

@@ -20,7 +20,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
-from typing import Any
+from typing import Any, Protocol
 
 from trimtab import registry
 from trimtab.core import errors, failpoints, files, models, runs
@@ -129,8 +129,32 @@ class RunFolder:
         )
 
 
+class Job(Protocol):
+    """A started job, wherever it runs."""
+
+    def waits_for(self) -> str:
+        """Why it has not begun, in a sentence; empty when it has."""
+        ...
+
+    def wait(self, timeout_s: float) -> int | None:
+        """The exit code; None when it still runs after that time."""
+        ...
+
+    def end(self, grace_s: float) -> None:
+        """It is not wanted any more. Returns when it is gone."""
+        ...
+
+    def leave(self, grace_s: float) -> None:
+        """This process ends; the job does so only where it cannot do without."""
+        ...
+
+    def close(self) -> None:
+        """The last call, of a job that has ended or was left."""
+        ...
+
+
 class Child:
-    """A started job. It dies with this process: its standard input is a pipe that only this process holds.
+    """A `Job` of this machine. It dies with this process: its standard input is a pipe that only this process holds.
 
     secrets_file: of the internal token it asks other processes with; None: it asks nobody. processes: that train.
     """
@@ -152,8 +176,10 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    def waits_for(self) -> str:
+        return ""
+
     def wait(self, timeout_s: float) -> int | None:
-        """The exit code; None when it still runs after that time."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -166,8 +192,11 @@ class Child:
             self._process.kill()
         self._process.wait()
 
+    def leave(self, grace_s: float) -> None:
+        self.end(grace_s)
+
     def close(self) -> None:
-        """Lets go of the pipe; call when the job has ended."""
+        """Lets go of the pipe."""
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()

@@ -1,11 +1,11 @@
-"""Works off the book of runs: prepare, train in a child process, publish, end.
+"""Works off the book of runs: prepare, have a job train, publish, end.
 
 `trainer.app` runs `Worker.run` in two threads, one for the runs that people ask for and one for those that feedback
-triggers: a cycle that takes a day makes nobody wait. Training itself is `trainer.job` in the child
-(`trainer.runs.jobs`), publishing is `trainer.links.publishing`. A run stays RUNNING in the book until its models are
-published and announced, so that a trainer killed anywhere finds it and goes on: with the job if there is no result yet,
-with publishing if there is. A job that is killed itself is started again and goes on from its last checkpoint; so is
-one that ended because something was away, for as long as it is.
+triggers: a cycle that takes a day makes nobody wait. Training itself is `trainer.job`, in a child (`trainer.runs.jobs`)
+or on another machine (`trainer.runs.hosted`); publishing is `trainer.links.publishing`. A run stays RUNNING in the book
+until its models are published and announced, so that a trainer killed anywhere finds it and goes on: with the job if
+there is no result yet, with publishing if there is. A job that is killed itself is started again and goes on from its
+last checkpoint; so is one that ended because something was away, for as long as it is.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing import TypeVar
 from trimtab import registry
 from trimtab.core import errors, failpoints, lines, runs
 from trimtab.obs import logging, metrics
-from trimtab.trainer import record
+from trimtab.trainer import offers, record
 from trimtab.trainer.data import cuts, quarantines
 from trimtab.trainer.judging import sets
 from trimtab.trainer.links import known, publishing
@@ -65,13 +65,11 @@ class Worker:
         held: quarantines.Quarantines,
         topics_say: known.Known,
         configured: Mapping[str, lines.LineConfig],
-        python: str,
-        secrets_file: pathlib.Path,
+        start: Callable[[jobs.RunFolder], jobs.Job],
         topics_known: threading.Event,
-        processes: int = 1,
     ) -> None:
-        """folder: of all run folders. secrets_file: for jobs that ask other processes. topics_known: set once `models`
-        and `rollouts` were read to their ends. processes: of a job."""
+        """folder: of all run folders. start: begins the job of one that is prepared. topics_known: set once `models`
+        and `rollouts` were read to their ends."""
         self._book = book
         self._folder = folder
         self._registry = artifacts
@@ -80,10 +78,8 @@ class Worker:
         self._quarantines = held
         self._known = topics_say
         self._lines = configured
-        self._python = python
-        self._secrets_file = secrets_file
+        self._start = start
         self._topics_known = topics_known
-        self._processes = processes
         self._said = ("", "")
 
     def run(self, stop: threading.Event, *, triggered: bool) -> None:
@@ -133,7 +129,9 @@ class Worker:
             run = dataclasses.replace(run, spec=dataclasses.replace(run.spec, dataset_id=dataset_id))
             self._book.set_spec(run.id, run.spec)
         self._check_reward(run)
-        result = folder.result() or self._train(run, folder, stop)
+        # what is offered has not ended, whatever lies there
+        result = None if offers.waiting(folder.path) else folder.result()
+        result = result or self._train(run, folder, stop)
         self._check_reward(run)
         failpoints.reach("trainer.run.before_publishing")
         model_ids = self._patiently(run, stop, lambda: self._publisher.publish_result(run, result))
@@ -163,11 +161,11 @@ class Worker:
         folder.prepare(run, self._judging(run), self._registry)
         deaths, saved = 0, folder.last_saved()
         while True:
-            child = jobs.Child(folder, self._python, self._secrets_file, self._processes)
+            job = self._start(folder)
             try:
-                exit_code = self._watch(run, folder, child, stop)
+                exit_code = self._watch(run, folder, job, stop)
             finally:
-                child.close()
+                job.close()
             result = folder.result() if exit_code <= 0 else None
             if result is not None:
                 return result
@@ -192,22 +190,25 @@ class Worker:
         }
         return record.Judging(line.gates, anchor_id, own)
 
-    def _watch(self, run: runs.Run, folder: jobs.RunFolder, child: jobs.Child, stop: threading.Event) -> int:
+    def _watch(self, run: runs.Run, folder: jobs.RunFolder, job: jobs.Job, stop: threading.Event) -> int:
         """Relays the job's progress to the book until it ends; its exit code."""
-        last = folder.progress()
+        last, waited_for = folder.progress(), ""
         while True:
-            exit_code = child.wait(_PROGRESS_EVERY_S)
+            exit_code = job.wait(_PROGRESS_EVERY_S)
             progress = folder.progress()
             if progress is not None and progress != last:
                 self._book.progress(run.id, progress.step, progress.steps, progress.figures)
                 last = progress
             if exit_code is not None:
                 return exit_code
+            if (waits_for := job.waits_for()) != waited_for:
+                waited_for = waits_for
+                self._book.waits(run.id, waits_for)
             if stop.is_set():
-                child.end(_END_GRACE_S)
+                job.leave(_END_GRACE_S)
                 raise _Stopped
             if self._book.is_cancelled(run.id):
-                child.end(_END_GRACE_S)
+                job.end(_END_GRACE_S)
                 raise _Ended(runs.RunState.CANCELLED, "It was cancelled.")
 
     def _patiently(self, run: runs.Run, stop: threading.Event, act: Callable[[], _Made]) -> _Made:
