@@ -16,7 +16,7 @@ from trimtab.core import completions
 from trimtab.ledger import answers
 from trimtab.ledger.store import rows, tables
 
-_CACHED = 20_000
+_CACHED = 4_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

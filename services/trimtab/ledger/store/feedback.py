@@ -13,7 +13,7 @@ from trimtab.core import feedback, ledger
 from trimtab.ledger import answers, events, joining
 from trimtab.ledger.store import rows, tables
 
-_CACHED = 20_000
+_CACHED = 4_000
 _TABLE = tables.FEEDBACK
 _Identity = tuple[bytes, str, str, bytes]
 Arrival = tuple[port.Record, events.Received]

@@ -9,6 +9,7 @@ import contextlib
 import json
 import pathlib
 import threading
+import urllib.parse
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -120,6 +121,7 @@ class Store:
     """The database file, made if absent; one of an older version is upgraded. WrongState for one of a newer."""
 
     def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30.0})
         sqlalchemy.event.listen(self._engine, "connect", _prepare)
@@ -155,6 +157,18 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+@contextlib.contextmanager
+def read_only(path: pathlib.Path) -> Iterator[sqlalchemy.Connection]:
+    """A connection of another process, beside the one that owns the file."""
+    address = f"file:{urllib.parse.quote(str(path.absolute()))}?mode=ro&uri=true"
+    engine = sqlalchemy.create_engine(f"sqlite:///{address}", connect_args={"timeout": 30.0})
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def require_known(version: int, path: pathlib.Path) -> None:
