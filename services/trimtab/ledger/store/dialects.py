@@ -257,7 +257,7 @@ def _set_up(connection: Any, _record: object) -> None:
 
 def _set_pragmas(connection: driver.Connection, _record: object) -> None:
     cursor = connection.cursor()
-    # each connection has a cache of its own; 64 MiB joined no faster than 8, since the system keeps the file's pages too
+    # each connection has a cache of its own; 64 MiB joined no faster than 8, since the system keeps the pages too
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -8192", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
         cursor.fetchall()
