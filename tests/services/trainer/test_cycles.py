@@ -4,7 +4,6 @@ import dataclasses
 import datetime
 import json
 import pathlib
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -490,16 +489,3 @@ def test_while_it_is_unknown_what_is_in_quarantine_nothing_is_cut(bench: Bench) 
     with pytest.raises(ledger_link.NotYet, match="unknown"):
         bench.cycles.step()
     assert bench.cycles.newest(bench.line) is None
-
-
-def test_a_cut_that_is_killed_is_not_now_and_one_of_a_line_without_examples_says_so(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
-) -> None:
-    with pytest.raises(errors.InvalidField, match="the line has no examples"):
-        bench.cutter.cut(TENANT, LINE, 45, "a run")
-    killed = tmp_path / "python"
-    killed.write_text("#!/bin/sh\ncat > /dev/null\nkill -9 $$\n")
-    killed.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(killed))
-    with pytest.raises(errors.ServiceUnavailable, match="killed by SIGKILL; look whether it needs more memory"):
-        bench.cutter.cut(TENANT, LINE, 45, "a run")
