@@ -2,7 +2,7 @@
 
 Kafka 4 without ZooKeeper: each node is broker and controller. The jars come from Maven (`pom.xml`), once per version,
 into a cache of the user's, unless KAFKA_HOME names a Kafka that is there; a JVM has to be there. Nodes listen on the
-loopback interface alone.
+loopback interface alone, unless they are told another address of the machine.
 """
 
 import argparse
@@ -76,9 +76,9 @@ class Node:
     """One broker and controller. A kill or a stop keeps its data; `start` goes on with them."""
 
     def __init__(
-        self, folder: pathlib.Path, number: int, settings: Mapping[str, str], port: int, *, jvm_option: str
+        self, folder: pathlib.Path, number: int, settings: Mapping[str, str], at: tuple[str, int], *, jvm_option: str
     ) -> None:
-        self.port = port
+        self.host, self.port = at
         self._folder, self._number = folder, number
         self._options = (_HEAP, "-XX:+UseSerialGC", jvm_option)
         self._process: subprocess.Popen[bytes] | None = None
@@ -126,7 +126,7 @@ class Node:
         while time.monotonic() < give_up_at:
             if self._process is None or self._process.poll() is not None:
                 break
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
+            with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), timeout=1.0):
                 if b"Kafka Server started" in self.log.read_bytes()[self._said_before :]:
                     return
             time.sleep(0.1)
@@ -149,7 +149,7 @@ class Node:
 class Cluster:
     """Nodes that know each other. settings: on top of those below, for all nodes. ports: of each node the clients' and
     the controllers', free ones unless given. doors: further listeners of the first node, by name with their security
-    protocol; `settings` says what they need.
+    protocol; `settings` says what they need. host: an address of this machine, where clients find the nodes.
     """
 
     def __init__(
@@ -160,11 +160,13 @@ class Cluster:
         ports: Sequence[int] | None = None,
         *,
         doors: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
         jvm_option: str = "",
     ) -> None:
         doors, jvm_option = doors or {}, jvm_option or f"-XX:SharedArchiveFile={classes()}"
         free = free_ports(2 * nodes + len(doors))
         ports = [*(ports or free[: 2 * nodes]), *free[2 * nodes :]]
+        self._host = host
         self._doors = dict(zip(doors, ports[2 * nodes :], strict=True))
         voters = ",".join(f"{number + 1}@127.0.0.1:{ports[2 * number + 1]}" for number in range(nodes))
         protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **doors}
@@ -173,7 +175,7 @@ class Cluster:
             client, controller = ports[2 * number], ports[2 * number + 1]
             where = folder / f"node-{number + 1}"
             open_to_clients = {"PLAINTEXT": client, **(self._doors if number == 0 else {})}
-            advertised = ",".join(f"{name}://127.0.0.1:{port}" for name, port in open_to_clients.items())
+            advertised = ",".join(f"{name}://{host}:{port}" for name, port in open_to_clients.items())
             of_node = {
                 "node.id": str(number + 1),
                 "listeners": f"{advertised},CONTROLLER://127.0.0.1:{controller}",
@@ -183,15 +185,17 @@ class Cluster:
                 "log.dirs": str(where / "data"),
             }
             of_node |= settings or {}
-            self.nodes.append(Node(where, number + 1, {**_settings(nodes), **of_node}, client, jvm_option=jvm_option))
+            self.nodes.append(
+                Node(where, number + 1, {**_settings(nodes), **of_node}, (host, client), jvm_option=jvm_option)
+            )
 
     def door(self, name: str) -> str:
         """The address of a further listener."""
-        return f"127.0.0.1:{self._doors[name]}"
+        return f"{self._host}:{self._doors[name]}"
 
     @property
     def address(self) -> str:
-        return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        return ",".join(f"{node.host}:{node.port}" for node in self.nodes)
 
     def start(self) -> None:
         for node in self.nodes:
@@ -261,11 +265,16 @@ def run_java(main: str, *arguments: str) -> str:
 
 @contextlib.contextmanager
 def running(
-    nodes: int = 1, settings: Mapping[str, str] | None = None, doors: Mapping[str, str] | None = None
+    nodes: int = 1,
+    settings: Mapping[str, str] | None = None,
+    doors: Mapping[str, str] | None = None,
+    *,
+    host: str = "127.0.0.1",
+    ports: Sequence[int] | None = None,
 ) -> Iterator[Cluster]:
     """A cluster of its own for as long as the context lasts."""
     with tempfile.TemporaryDirectory(prefix="trimtab-kafka-") as folder:
-        cluster = Cluster(pathlib.Path(folder), nodes, settings, doors=doors)
+        cluster = Cluster(pathlib.Path(folder), nodes, settings, ports, doors=doors, host=host)
         try:
             cluster.start()
             yield cluster

@@ -22,6 +22,7 @@ Document = dict[str, Any]
 # What people install: values files in the order they are given. The last has all that the others leave out.
 INSTALLATIONS = {
     "small": (VALUES / "small.yaml",),
+    "first release": (VALUES / "small.yaml", VALUES / "first-release.yaml"),
     "production": (VALUES / "production.yaml",),
     "gpu": (VALUES / "production.yaml", VALUES / "gpu.yaml"),
     "gpu on one node": (VALUES / "small.yaml", VALUES / "gpu.yaml"),

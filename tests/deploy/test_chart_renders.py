@@ -120,6 +120,25 @@ def test_the_topics_job_is_made_anew_when_what_it_does_changes() -> None:
     assert job() != job("--set=kafka.bootstrap=other:9092")
 
 
+@pytest.mark.parametrize(
+    ("flag", "anew"),
+    [
+        ("policy.replicas=3", {"rollout"}),
+        ("policy.vllm.sharedMemory=3Gi", set()),
+        ("gateway.replicas=2", set()),
+        ("toolbox.line=other", {"toolbox"}),
+        ("logLevel=debug", {"gateway", "feedback", "ledger", "reward", "trainer", "rollout", "toolbox"}),
+    ],
+)
+def test_a_process_starts_anew_when_what_it_reads_at_its_start_changes(flag: str, anew: set[str]) -> None:
+    lines = "--set-string=lines=[lines.main]\ntenant = 'a'\n[lines.other]\ntenant = 'b'"
+    before, after = (
+        charts.of_kind(charts.rendered("small", lines, *flags), "Deployment") for flags in ((), (f"--set={flag}",))
+    )
+    changed = {name for name in before if before[name]["spec"]["template"] != after[name]["spec"]["template"]}
+    assert changed == {f"{charts.RELEASE}-{name}" for name in anew}
+
+
 def test_the_notes_name_the_next_command() -> None:
     done = charts.ran(
         "install", charts.RELEASE, charts.CHART, f"--values={charts.VALUES / 'small.yaml'}", "--dry-run=client"

@@ -25,7 +25,10 @@ _RELEASE = "bookworm"
 _IN_BASE = ("ca-certificates", "python3", "python3-pip", "python3-venv", "python-is-python3")
 _NOT_CONTENT = "__pycache__"
 _TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
-_KEPT_S = 24 * 3600.0
+# Where uv reads what holds for everybody on a machine.
+_UV_SETTINGS = "/etc/uv/uv.toml"
+# How long, and how many beside a new one: all services' take 3 GB.
+_KEPT_S, _KEPT = 24 * 3600.0, 2
 
 
 def of_a_program(name: str, program: pathlib.Path) -> pathlib.Path:
@@ -40,9 +43,12 @@ def built(
     root: pathlib.Path,
     sources: Sequence[str],
     arguments: Mapping[str, str] | None = None,
+    *,
+    without: str = "",
 ) -> pathlib.Path:
     """An image called so. sources: files and folders in root that the Dockerfile may copy. arguments: of the build,
-    besides BASE. Built anew when any of that has changed."""
+    besides BASE. without: a distribution that uv leaves out, with all that it alone asks for. Built anew when any of
+    that has changed."""
     packages.for_images()
     with tempfile.TemporaryDirectory(prefix="trimtab-image-") as made:
         context = pathlib.Path(made) / "context"
@@ -53,7 +59,14 @@ def built(
         files = [path for path in sorted(context.rglob("*")) if path.is_file()]
         content = [part for path in files for part in (bytes(path.relative_to(context)), path.read_bytes())]
         decides = [*content, json.dumps(dict(arguments or {}), sort_keys=True).encode(), _base_key()]
-        return _kept(name, decides, lambda archive: _build(name, context, arguments or {}, archive))
+        # a volume of the build and no part of it: the Dockerfile is the one that everybody uses
+        volumes = {}
+        if without:
+            told = pathlib.Path(made) / "uv.toml"
+            told.write_text(f"override-dependencies = [\"{without} ; python_version < '3'\"]\n")
+            volumes[_UV_SETTINGS] = told
+            decides.append(told.read_bytes())
+        return _kept(name, decides, lambda archive: _build(name, context, arguments or {}, volumes, archive))
 
 
 def base() -> pathlib.Path:
@@ -89,8 +102,9 @@ def _kept(name: str, decides: Sequence[bytes], make: Callable[[pathlib.Path], ob
 
 def _forget(archives: Iterable[pathlib.Path]) -> None:
     """Those that nobody has asked for lately: one of a service changes with every change of its code."""
-    for archive in archives:
-        if time.time() - archive.stat().st_mtime > _KEPT_S:
+    asked_for = {archive: archive.stat().st_mtime for archive in archives}
+    for place, archive in enumerate(sorted(asked_for, key=asked_for.__getitem__, reverse=True)):
+        if place >= _KEPT or time.time() - asked_for[archive] > _KEPT_S:
             archive.unlink()
 
 
@@ -106,14 +120,21 @@ def _bootstrap(archive: pathlib.Path) -> None:
         archive.write_bytes(_archive(_BASE, layer.read_bytes(), []))
 
 
-def _build(name: str, context: pathlib.Path, arguments: Mapping[str, str], archive: pathlib.Path) -> None:
+def _build(
+    name: str,
+    context: pathlib.Path,
+    arguments: Mapping[str, str],
+    volumes: Mapping[str, pathlib.Path],
+    archive: pathlib.Path,
+) -> None:
     binaries.say(f"building image {name}")
     with tempfile.TemporaryDirectory(prefix="trimtab-storage-") as storage:
         at = ["--root", f"{storage}/root", "--runroot", f"{storage}/run", "--storage-driver", "vfs"]
         processes.run("buildah", *at, "pull", "--quiet", f"docker-archive:{base()}")
         # whoever vouches for registries on this machine does so for a build on it
-        trusted = f"--volume={_TRUSTED}:{_TRUSTED}:ro"
-        given = [trusted, *(f"--build-arg={key}={value}" for key, value in {"BASE": _BASE, **arguments}.items())]
+        mounted = {_TRUSTED: pathlib.Path(_TRUSTED), **volumes}
+        given = [f"--volume={source}:{target}:ro" for target, source in mounted.items()]
+        given += [*(f"--build-arg={key}={value}" for key, value in {"BASE": _BASE, **arguments}.items())]
         words = ["--quiet", "--isolation", "chroot", "--pull-never", "--layers=false", *given, "--tag", name]
         processes.run("buildah", *at, "bud", *words, context)
         processes.run("buildah", *at, "push", "--quiet", name, f"docker-archive:{archive}:{name}")

@@ -62,7 +62,12 @@ class RealNode:
 
     def load(self, archive: pathlib.Path) -> None:
         """Gives it an image for pods, under the name that its archive says."""
-        self._ctr("images", "import", str(archive))
+        processes.run(*self.takes_images, archive)
+
+    @property
+    def takes_images(self) -> list[str]:
+        """The command that `load` runs, without the archive: for a program beside us."""
+        return [*self._in_containerd(), "images", "import"]
 
     def _start_containerd(self) -> None:
         told = self._folder / "containerd.toml"
@@ -124,8 +129,11 @@ class RealNode:
         return daemon
 
     def _ctr(self, *words: str) -> str:
+        return processes.run(*self._in_containerd(), *words)
+
+    def _in_containerd(self) -> list[str]:
         program = binaries.program(binaries.CONTAINERD, "ctr")
-        return processes.run(*self._inside(), program, "--address", self._socket, "--namespace", "k8s.io", *words)
+        return [*self._inside(), program, "--address", str(self._socket), "--namespace", "k8s.io"]
 
     def _inside(self) -> list[str]:
         """In containerd's mounts."""

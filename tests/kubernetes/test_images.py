@@ -58,3 +58,10 @@ def test_an_image_is_another_when_its_content_is_another(
     three = images.of_a_program(NAME, program)
     kept = set((binaries.kept() / "images").glob("trimtab-test-small-*"))
     assert kept == {two, three}
+    # and of those of one day all but the two that were asked for last
+    made = []
+    for content in (b"four", b"five"):
+        program.write_bytes(content)
+        made.append(images.of_a_program(NAME, program))
+    kept = set((binaries.cache() / "images").glob("trimtab-test-small-*"))
+    assert kept == {three, *made}

@@ -1,7 +1,7 @@
 """A real PostgreSQL for tests and for people: `python -m tests.postgres.server` starts one until Ctrl-C.
 
 Debian's package, installed where it is missing. The server never runs as root: where we do, it runs as user `postgres`.
-It listens on the loopback interface alone and syncs what it commits.
+It listens on the loopback interface alone, unless it is told another address, and syncs what it commits.
 """
 
 import argparse
@@ -29,7 +29,6 @@ _LOCK = pathlib.Path(tempfile.gettempdir()) / "trimtab-postgres.lock"
 _READY_WITHIN_S = 60.0
 _USER = "trimtab"
 _SETTINGS = {
-    "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "fsync": "on",
     "synchronous_commit": "on",
@@ -60,21 +59,25 @@ def _install() -> None:
 class Server:
     """One server with data of its own in a folder. A kill or a stop keeps them; `start` goes on with them.
 
-    password: what it asks everybody for; empty: it lets everybody in.
+    password: what it asks everybody for; empty: it lets everybody in. address: of this machine, where those get in that
+    are on the same network. port: a free one unless given.
     """
 
-    def __init__(self, folder: pathlib.Path, password: str = "") -> None:
+    def __init__(self, folder: pathlib.Path, password: str = "", address: str = "127.0.0.1", port: int = 0) -> None:
         self._password = password
+        self._address = address
         self._folder = folder
         self._data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = port or _free_port()
         self._free: list[str] = []
         if self._owner is not None:
             os.chown(folder, self._owner.pw_uid, self._owner.pw_gid)
         words = ["-D", str(self._data), "-U", _USER, "-E", "UTF8", "--locale=C.UTF-8", "-A"]
         words += ["scram-sha-256", f"--pwfile={self._password_file()}"] if password else ["trust"]
         subprocess.run([str(programs() / "initdb"), *words], stdout=subprocess.DEVNULL, check=True, **self._as_owner)
+        with (self._data / "pg_hba.conf").open("a") as who:
+            who.write(f"host all all samenet {'scram-sha-256' if password else 'trust'}\n")
 
     def _password_file(self) -> pathlib.Path:
         path = self._folder / "password"
@@ -99,7 +102,8 @@ class Server:
 
     def start(self) -> None:
         """Returns when it answers; RuntimeError with the end of its output when it does not."""
-        flags = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        settings = {"listen_addresses": self._address, **_SETTINGS}
+        flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         command = [str(programs() / "postgres"), "-D", str(self._data), "-p", str(self.port), *flags]
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -161,11 +165,11 @@ class Server:
         name = f"ledger_{secrets.token_hex(6)}"
         with self._connect() as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return f"postgresql+psycopg://{_USER}@127.0.0.1:{self.port}/{name}"
+        return f"postgresql+psycopg://{_USER}@{self._address}:{self.port}/{name}"
 
     def _connect(self, name: str = "postgres") -> psycopg.Connection:
         return psycopg.connect(
-            host="127.0.0.1",
+            host=self._address,
             port=self.port,
             user=_USER,
             password=self._password,
@@ -186,10 +190,10 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(password: str = "") -> Iterator[Server]:
+def running(password: str = "", address: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
     """A server of its own for as long as the context lasts."""
     with tempfile.TemporaryDirectory(prefix="trimtab-postgres-") as folder:
-        server = Server(pathlib.Path(folder), password)
+        server = Server(pathlib.Path(folder), password, address, port)
         try:
             server.start()
             yield server

@@ -213,7 +213,7 @@ trimtab.dev/settings: {{ include (print .Template.BasePath "/settings.yaml") . |
 
 {{/*
 A Deployment of one process. Dict: root, name, arguments (list); recreate: whether the old pod ends first; token; cache,
-models: as above; volumes, mounts: further ones.
+models: as above; volumes, mounts: further ones; reads: text of theirs that a process reads at its start only.
 */}}
 {{- define "trimtab.deployment" -}}
 {{- $root := .root }}
@@ -235,6 +235,9 @@ spec:
     metadata:
       labels: {{ include "trimtab.labels" $self | nindent 8 }}
       annotations: {{ include "trimtab.checksum" $root | nindent 8 }}
+        {{- with .reads }}
+        trimtab.dev/reads: {{ sha256sum . }}
+        {{- end }}
     spec: {{ include "trimtab.pod" $self | nindent 6 }}
       {{- with $values.nodeSelector }}
       nodeSelector: {{ toYaml . | nindent 8 }}
