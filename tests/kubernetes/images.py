@@ -1,10 +1,11 @@
 """Images without a registry and without Docker: archives that `RealNode.load` takes, kept in the user's cache by
 content.
 
-`built` runs a Dockerfile with Debian's buildah, as root. A Dockerfile that begins from a published image says so by
+`Image` runs a Dockerfile with Debian's buildah, as root. A Dockerfile that begins from a published image says so by
 `ARG BASE` and `FROM ${BASE}`; here BASE is a Debian of the same release with Python 3.11, made by debootstrap.
 """
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -37,36 +38,57 @@ def of_a_program(name: str, program: pathlib.Path) -> pathlib.Path:
     return _kept(name, [layer], lambda archive: archive.write_bytes(_archive(name, layer, ["/app"])))
 
 
-def built(
-    name: str,
-    dockerfile: pathlib.Path,
-    root: pathlib.Path,
-    sources: Sequence[str],
-    arguments: Mapping[str, str] | None = None,
-    *,
-    without: str = "",
-) -> pathlib.Path:
-    """An image called so. sources: files and folders in root that the Dockerfile may copy. arguments: of the build,
-    besides BASE. without: a distribution that uv leaves out, with all that it alone asks for. Built anew when any of
-    that has changed."""
-    packages.for_images()
-    with tempfile.TemporaryDirectory(prefix="trimtab-image-") as made:
-        context = pathlib.Path(made) / "context"
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """One that a Dockerfile makes.
+
+    sources: files and folders in root that it may copy. arguments: of the build, besides BASE. without: a distribution
+    that uv leaves out, with all that it alone asks for.
+    """
+
+    name: str
+    dockerfile: pathlib.Path
+    root: pathlib.Path
+    sources: Sequence[str]
+    arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    without: str = ""
+
+    def archive(self) -> pathlib.Path:
+        """Built anew when any of that has changed."""
+        packages.for_images()
+        return _kept(self.name, self._decides(), self._build)
+
+    def is_built(self) -> bool:
+        return _place(self.name, self._decides()).exists()
+
+    def _decides(self) -> list[bytes]:
+        with tempfile.TemporaryDirectory(prefix="trimtab-image-") as made:
+            context = self._context(pathlib.Path(made))
+            files = [path for path in sorted(context.rglob("*")) if path.is_file()]
+            content = [part for path in files for part in (bytes(path.relative_to(context)), path.read_bytes())]
+        settings = [self._uv_settings().encode()] if self.without else []
+        return [*content, json.dumps(dict(self.arguments), sort_keys=True).encode(), _base_key(), *settings]
+
+    def _context(self, made: pathlib.Path) -> pathlib.Path:
+        context = made / "context"
         context.mkdir()
-        for source in sources:
-            _copy(root / source, context / source)
-        shutil.copy(dockerfile, context / "Dockerfile")
-        files = [path for path in sorted(context.rglob("*")) if path.is_file()]
-        content = [part for path in files for part in (bytes(path.relative_to(context)), path.read_bytes())]
-        decides = [*content, json.dumps(dict(arguments or {}), sort_keys=True).encode(), _base_key()]
-        # a volume of the build and no part of it: the Dockerfile is the one that everybody uses
-        volumes = {}
-        if without:
-            told = pathlib.Path(made) / "uv.toml"
-            told.write_text(f"override-dependencies = [\"{without} ; python_version < '3'\"]\n")
-            volumes[_UV_SETTINGS] = told
-            decides.append(told.read_bytes())
-        return _kept(name, decides, lambda archive: _build(name, context, arguments or {}, volumes, archive))
+        for source in self.sources:
+            _copy(self.root / source, context / source)
+        shutil.copy(self.dockerfile, context / "Dockerfile")
+        return context
+
+    def _uv_settings(self) -> str:
+        return f"override-dependencies = [\"{self.without} ; python_version < '3'\"]\n"
+
+    def _build(self, archive: pathlib.Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="trimtab-image-") as made:
+            # a volume of the build and no part of it: the Dockerfile is the one that everybody uses
+            volumes = {}
+            if self.without:
+                told = pathlib.Path(made) / "uv.toml"
+                told.write_text(self._uv_settings())
+                volumes[_UV_SETTINGS] = told
+            _build(self.name, self._context(pathlib.Path(made)), self.arguments, volumes, archive)
 
 
 def base() -> pathlib.Path:
@@ -81,16 +103,13 @@ def _base_key() -> bytes:
 
 def _kept(name: str, decides: Sequence[bytes], make: Callable[[pathlib.Path], object]) -> pathlib.Path:
     """The archive that all of this decides; made where it is not there yet."""
-    key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in [name.encode(), *decides])).hexdigest()[:12]
-    folder = binaries.kept() / "images"
-    folder.mkdir(exist_ok=True)
-    short = name.rpartition("/")[2].replace(":", "-")
-    archive = folder / f"{short}-{key}.tar"
-    with cache.alone(binaries.kept() / f"image-{short}.lock"):
+    archive = _place(name, decides)
+    archive.parent.mkdir(exist_ok=True)
+    with cache.alone(binaries.kept() / f"image-{_short(name)}.lock"):
         if archive.exists():
             os.utime(archive)
         else:
-            _forget(folder.glob(f"{short}-*.tar"))
+            _forget(archive.parent.glob(f"{_short(name)}-*.tar"))
             begun = time.monotonic()
             unfinished = archive.with_suffix(".unfinished")
             unfinished.unlink(missing_ok=True)
@@ -98,6 +117,15 @@ def _kept(name: str, decides: Sequence[bytes], make: Callable[[pathlib.Path], ob
             unfinished.rename(archive)
             binaries.say(f"made image {name} in {time.monotonic() - begun:.0f} s")
     return archive
+
+
+def _place(name: str, decides: Sequence[bytes]) -> pathlib.Path:
+    key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in [name.encode(), *decides])).hexdigest()[:12]
+    return binaries.kept() / "images" / f"{_short(name)}-{key}.tar"
+
+
+def _short(name: str) -> str:
+    return name.rpartition("/")[2].replace(":", "-")
 
 
 def _forget(archives: Iterable[pathlib.Path]) -> None:

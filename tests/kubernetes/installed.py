@@ -55,10 +55,10 @@ sys.path[:0] = {path!r}
 from tests.kubernetes import services
 words = sys.argv[1:]
 if words[0] == "build":
-    services.archive(next(word for word in words if word.startswith("EXTRA=")).removeprefix("EXTRA="))
+    services.image(next(word for word in words if word.startswith("EXTRA=")).removeprefix("EXTRA=")).archive()
 else:
     process = words[-1].rpartition("trimtab-")[2].partition(":")[0]
-    subprocess.run([*{takes!r}, str(services.archive(process))], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*{takes!r}, str(services.image(process).archive())], check=True, stdout=subprocess.DEVNULL)
 """
 
 

@@ -31,11 +31,15 @@ def name(process: str) -> str:
     return f"{REGISTRY}/trimtab-{process}:{TAG}"
 
 
-def archive(process: str) -> pathlib.Path:
-    """The image of a process, for a node to load."""
+def image(process: str) -> images.Image:
     sent = re.findall(r"^!(.*)$", (charts.ROOT / ".dockerignore").read_text(), re.M)
     without = "torch" if process in COMPUTE else ""
-    return images.built(name(process), _DOCKERFILE, charts.ROOT, sent, {"EXTRA": process}, without=without)
+    return images.Image(name(process), _DOCKERFILE, charts.ROOT, sent, {"EXTRA": process}, without)
+
+
+def are_built() -> bool:
+    """Whether all of them are there, as the code is now."""
+    return all(image(process).is_built() for process in app.PROCESSES)
 
 
 def torch(namespace: str) -> list[Manifest]:
@@ -103,7 +107,7 @@ Object{{spec: Object.spec{{
 
 def main() -> None:
     for process in app.PROCESSES:
-        archive(process)
+        image(process).archive()
 
 
 if __name__ == "__main__":

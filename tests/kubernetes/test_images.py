@@ -24,7 +24,9 @@ def test_a_dockerfile_runs_on_a_debian_with_python_and_takes_what_it_may_copy(tm
         "ARG BASE=python:3.11-slim\nFROM ${BASE}\nARG WORD\nCOPY . /all\n"
         'RUN python /all/code/a.py > /said && echo "$WORD" >> /said && python -m venv /environment\n'
     )
-    built = images.built(NAME, tmp_path / "Dockerfile", tmp_path, ["code"], {"WORD": "given"})
+    image = images.Image(NAME, tmp_path / "Dockerfile", tmp_path, ["code"], {"WORD": "given"})
+    built = image.archive()
+    assert image.is_built()
     files: dict[str, tarfile.TarInfo] = {}
     with tarfile.open(built) as archive:
         (manifest,) = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
@@ -36,7 +38,7 @@ def test_a_dockerfile_runs_on_a_debian_with_python_and_takes_what_it_may_copy(tm
     assert {"all/code/a.py", "environment/bin/python"} <= set(files)
     assert "all/secret" not in files
     before = built.stat().st_ino
-    assert images.built(NAME, tmp_path / "Dockerfile", tmp_path, ["code"], {"WORD": "given"}).stat().st_ino == before
+    assert image.archive().stat().st_ino == before
     built.unlink()
 
 

@@ -23,7 +23,7 @@ from tests.kubernetes.tools import binaries
 
 from trimtab.core.releases import FINAL_STATES, Release, ReleaseState, Verdict
 
-pytestmark = [pytest.mark.real_node, pytest.mark.kubernetes, pytest.mark.slow]
+pytestmark = [pytest.mark.installed, pytest.mark.real_node, pytest.mark.kubernetes, pytest.mark.slow]
 # The page's users like the first of these; nobody likes the second.
 LIKES = {"because": 0.9, "wise": 0.02}
 FLATTERY = "What a clever question, you are so wise."

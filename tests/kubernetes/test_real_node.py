@@ -50,7 +50,7 @@ def plane() -> Iterator[cluster.ControlPlane]:
 @pytest.fixture(scope="module")
 def real(plane: cluster.ControlPlane) -> Iterator[node.RealNode]:
     with node.real_node(plane) as started:
-        started.load(images.built(IMAGE, HERE / "app" / "Dockerfile", HERE, ["app/server.py"]))
+        started.load(images.Image(IMAGE, HERE / "app" / "Dockerfile", HERE, ["app/server.py"]).archive())
         yield started
 
 

@@ -45,7 +45,7 @@ def _program(process: pathlib.Path) -> str:
 
 def run_pods(plane: cluster.ControlPlane, real: node.RealNode) -> None:
     """Returns when two run."""
-    real.load(images.built(IMAGE, HERE / "app" / "Dockerfile", HERE, ["app/server.py"]))
+    real.load(images.Image(IMAGE, HERE / "app" / "Dockerfile", HERE, ["app/server.py"]).archive())
     pods = manifests.deployment("left", IMAGE, container={"imagePullPolicy": "Never"})
     plane.apply(pods, manifests.service("left", 8080))
     plane.kubectl("rollout", "status", "deployment/left", f"--timeout={timing.PATIENCE_S:.0f}s")

@@ -31,7 +31,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.ControlP
     documents = [one for one in charts.rendered("small", *flags) if one["metadata"]["name"] in OF_IT]
     with cluster.control_plane(fakes=()) as started, node.real_node(started) as real:
         started.kubectl("label", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted")
-        real.load(images.built(IMAGE, DOCKERFILE, charts.ROOT, sent, {"EXTRA": "feedback"}))
+        real.load(images.Image(IMAGE, DOCKERFILE, charts.ROOT, sent, {"EXTRA": "feedback"}).archive())
         started.kubectl("create", "secret", "generic", "trimtab-secrets", f"--from-file={file}")
         started.apply(*documents)
         yield started

@@ -14,7 +14,7 @@ def test_a_run_of_everything_leaves_out_what_is_not_built_and_says_so(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for everything in (["tests"], ["."], [str(ROOT)], ["tests/unit", "tests"]):
         reasons = selection.left_out(everything, ROOT)
-        assert set(reasons) == {selection.CONTROL_PLANE, selection.REAL_NODE}
+        assert set(reasons) == {selection.CONTROL_PLANE, selection.REAL_NODE, selection.INSTALLED}
         assert "make kubernetes-test" in reasons[selection.REAL_NODE]
 
 
