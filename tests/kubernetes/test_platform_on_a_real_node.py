@@ -165,7 +165,7 @@ def test_operators_commands_work_in_the_toolbox_and_say_the_same(platform: insta
     listed = json.loads(platform.trimtab("models", "list", "--json"))
     assert {one["id"] for one in listed} == set(platform.releases())
     shown = platform.trimtab("rollout", "history")
-    assert "our first policy" in shown and "which proves the candidate" in shown
+    assert "our first policy" in shown and "verdict: better" in shown
     assert "line.adopt" in platform.trimtab("audit")
     platform.trimtab("rollout", "audit")  # every figure of the verdict follows again from the log, or it fails
 

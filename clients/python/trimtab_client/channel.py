@@ -92,6 +92,8 @@ def _options(retried: Iterable[tuple[str, tuple[str, ...]]]) -> list[tuple[str, 
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        # a name that leads to pods leads to others soon: by default it is not looked up again within 30 s
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
         # channels of one process to one address share nothing: a drained one must not poison its successor
         ("grpc.use_local_subchannel_pool", 1),
     ]

@@ -84,8 +84,8 @@ class Answering:
         return Routed(sent, route, completion_id)
 
     def _policy(self, routed: Routed) -> calls.PolicyCalls:
-        self._policies.keep(self._routes.addresses())
-        return calls.PolicyCalls(self._policies.to(routed.route.address))
+        self._policies.keep(self._routes.places())
+        return calls.PolicyCalls(self._policies.to(routed.route.address, routed.route.policy_id))
 
     async def complete(self, routed: Routed) -> completions.CompleteResponse:
         """All choices at once. Cancelling this cancels the policy's work."""

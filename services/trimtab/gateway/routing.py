@@ -76,9 +76,10 @@ class Routes:
         if known is None or release.revision >= known.revision:
             self._newest[key] = release
 
-    def addresses(self) -> frozenset[str]:
-        """Of every policy that can be asked for now."""
-        return frozenset(arm.address for release in list(self._newest.values()) for arm in release.arms if arm.address)
+    def places(self) -> frozenset[tuple[str, str]]:
+        """Address and id of every policy that can be asked for now."""
+        arms = (arm for release in list(self._newest.values()) for arm in release.arms)
+        return frozenset((arm.address, arm.policy_id) for arm in arms if arm.address)
 
     def models(self, tenant: str) -> dict[str, releases.Release]:
         """Every name of the tenant that `select` takes, with the release behind it."""
