@@ -11,7 +11,7 @@ import json
 import math
 import pathlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -52,7 +52,7 @@ class _Pending:
     judged: settling.Batch = dataclasses.field(default_factory=settling.Batch)
     scored: list[scoring.AnswerScore] = dataclasses.field(default_factory=list)
     published: list[tuple[port.Record, models.PublishedModel]] = dataclasses.field(default_factory=list)
-    members: list[tuple[models.PublishedModel, Sequence[lineage.Member]]] = dataclasses.field(default_factory=list)
+    members: list[tuple[models.PublishedModel, "_Members"]] = dataclasses.field(default_factory=list)
     rollouts: list[tuple[port.Record, releases.Release]] = dataclasses.field(default_factory=list)
     audited: list[tuple[port.Record, audit.AuditRecord]] = dataclasses.field(default_factory=list)
     positions: dict[port.TopicPartition, int] = dataclasses.field(default_factory=dict)
@@ -151,11 +151,13 @@ class Consumer:
             self._behind = None
             self._on_caught_up()
 
-    def _members(self, dataset: models.PublishedModel) -> list[lineage.Member]:
+    def _members(self, dataset: models.PublishedModel) -> "_Members":
         """The members of a data set, from its artifact. NotNow a few times when it cannot be read, then Never."""
         try:
-            folder = self._artifacts.fetch(dataset.id)
-            return [_member(line) for line in (folder / _MEMBERS_FILE).read_text().splitlines() if line]
+            members = _Members(self._artifacts.fetch(dataset.id) / _MEMBERS_FILE)
+            for _ in members:  # read to its end before anything is written
+                pass
+            return members
         except (errors.TrimtabError, OSError, ValueError, KeyError, TypeError) as problem:
             self._attempts[dataset.id] += 1
             reason = f"The members of data set {dataset.id} cannot be read: {problem}"
@@ -167,7 +169,7 @@ class Consumer:
 class _Effect:
     """A `runner.Effect` that collects; `Consumer.transaction` writes it all at its end."""
 
-    def __init__(self, pending: _Pending, members: Callable[[models.PublishedModel], Sequence[lineage.Member]]) -> None:
+    def __init__(self, pending: _Pending, members: Callable[[models.PublishedModel], "_Members"]) -> None:
         self._pending = pending
         self._members = members
 
@@ -270,6 +272,14 @@ def _answer_of(completion: completions.Completion) -> answers.Answer:
         raise errors.MalformedRecord(f"Its `id` is no completion id: {problem}") from problem
 
 
-def _member(line: str) -> lineage.Member:
-    values = json.loads(line)
-    return lineage.Member(values["example_id"], values["disposition"], values.get("reason", ""))
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Members:
+    """Those in a file, a line each: there may be as many as the line has examples, so nobody holds them all."""
+
+    file: pathlib.Path
+
+    def __iter__(self) -> Iterator[lineage.Member]:
+        with self.file.open(encoding="utf-8") as lines:
+            for line in filter(str.strip, lines):
+                values = json.loads(line)
+                yield lineage.Member(values["example_id"], values["disposition"], values.get("reason", ""))

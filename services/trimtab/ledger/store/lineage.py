@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 
@@ -40,14 +40,20 @@ def add_model(connection: sa.Connection, record: port.Record, model: models.Publ
     rows.insert(connection, table, edges)
 
 
-def add_members(connection: sa.Connection, dataset: models.PublishedModel, members: Sequence[Member]) -> None:
-    """Stores a data set's members; of examples in several, this is the last use. To be left out is no use."""
+def add_members(connection: sa.Connection, dataset: models.PublishedModel, members: Iterable[Member]) -> None:
+    """Stores a data set's members, some at a time; of examples in several, this is the last use. To be left out is no
+    use."""
     connection.execute(sa.delete(tables.MEMBERSHIPS).where(tables.MEMBERSHIPS.c.dataset_id == dataset.id))
-    named = {member.example_id: member for member in members}
+    for piece in rows.pieces(members):
+        _add_members(connection, dataset, {member.example_id: member for member in piece})
+
+
+def _add_members(connection: sa.Connection, dataset: models.PublishedModel, named: Mapping[str, Member]) -> None:
+    table = tables.MEMBERSHIPS
+    again = sa.delete(table).where(table.c.dataset_id == dataset.id, table.c.example_id == sa.bindparam("old"))
+    connection.execute(again, [{"old": name} for name in named])
     rows.insert(
-        connection,
-        tables.MEMBERSHIPS,
-        [{"dataset_id": dataset.id, **dataclasses.asdict(member)} for member in named.values()],
+        connection, table, [{"dataset_id": dataset.id, **dataclasses.asdict(member)} for member in named.values()]
     )
     place = {"tenant": dataset.context.tenant, "line": dataset.context.line}
     uses = [

@@ -2,6 +2,7 @@
 
 import collections
 import datetime
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -34,6 +35,13 @@ def matching(
     wanted = list(dict.fromkeys(values))
     for start in range(0, len(wanted), _PIECE):
         yield from connection.execute(query.where(column.in_(wanted[start : start + _PIECE])))
+
+
+def pieces(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    """All of them, so many at a time as one statement takes."""
+    left = iter(items)
+    while piece := list(itertools.islice(left, _PIECE)):
+        yield piece
 
 
 def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
