@@ -17,6 +17,8 @@ from trimtab.ledger.store import examples as example_store
 from trimtab.ledger.store import feedback as feedback_store
 from trimtab.ledger.store import rows
 
+SCOPES_AT_ONCE = 250
+
 
 @dataclasses.dataclass(slots=True)
 class Batch:
@@ -56,9 +58,14 @@ class Settler:
         return touched
 
     def settle(self, connection: sa.Connection, scopes: set[joining.Scope]) -> int:
-        """Folds these scopes, writes what became of each event, emits examples. Returns how many were emitted."""
-        if not scopes:
-            return 0
+        """Folds these scopes, writes what became of each event, emits examples. Returns how many were emitted.
+
+        Some at a time, in an order of their own: a batch touches as many sessions as it has records, and of each
+        session all that was ever said is read.
+        """
+        return sum(self._settle(connection, set(piece)) for piece in rows.pieces(sorted(scopes), SCOPES_AT_ONCE))
+
+    def _settle(self, connection: sa.Connection, scopes: set[joining.Scope]) -> int:
         stored = self._feedback.of_scopes(connection, scopes)
         received = [item for item, _, _ in stored]
         known = self._completions.load(connection, feedback_store.uuids_of(received))

@@ -37,10 +37,10 @@ def matching(
         yield from connection.execute(query.where(column.in_(wanted[start : start + _PIECE])))
 
 
-def pieces(items: Iterable[_Item]) -> Iterator[list[_Item]]:
-    """All of them, so many at a time as one statement takes."""
+def pieces(items: Iterable[_Item], size: int = _PIECE) -> Iterator[list[_Item]]:
+    """All of them, so many at a time; by default as many as one statement takes."""
     left = iter(items)
-    while piece := list(itertools.islice(left, _PIECE)):
+    while piece := list(itertools.islice(left, size)):
         yield piece
 
 
