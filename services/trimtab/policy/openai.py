@@ -1,4 +1,4 @@
-"""The engine `openai`: a vLLM beside this process generates, over its `/v1/completions`.
+"""The engine `openai`: a vLLM beside this process generates, over its completions API.
 
 Built by `policy.app`, called by `policy.answering` through the port `policy.engine`. Prompts go out as token ids of the
 policy's own template; answers come back as token ids and are turned into text here (`policy.remote_answer`), so both

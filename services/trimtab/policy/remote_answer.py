@@ -28,7 +28,7 @@ class Chunk:
 
 
 def chunk(choice: dict[str, Any]) -> Chunk:
-    """From a choice of `/v1/completions`. EngineFailed when it does not say exactly which tokens were generated."""
+    """From a choice of the completions API. EngineFailed when it does not say exactly which tokens were generated."""
     token_ids, logprobs = choice.get("token_ids"), choice.get("logprobs")
     reason = choice.get("finish_reason")
     if reason is not None and reason not in _REASONS:

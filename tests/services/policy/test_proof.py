@@ -48,5 +48,5 @@ def test_one_that_is_older_than_a_file_of_the_folder_is_refused(folder: pathlib.
     later = proof.Served(str(folder), started - 10)
     with pytest.raises(errors.WrongState, match=f"{REFUSED}.* before the verified folder was made"):
         proof.check(HERE, later, folder, "abc")
-    with pytest.raises(errors.WrongState, match="vllm serve .*abc --served-model-name=abc"):
+    with pytest.raises(errors.WrongState, match=r"vllm serve .*abc --served-model-name=abc"):
         proof.check(HERE, proof.Served(str(folder), 0.0), folder, "abc")
