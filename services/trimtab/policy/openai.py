@@ -240,7 +240,7 @@ def _when_up(client: httpx.Client, stop: threading.Event) -> list[dict[str, Any]
     """The models that the server names, once it is there; None when told to stop first. It may take minutes to load."""
     while not stop.is_set():
         try:
-            response = client.get("/v1/models")
+            response = client.get("/v1/models", timeout=_CONNECT_S)
         except httpx.TransportError:
             stop.wait(_LOOK_S)
             continue
