@@ -22,11 +22,6 @@ from trimtab.core import lines
 from trimtab.rpc import secrets
 
 pytestmark = pytest.mark.kubernetes
-# What docs/decisions/0026 asks of processes and they do not take yet. Whoever builds one of them takes it out here.
-NOT_BUILT = {
-    ("policy", "--engine"),
-    ("policy", "--engine-url"),
-}
 COMPOSE = charts.ROOT / "docker/compose.yaml"
 
 
@@ -74,7 +69,7 @@ def test_every_option_is_in_the_help_of_its_command() -> None:
     wanted = given()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         list(pool.map(taken, sorted({command for command, _ in wanted})))
-    assert {(command, option) for command, option in wanted if option not in taken(command)} == NOT_BUILT
+    assert {(command, option) for command, option in wanted if option not in taken(command)} == set()
     assert {command for command, _ in wanted} == {*app.PROCESSES, "topics apply", "models fetch"}
 
 

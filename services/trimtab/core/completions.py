@@ -43,7 +43,10 @@ class TokenAlternatives:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Response:
-    """One choice. The token lists have equal length, end-of-sequence token included; log-probs are natural."""
+    """One choice. The token lists have equal length, end-of-sequence token included; log-probs are natural.
+
+    logprobs_sampled: empty where the engine does not say it.
+    """
 
     choice: int
     text: text.Text

@@ -41,6 +41,35 @@ class LoadedPolicy:
     profile: ServingProfile
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Front:
+    """A policy without its weights: enough to render, tokenise and read back what another engine generates."""
+
+    tokenizer: Any
+    profile: ServingProfile
+    end_tokens: frozenset[int]
+    context_tokens: int
+
+
+def load_front(folder: pathlib.Path) -> Front:
+    """Loads all of a policy but its weights; ArtifactCorrupt says what is missing or refused."""
+    require_safetensors(folder)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as problem:
+        raise errors.ArtifactCorrupt(f"{folder} cannot be loaded as a causal language model: {problem}") from problem
+    generation = folder / "generation_config.json"
+    ends = _json_object(generation).get("eos_token_id") if generation.is_file() else None
+    text_config = config.get_text_config(decoder=True)
+    return Front(
+        tokenizer,
+        load_profile(folder),
+        _tokens(tokenizer.eos_token_id, ends, config.eos_token_id),
+        int(text_config.max_position_embeddings),
+    )
+
+
 def load_policy(folder: pathlib.Path, dtype: torch.dtype = torch.float32) -> LoadedPolicy:
     """Loads a policy; ArtifactCorrupt says what is missing or refused.
 
@@ -114,8 +143,13 @@ def _json_object(path: pathlib.Path) -> dict[str, Any]:
 
 def end_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """All tokens that end an answer: the tokenizer's and those of the generation config (one or several)."""
+    return _tokens(tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id)
+
+
+def _tokens(*values: Any) -> frozenset[int]:
+    """Of settings that hold a token, several, or none."""
     named: list[int] = []
-    for value in (tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id):
+    for value in values:
         named += value if isinstance(value, (list, tuple)) else [value]
     return frozenset(token for token in named if token is not None)
 

@@ -1,14 +1,15 @@
 """The policy process: builds its parts and hands them down. `main` is the console command `trimtab policy`.
 
-A request goes `servicer` -> `answering` -> the port `engine` (adapter `local`, over `modeling.decoder`), and its record
-through `recorder` to topic `completions`. `artifact` loads the one policy that a process serves for life.
+A request goes `servicer` -> `answering` -> the port `engine` (adapters `local`, over `modeling.decoder`, and
+`openai`, over HTTP), and its record through `recorder` to topic `completions`. `artifact` loads the one policy that a
+process serves for life.
 docs/concepts/completion.md follows one question.
 """
 
 import functools
 
 from trimtab import registry
-from trimtab.policy import answering, artifact, local, recorder, servicer, settings
+from trimtab.policy import answering, artifact, local, openai, recorder, servicer, settings
 from trimtab.rpc import process
 
 
@@ -21,12 +22,7 @@ def build(config: settings.PolicySettings) -> process.Process:
     """The composition root."""
     made = process.Process("policy", config)
     log = made.open_log()
-    engine = local.LocalEngine(
-        functools.partial(artifact.load, registry.Registry(config.registry_url, config.cache), config),
-        max_batch=config.max_batch,
-        max_queue=config.max_queue,
-        context=config.context,
-    )
+    engine = _engine(made, config)
     records = recorder.Recorder(log, wait_s=config.record_wait_s, spool=config.record_spool)
     answers = answering.Answering(engine, records, policy_id=config.model_id, line=config.line)
     made.on_close(functools.partial(records.close, config.drain_s))
@@ -35,3 +31,18 @@ def build(config: settings.PolicySettings) -> process.Process:
     ready = made.add_readiness("policy")
     made.add_thread("engine", functools.partial(engine.run, on_loaded=ready))
     return made
+
+
+def _engine(made: process.Process, config: settings.PolicySettings) -> local.LocalEngine | openai.OpenAIEngine:
+    there = registry.Registry(config.registry_url, config.cache)
+    if config.engine == "local":
+        load = functools.partial(artifact.load, there, config)
+        return local.LocalEngine(load, max_batch=config.max_batch, max_queue=config.max_queue, context=config.context)
+    remote = openai.OpenAIEngine(
+        functools.partial(artifact.verify, there, config),
+        config.engine_url,
+        max_open=config.max_batch + config.max_queue,
+        context=config.context,
+    )
+    made.on_close(remote.close)
+    return remote

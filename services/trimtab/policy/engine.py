@@ -1,6 +1,7 @@
 """The engine port: what turns prompt tokens into answers, and what it declares about itself.
 
-Called by `policy.answering`. Adapter: `policy.local` (in this process). Types of the core only, so that nothing here
+Called by `policy.answering`. Adapters: `policy.local` (in this process), `policy.openai` (a vLLM
+beside it). Types of the core only, so that nothing here
 costs an import of torch.
 """
 
@@ -8,7 +9,14 @@ import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from trimtab.core import completions, text
+from trimtab.core import completions, errors, text
+
+
+class EngineFailed(errors.InternalFault):
+    """The engine failed in an answer. No client tries it again by itself: a record says that it failed."""
+
+    def __init__(self, sentence: str) -> None:
+        errors.TrimtabError.__init__(self, sentence)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

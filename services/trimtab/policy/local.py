@@ -6,7 +6,6 @@ Built by `policy.app`, called by `policy.answering` through the port `policy.eng
 
 import asyncio
 import collections
-import copy
 import dataclasses
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.core import completions, errors, text
 from trimtab.obs import metrics
-from trimtab.policy import converting, engine
+from trimtab.policy import converting, encoding, engine
 
 if TYPE_CHECKING:
     from trimtab.modeling import decoder, loading
@@ -68,21 +67,6 @@ class LocalGeneration:
             yield piece
 
 
-class _Encoder:
-    """Renders and tokenises, with a tokenizer of its own: the decode thread uses the other, and sharing is not safe."""
-
-    def __init__(self, policy: "loading.LoadedPolicy") -> None:
-        self._tokenizer = copy.deepcopy(policy.tokenizer)
-        self._profile = policy.profile
-        self._lock = threading.Lock()
-
-    def __call__(self, messages: Sequence[text.Message]) -> tuple[int, ...]:
-        from trimtab.modeling import chat
-
-        with self._lock:
-            return tuple(chat.encode_prompt(self._tokenizer, messages, self._profile))
-
-
 class LocalEngine:
     """max_batch: answers decoded together; max_queue: answers that may wait; context: 0, or less than the model's."""
 
@@ -92,7 +76,7 @@ class LocalEngine:
         self._capacity = max_batch + max_queue
         self._context = context
         self._facts: engine.Facts | None = None
-        self._encode: _Encoder | None = None
+        self._encode: encoding.Encoder | None = None
         self._waiting: collections.deque[_Choice] = collections.deque()
         self._running: dict[int, _Choice] = {}  # by decoder id; the decode thread's own
         self._open = 0  # choices taken in and not done
@@ -141,7 +125,7 @@ class LocalEngine:
 
         loaded = self._load()
         policy = loaded.policy
-        self._encode = _Encoder(policy)
+        self._encode = encoding.Encoder(policy.tokenizer, policy.profile)
         context = loading.context_tokens(policy.model)
         self._facts = engine.Facts(
             name=NAME,

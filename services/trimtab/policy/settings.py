@@ -1,6 +1,6 @@
 """What the policy process can be told. Read by `policy.app`."""
 
-from typing import Literal
+from typing import Literal, Self
 
 import pydantic
 
@@ -12,9 +12,16 @@ class PolicySettings(settings.ProcessSettings):
 
     model_id: str = pydantic.Field(min_length=1, description="Id of the published policy this process serves for life.")
     line: str = pydantic.Field("", description="The policy line it serves; empty serves whatever line is assigned.")
-    threads: int = pydantic.Field(1, ge=1, description="Threads of torch.")
+    engine: Literal["local", "openai"] = pydantic.Field(
+        "local", description="What generates: this process, or a vLLM beside it on the same verified folder."
+    )
+    engine_url: str = pydantic.Field(
+        "", description="Where that vLLM listens on this machine, as http://127.0.0.1:8000; of engine openai."
+    )
+    threads: int = pydantic.Field(1, ge=1, description="Threads of torch, of engine local.")
     dtype: Literal["float32", "bfloat16"] = pydantic.Field(
-        "float32", description="Number format of the weights; in bfloat16 log-probs recompute only roughly."
+        "float32",
+        description="Number format of the weights, of engine local; in bfloat16 log-probs recompute only roughly.",
     )
     max_batch: int = pydantic.Field(32, ge=1, description="Answers generated at the same time.")
     max_queue: int = pydantic.Field(256, ge=0, description="Answers that may wait; beyond that requests are refused.")
@@ -27,3 +34,9 @@ class PolicySettings(settings.ProcessSettings):
     record_spool: int = pydantic.Field(
         1000, ge=1, description="Records that may wait for the log; beyond that requests are refused."
     )
+
+    @pydantic.model_validator(mode="after")
+    def _names_its_engine(self) -> Self:
+        if (self.engine == "openai") != bool(self.engine_url):
+            raise ValueError("give `engine_url` with `engine` openai, and with no other")
+        return self

