@@ -258,7 +258,7 @@ async def test_a_policy_process_answers_by_the_engine_beside_it(place: Place, we
                         answer = await calls.complete(asked)
                         break
                     await asyncio.sleep(0.2)
-            described = await calls.describe(completions.DescribeRequest())
+            described = await calls.describe()
     assert (described.engine, described.loaded_digest) == ("openai", weights.digest)
     record = place.installation.until_recorded(harness.identity(asked))
     assert record.responses[0].token_ids == answer.completion.responses[0].token_ids
