@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 SOURCES := services clients/python tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kubernetes-test kafka faults soak bench check lint format protos clean
+.PHONY: help setup demo test kubernetes-test engines-test kafka faults soak bench check lint format protos clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -36,6 +36,10 @@ test: $(READY) ## Every test, three files at once, those of whole platforms firs
 kubernetes-test: $(READY) ## The tests that need a Kubernetes, real nodes too; builds one first, 45 minutes on two busy cores (needs Go and root)
 	@$(BIN)/python -m tests.kubernetes.prepare
 	@$(BIN)/python -m pytest tests/kubernetes tests/deploy
+
+engines-test: $(READY) ## The tests that need a vLLM on this machine's CPU; installs one first, 6 GB
+	@$(BIN)/python -m tests.engines.vllm
+	@$(BIN)/python -m pytest tests/engines
 
 kafka: $(READY) ## A Kafka on this machine until Ctrl-C, for trying things with (needs Maven and Java); NODES=3
 	@$(BIN)/python -m tests.broker.cluster $(if $(NODES),--nodes $(NODES))
