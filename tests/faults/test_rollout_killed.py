@@ -20,7 +20,7 @@ from trimtab.bus import port, topics
 from trimtab.bus.sqlite import SqliteLog
 from trimtab.cli.machine import supervisor
 from trimtab.core import audit, clock, completions, control, ledger, lines, models, releases
-from trimtab.rollout import controller, desk, line, local, operations, processes, shelf, steps
+from trimtab.rollout import backend, controller, desk, line, local, operations, processes, shelf, steps
 from trimtab.wire import schemas
 
 WALKED = [*killing.under("rollout.", "processes.", "supervisor.", "trail.")]
@@ -109,7 +109,7 @@ class Office:
 async def _open(folder: pathlib.Path, content: bool = True) -> AsyncIterator[Office]:
     log, world = SqliteLog(folder / "log.db"), Ledger(folder, content)
     artifacts = registry.Registry(f"file://{folder}/registry", folder / "cache")
-    machine = local.LocalBackend(folder / "state", ("policy", local.POLICY, processes.ADDRESS), {})
+    machine = local.LocalBackend(folder / "state", ("policy", backend.POLICY, processes.ADDRESS), {})
     known = shelf.Shelf(artifacts)
     office = desk.Desk(log, desk.Lease(world, "me", 60.0), clock.utc_now, "")
 

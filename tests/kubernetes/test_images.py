@@ -65,5 +65,5 @@ def test_an_image_is_another_when_its_content_is_another(
     for content in (b"four", b"five"):
         program.write_bytes(content)
         made.append(images.of_a_program(NAME, program))
-    kept = set((binaries.cache() / "images").glob("trimtab-test-small-*"))
+    kept = set((binaries.kept() / "images").glob("trimtab-test-small-*"))
     assert kept == {three, *made}

@@ -28,7 +28,7 @@ from trimtab.bus import topics
 from trimtab.cli.machine import supervisor
 from trimtab.core import completions, control, models, releases
 from trimtab.registry import manifests
-from trimtab.rollout import local, processes
+from trimtab.rollout import backend, processes
 from trimtab.wire import calls
 
 _WEIGHTS = "model.safetensors"
@@ -231,7 +231,7 @@ def _prepared(of: installation.Installation) -> Iterator[_Bench]:
 
 def _policy_command(of: installation.Installation) -> str:
     module = ("tests.faults.harness.process",) if of.mutant else ("trimtab.cli.app",)
-    words = ("policy", "--model-id", local.POLICY, "--line", local.LINE, "--listen", processes.ADDRESS)
+    words = ("policy", "--model-id", backend.POLICY, "--line", backend.LINE, "--listen", processes.ADDRESS)
     return shlex.join(("env", f"{process.MUTANT}={of.mutant}", sys.executable, "-m", *module, *words))
 
 

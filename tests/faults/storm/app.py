@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from tests.faults.storm import books, host, killer, story, users, world
 
@@ -82,12 +82,13 @@ def storm(seed: int, short: bool) -> bool:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Told:
-    """What people know when it is over. votes: ids of the acknowledged ones; well: whether what was to happen did."""
+    """What people know when it is over. votes: ids of the acknowledged ones; well: says whether what was to happen did,
+    once all processes are gone."""
 
     votes: Collection[str]
     sent_again: int
     done: Sequence[runs.Run]
-    well: bool
+    well: Callable[[], bool]
 
 
 async def _play_story(place: host.Host, deadly: killer.Killer, screen: show.Screen, seed: int) -> Told:
@@ -111,7 +112,7 @@ async def _play_story(place: host.Host, deadly: killer.Killer, screen: show.Scre
             await crowd.close()
         disturbed = crowd.acknowledged.sent_again > 0
         return Told(
-            crowd.acknowledged.votes, crowd.acknowledged.sent_again, await operating.list_runs(), well=disturbed
+            crowd.acknowledged.votes, crowd.acknowledged.sent_again, await operating.list_runs(), well=lambda: disturbed
         )
 
 
@@ -127,16 +128,21 @@ async def _play_demo(place: host.Host, deadly: killer.Killer, screen: show.Scree
             played = acts.Demo(place.layout, operating, crowd, screen, seed)
             outcome = await played.play()
             await asyncio.to_thread(deadly.end)
-            well = demo.tell(screen, outcome, await operating.history(), await played.balance())
-            return Told(crowd.books.taken, crowd.books.repeated, await operating.list_runs(), well)
+            history, balance, done = await operating.history(), await played.balance(), await operating.list_runs()
         finally:
             await asyncio.to_thread(deadly.end)
             await crowd.close()
+
+    def well() -> bool:
+        return demo.tell(screen, outcome, history, balance, demo.audited(place.layout, history, screen))
+
+    return Told(crowd.books.taken, crowd.books.repeated, done, well)
 
 
 def _look(screen: show.Screen, place: host.Host, deadly: killer.Killer, told: Told) -> bool:
     layout, crashed = place.layout, place.ended_by_themselves()
     screen.say("")
+    well = told.well()
     screen.table(("process", "kills"), [(name, str(count)) for name, count in sorted(deadly.deaths.items())])
     last = next(run for run in told.done if run.spec.label == _LAST)
     labels = [f"{run.spec.kind} {run.spec.label}" for run in told.done]
@@ -167,7 +173,7 @@ def _look(screen: show.Screen, place: host.Host, deadly: killer.Killer, told: To
         for file in one.files:
             if not file.equal:
                 screen.say(f"  {one.run_id}: {file.path} is not the same ({file.difference})")
-    return told.well and verdict.balance and ended and not crashed and all(one.equal for one in again)
+    return well and verdict.balance and ended and not crashed and all(one.equal for one in again)
 
 
 def _again(layout: platform.Layout, done: Sequence[runs.Run]) -> list[reproducing.Reproduction]:

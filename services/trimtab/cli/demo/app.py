@@ -78,7 +78,7 @@ def play(seed: int, state: pathlib.Path | None, log: str, as_json: bool) -> int:
     code = 1
     try:
         outcome, balance, history = _on_a_platform(folder, seed, screen)
-        audits = _audited(platform.Layout(folder), history, screen)
+        audits = audited(platform.Layout(folder), history, screen)
         code = 0 if (held := tell(screen, outcome, history, balance, audits)) else 1
         if as_json:
             screen.json({"seed": seed, "held": held, **report.document(screen, outcome.policies, history, balance)})
@@ -99,7 +99,7 @@ def _on_a_platform(folder: pathlib.Path, seed: int, screen: show.Screen) -> _Pla
         return asyncio.run(_play(live.layout, facts, seed, screen))
 
 
-def _audited(
+def audited(
     layout: platform.Layout, history: Sequence[releases.Release], screen: show.Screen
 ) -> list[auditing.Audited]:
     """Every verdict, computed from the log again once all processes are gone."""
