@@ -6,12 +6,13 @@ mean the same as with the local engine. `policy.proof` says which server is trus
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import json
 import pathlib
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 NAME = "openai"
 _CONNECT_S = 5.0
 _SILENCE_S = 300.0  # between two tokens; an answer that waits for room in the engine is silent too
+_KEPT_S = 2.0  # an idle connection; vLLM closes its own after 5
 _LOOK_S = 1.0
 _LOWEST_TEMPERATURE = 0.01  # vLLM takes smaller ones for this
 _MAX_SEED = 2**63 - 1
@@ -52,7 +54,7 @@ class OpenAIGeneration:
         self._tasks: list[asyncio.Task[engine.Piece]] = []
         self._news: asyncio.Queue[engine.Piece | BaseException] = asyncio.Queue()
 
-    def add(self, answer: remote_answer.Answer, chunks: AsyncIterator[remote_answer.Chunk]) -> None:
+    def add(self, answer: remote_answer.Answer, chunks: AsyncGenerator[remote_answer.Chunk]) -> None:
         task = asyncio.create_task(self._follow(answer, chunks))
         task.add_done_callback(functools.partial(self._done, answer))
         self._tasks.append(task)
@@ -73,14 +75,18 @@ class OpenAIGeneration:
             last += news.result is not None
             yield news
 
-    async def _follow(self, answer: remote_answer.Answer, chunks: AsyncIterator[remote_answer.Chunk]) -> engine.Piece:
+    async def _follow(self, answer: remote_answer.Answer, chunks: AsyncGenerator[remote_answer.Chunk]) -> engine.Piece:
         """The last piece; those before are posted as they come."""
-        async for chunk in chunks:
-            piece = answer.take(chunk)
-            if answer.finish is not None:
-                return answer.last(answer.finish)
-            if piece is not None:
-                self._news.put_nowait(piece)
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                piece = answer.take(chunk)
+                if answer.finish is not None:
+                    if chunk.finish is not None:
+                        async for _ in chunks:  # to its end, so that the connection serves another answer
+                            pass
+                    return answer.last(answer.finish)
+                if piece is not None:
+                    self._news.put_nowait(piece)
         raise engine.EngineFailed("The engine ended an answer without saying why; ask again.")
 
     def _done(self, answer: remote_answer.Answer, task: asyncio.Task[engine.Piece]) -> None:
@@ -205,10 +211,12 @@ class OpenAIEngine:
             "stream": True,
         }
 
-    async def _chunks(self, body: dict[str, Any]) -> AsyncIterator[remote_answer.Chunk]:
+    async def _chunks(self, body: dict[str, Any]) -> AsyncGenerator[remote_answer.Chunk]:
         """What the server says of one answer. Never asked twice: it may have generated before it failed."""
         if self._client is None:
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._max_open)
+            limits = httpx.Limits(
+                max_connections=None, max_keepalive_connections=self._max_open, keepalive_expiry=_KEPT_S
+            )
             timeout = httpx.Timeout(_SILENCE_S, connect=_CONNECT_S)
             self._client = httpx.AsyncClient(base_url=self._url, timeout=timeout, limits=limits)
         try:
@@ -266,8 +274,9 @@ def _try_out(client: httpx.Client, body: dict[str, Any]) -> None:
         raise _refused(str(client.base_url), response.status_code, response.text)
     tried = remote_answer.chunk(response.json()["choices"][0])
     # top_k is 1: of the distribution drawn from, every other token has no probability
-    if min(logprob for _, logprob in tried.top[0]) < remote_answer.IMPOSSIBLE:
+    given = [logprob for items in tried.top for _, logprob in items]
+    if not given or min(given) < remote_answer.IMPOSSIBLE:
         raise errors.WrongState(
-            f"The engine at {client.base_url} reports log-probs of what it samples from; start it with "
+            f"The engine at {client.base_url} reports no log-probs, or those of what it samples from; start it with "
             "--logprobs-mode=raw_logprobs."
         )
