@@ -1,8 +1,10 @@
 """Files that a crash leaves whole: their old content or the new one, never a part, and durable once written."""
 
+import fcntl
 import hashlib
 import os
 import pathlib
+from typing import IO, Any
 
 from trimtab.core import failpoints
 
@@ -28,6 +30,15 @@ def digest(path: pathlib.Path) -> str:
     """sha256 of a file's bytes, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def lock_now(file: IO[Any]) -> bool:
+    """Whether the lock on an open file is ours from now on; False when another process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sync(path: pathlib.Path) -> None:

@@ -8,10 +8,10 @@ import asyncio
 import collections
 import dataclasses
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from trimtab.core import completions, errors, text
+from trimtab.core import completions, errors
 from trimtab.obs import metrics
 from trimtab.policy import converting, encoding, engine
 
@@ -67,31 +67,20 @@ class LocalGeneration:
             yield piece
 
 
-class LocalEngine:
+class LocalEngine(encoding.Encoding):
     """max_batch: answers decoded together; max_queue: answers that may wait; context: 0, or less than the model's."""
 
     def __init__(self, load: Callable[[], Loaded], *, max_batch: int, max_queue: int, context: int) -> None:
+        super().__init__()
         self._load = load
         self._max_batch = max_batch
         self._capacity = max_batch + max_queue
         self._context = context
-        self._facts: engine.Facts | None = None
-        self._encode: encoding.Encoder | None = None
         self._waiting: collections.deque[_Choice] = collections.deque()
         self._running: dict[int, _Choice] = {}  # by decoder id; the decode thread's own
         self._open = 0  # choices taken in and not done
         self._ended = False
         self._changed = threading.Condition()
-
-    def facts(self) -> engine.Facts:
-        if self._facts is None:
-            raise errors.ServiceUnavailable("The policy is being loaded; retry in some seconds.")
-        return self._facts
-
-    async def encode(self, messages: Sequence[text.Message]) -> tuple[int, ...]:
-        self.facts()
-        assert self._encode is not None  # set before the facts
-        return await asyncio.to_thread(self._encode, messages)
 
     def generate(
         self, prompt: tuple[int, ...], sampling: completions.Sampling, choices: int, *, stream: bool

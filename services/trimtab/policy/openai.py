@@ -12,12 +12,12 @@ import functools
 import json
 import pathlib
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from trimtab.core import completions, errors, text
+from trimtab.core import completions, errors
 from trimtab.obs import metrics
 from trimtab.policy import converting, encoding, engine, proof, remote_answer
 
@@ -99,31 +99,20 @@ class OpenAIGeneration:
             self._ended(self)
 
 
-class OpenAIEngine:
+class OpenAIEngine(encoding.Encoding):
     """max_open: answers asked for at the same time; context: 0, or less than the model's and the server's."""
 
     def __init__(self, load: Callable[[], Verified], url: str, *, max_open: int, context: int) -> None:
+        super().__init__()
         self._load = load
         self._url = url.rstrip("/")
         self._max_open = max_open
         self._context = context
-        self._facts: engine.Facts | None = None
-        self._encode: encoding.Encoder | None = None
         self._verified: Verified | None = None
         self._client: httpx.AsyncClient | None = None
         self._generations: set[OpenAIGeneration] = set()
         self._ended = False
         self._lock = threading.Lock()
-
-    def facts(self) -> engine.Facts:
-        if self._facts is None:
-            raise errors.ServiceUnavailable("The policy is being loaded; retry in some seconds.")
-        return self._facts
-
-    async def encode(self, messages: Sequence[text.Message]) -> tuple[int, ...]:
-        self.facts()
-        assert self._encode is not None  # set before the facts
-        return await asyncio.to_thread(self._encode, messages)
 
     def generate(
         self, prompt: tuple[int, ...], sampling: completions.Sampling, choices: int, *, stream: bool

@@ -6,11 +6,9 @@ writers apart between them. Used by `registry.store` only.
 """
 
 import contextlib
-import fcntl
 import pathlib
 import time
 from collections.abc import Iterator
-from typing import TextIO
 
 import fsspec
 from fsspec.implementations import local
@@ -60,7 +58,7 @@ class Fence:
             return
         with pathlib.Path(f"{path}.lock").open("w") as lock:
             deadline = time.monotonic() + _TURN_WITHIN_S
-            while not _taken(lock):
+            while not files.lock_now(lock):
                 if time.monotonic() > deadline:
                     raise errors.ServiceUnavailable(
                         f"Another process has been publishing under {path} for {_TURN_WITHIN_S:.0f} s; it is paused or "
@@ -74,14 +72,6 @@ class Fence:
             self._files.pipe_file(path, str(generation).encode())
             return
         files.replace(pathlib.Path(path), str(generation))
-
-
-def _taken(lock: TextIO) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _name(field: str, text: str) -> str:

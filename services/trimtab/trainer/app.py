@@ -9,7 +9,6 @@ docs/concepts/training.md follows one cycle.
 """
 
 import contextlib
-import fcntl
 import functools
 import pathlib
 import threading
@@ -133,13 +132,11 @@ def _own(state: pathlib.Path, trainer: process.Process) -> str:
     """Locks the state folder for this process; the name it holds leases under, the same after every restart."""
     state.mkdir(parents=True, exist_ok=True)
     lock = (state / "trainer.lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not files.lock_now(lock):
         lock.close()
         raise errors.InvalidField(
             "state", f"{str(state)!r} belongs to a trainer that is running", "stop it or name another folder"
-        ) from None
+        )
     trainer.on_close(lock.close)
     path = state / "holder"
     with contextlib.suppress(FileNotFoundError):

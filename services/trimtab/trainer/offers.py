@@ -9,7 +9,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import pathlib
 from collections.abc import Iterator
@@ -73,12 +72,7 @@ def end(folder: pathlib.Path, offer: Offer, exit_code: int) -> None:
 def taken(path: pathlib.Path) -> Iterator[bool]:
     """Whether the lock file is ours, while the block lasts."""
     with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield files.lock_now(lock)
 
 
 def _fields(path: pathlib.Path) -> dict[str, int]:

@@ -11,7 +11,6 @@ from one that failed. Only what does not end in time is killed with its whole gr
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import pathlib
 import signal
@@ -21,7 +20,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
 
-from trimtab.core import errors, failpoints
+from trimtab.core import errors, failpoints, files
 from trimtab.obs import logging
 from trimtab.rollout import processes
 
@@ -92,14 +91,12 @@ class Supervisor:
     def alone(self) -> Iterator[None]:
         """Holds the state folder, before anything is written there. WrongState if another supervisor runs on it."""
         with (self._state / LOCK_FILE).open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as taken:
+            if not files.lock_now(lock):
                 lock.seek(0)
                 raise errors.WrongState(
                     f"Another supervisor (process {lock.read().strip() or 'unknown'}) runs on {self._state}; "
                     "stop it first or give another state folder."
-                ) from taken
+                )
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
@@ -236,9 +233,7 @@ def _kill_group(pid: int) -> None:
 def holder(state: pathlib.Path) -> int:
     """The process that runs the supervisor of this folder; 0 when none does."""
     with contextlib.suppress(FileNotFoundError), (state / LOCK_FILE).open("r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not files.lock_now(lock):
             return int(lock.read().strip() or 0)
     return 0
 

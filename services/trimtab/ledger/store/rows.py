@@ -32,9 +32,8 @@ def matching(
     connection: sa.Connection, query: sa.Select[Any], column: sa.ColumnElement[Any], values: Iterable[_Item]
 ) -> Iterator[sa.Row[Any]]:
     """The rows of `query` whose column is one of the values."""
-    wanted = list(dict.fromkeys(values))
-    for start in range(0, len(wanted), _PIECE):
-        yield from connection.execute(query.where(column.in_(wanted[start : start + _PIECE])))
+    for piece in pieces(dict.fromkeys(values)):
+        yield from connection.execute(query.where(column.in_(piece)))
 
 
 def pieces(items: Iterable[_Item], size: int = _PIECE) -> Iterator[list[_Item]]:
