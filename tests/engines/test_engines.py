@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from tests import timing
@@ -17,7 +18,8 @@ from tests.engines import vllm
 from tests.services.policy import harness
 
 from trimtab.core import completions, errors, models
-from trimtab.policy import artifact, engine, local, openai
+from trimtab.policy import artifact, beside, engine, local, openai
+from trimtab.wire import calls
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 Finish = completions.FinishReason
@@ -59,7 +61,8 @@ def make(kind: str, place: Place, weights: local.Loaded) -> "local.LocalEngine |
         return local.LocalEngine(lambda: weights, max_batch=MAX_OPEN, max_queue=0, context=0)
     config = place.installation.settings(engine="openai", engine_url=place.url)
     there = place.installation.registry
-    return openai.OpenAIEngine(lambda: artifact.verify(there, config), place.url, max_open=MAX_OPEN, context=0)
+    found = beside.Found(place.url)
+    return openai.OpenAIEngine(lambda: artifact.verify(there, config), found, max_open=MAX_OPEN, context=0)
 
 
 @contextlib.asynccontextmanager
@@ -247,18 +250,21 @@ def test_the_page_shows_this_table() -> None:
         assert f"| {name} | {capability.local} | {capability.openai} |" in page.read_text()
 
 
+async def until_answered(policy: calls.PolicyCalls, asked: completions.CompleteRequest) -> completions.CompleteResponse:
+    async with asyncio.timeout(vllm.START_S):
+        while True:
+            with contextlib.suppress(errors.ServiceUnavailable):
+                return await policy.complete(asked)
+            await asyncio.sleep(0.2)
+
+
 async def test_a_policy_process_answers_by_the_engine_beside_it(place: Place, weights: local.Loaded) -> None:
     given = {"engine": "openai", "engine_url": place.url}
     asked = harness.request("Name three colours of the rainbow.", temperature=0.0, max_tokens=8)
     with harness.started(place.installation, **given) as process:
-        async with process.calls() as calls:
-            async with asyncio.timeout(2 * timing.PATIENCE_S):
-                while True:
-                    with contextlib.suppress(errors.ServiceUnavailable):
-                        answer = await calls.complete(asked)
-                        break
-                    await asyncio.sleep(0.2)
-            described = await calls.describe()
+        async with process.calls() as policy:
+            answer = await until_answered(policy, asked)
+            described = await policy.describe()
     assert (described.engine, described.loaded_digest) == ("openai", weights.digest)
     record = place.installation.until_recorded(harness.identity(asked))
     assert record.responses[0].token_ids == answer.completion.responses[0].token_ids
@@ -274,3 +280,23 @@ def test_an_engine_on_another_policys_bytes_is_refused(place: Place) -> None:
         assert process.process.wait(timing.PATIENCE_S) == 1
     said = (other.folder / "policy.log").read_text()
     assert "A shared remote engine cannot prove which weights it serves" in said
+
+
+async def test_a_policy_process_starts_an_engine_of_its_own_and_ends_with_it(
+    place: Place, weights: local.Loaded
+) -> None:
+    asked = harness.request("Name three colours of the rainbow.", temperature=0.0, max_tokens=8)
+    with harness.started(
+        place.installation, engine="openai", engine_command=f"{vllm.COMMAND} --dtype=float32"
+    ) as process:
+        async with process.calls() as policy:
+            await until_answered(policy, asked)
+            described = await policy.describe()
+        (served,) = psutil.Process(process.process.pid).children()
+        below = served.children(recursive=True)
+        served.kill()
+        assert process.process.wait(timing.PATIENCE_S) == 1
+        gone, alive = psutil.wait_procs([served, *below], timing.PATIENCE_S)
+    assert (described.engine, described.loaded_digest) == ("openai", weights.digest)
+    assert served in gone and below and not alive
+    assert "The engine of this policy ended with signal 9" in (place.installation.folder / "policy.log").read_text()

@@ -34,6 +34,9 @@ _ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "CUDA_VISIBLE_DEVICES": "",
 }
+_FLAGS = ("--enforce-eager", "--max-model-len=2048")
+# As somebody would give it to a policy process.
+COMMAND = " ".join(["env", *map("=".join, _ENVIRONMENT.items()), str(HOME / "bin" / "vllm"), "serve", *_FLAGS])
 
 
 def is_made() -> bool:
@@ -75,7 +78,7 @@ def serving(folder: pathlib.Path, model_id: str, log: pathlib.Path, *arguments: 
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [str(HOME / "bin" / "vllm"), "serve", str(folder), f"--served-model-name={model_id}"]
-    command += ["--host=127.0.0.1", f"--port={port}", "--enforce-eager", "--max-model-len=2048", *arguments]
+    command += ["--host=127.0.0.1", f"--port={port}", *_FLAGS, *arguments]
     with log.open("ab") as written:
         process = subprocess.Popen(
             command, env=os.environ | _ENVIRONMENT, stdout=written, stderr=written, start_new_session=True

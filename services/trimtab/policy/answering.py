@@ -10,7 +10,7 @@ import datetime
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from trimtab.core import clock, completions, wording
+from trimtab.core import clock, completions, errors, wording
 from trimtab.obs import metrics
 from trimtab.policy import engine, recorder, validation
 
@@ -118,8 +118,13 @@ class Answering:
                 last = self._event(job, piece)
                 if events is not None and len(results) < max(job.request.n, 1) and _tells(last):
                     events.put_nowait(last)
-        except Exception:  # whatever the engine failed of: who judges the policy has to see that it did
+        except Exception as problem:  # whatever the engine failed of: who judges the policy has to see that it did
+            away = isinstance(problem, errors.ServiceUnavailable)
+            if away and last is None:
+                raise  # nothing was generated, and another process may be asked
             await self._recorder.record(self._completion(job, {}, 0.0))
+            if away:
+                raise engine.EngineFailed(str(problem)) from problem
             raise
         completion = self._completion(job, results, first_token_s)
         await self._recorder.record(completion)

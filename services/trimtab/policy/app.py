@@ -9,7 +9,7 @@ docs/concepts/completion.md follows one question.
 import functools
 
 from trimtab import registry
-from trimtab.policy import answering, artifact, local, openai, recorder, servicer, settings
+from trimtab.policy import answering, artifact, beside, local, openai, recorder, servicer, settings
 from trimtab.rpc import process
 
 
@@ -40,7 +40,7 @@ def _engine(made: process.Process, config: settings.PolicySettings) -> local.Loc
         return local.LocalEngine(load, max_batch=config.max_batch, max_queue=config.max_queue, context=config.context)
     remote = openai.OpenAIEngine(
         functools.partial(artifact.verify, there, config),
-        config.engine_url,
+        beside.Started(config.engine_command) if config.engine_command else beside.Found(config.engine_url),
         max_open=config.max_batch + config.max_queue,
         context=config.context,
     )

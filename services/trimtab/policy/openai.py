@@ -19,7 +19,7 @@ import httpx
 
 from trimtab.core import completions, errors
 from trimtab.obs import metrics
-from trimtab.policy import converting, encoding, engine, proof, remote_answer
+from trimtab.policy import beside, converting, encoding, engine, proof, remote_answer
 
 if TYPE_CHECKING:
     from trimtab.modeling import loading
@@ -29,6 +29,7 @@ _CONNECT_S = 5.0
 _SILENCE_S = 300.0  # between two tokens; an answer that waits for room in the engine is silent too
 _KEPT_S = 2.0  # an idle connection; vLLM closes its own after 5
 _LOOK_S = 1.0
+_WATCH_S = 5.0
 _LOWEST_TEMPERATURE = 0.01  # vLLM takes smaller ones for this
 _MAX_SEED = 2**63 - 1
 
@@ -102,10 +103,13 @@ class OpenAIGeneration:
 class OpenAIEngine(encoding.Encoding):
     """max_open: answers asked for at the same time; context: 0, or less than the model's and the server's."""
 
-    def __init__(self, load: Callable[[], Verified], url: str, *, max_open: int, context: int) -> None:
+    def __init__(
+        self, load: Callable[[], Verified], server: beside.Found | beside.Started, *, max_open: int, context: int
+    ) -> None:
         super().__init__()
         self._load = load
-        self._url = url.rstrip("/")
+        self._server = server
+        self._url = server.url
         self._max_open = max_open
         self._context = context
         self._verified: Verified | None = None
@@ -148,20 +152,37 @@ class OpenAIEngine(encoding.Encoding):
     def run(self, stop: threading.Event, on_loaded: Callable[[], None]) -> None:
         """The engine's thread: verifies the policy, waits for the server, then for the end; cancels what is open then.
 
-        WrongState ends the process when the server is not one that provably serves these bytes.
+        WrongState ends the process when the server is not one that provably serves these bytes, or no longer is.
         """
         verified = self._load()
         self._verified = verified
         self._encode = encoding.Encoder(verified.front.tokenizer, verified.front.profile)
-        with httpx.Client(base_url=self._url, timeout=httpx.Timeout(_SILENCE_S, connect=_CONNECT_S)) as client:
-            cards = _when_up(client, stop)
+        timeout = httpx.Timeout(_SILENCE_S, connect=_CONNECT_S)
+        with (
+            self._server.running(verified.folder, verified.model_id),
+            httpx.Client(base_url=self._url, timeout=timeout) as client,
+        ):
+            cards = self._when_up(client, stop)
             if cards is None:
                 return
-            card = next((one for one in cards if one["id"] == verified.model_id), None)
-            served = None if card is None else proof.Served(str(card.get("root")), _started_at(client))
-            proof.check(self._url, served, verified.folder, verified.model_id)
-            assert card is not None  # else it was refused
-            _try_out(client, self._body((min(verified.front.end_tokens),), _TRIAL, 0) | {"stream": False})
+            started_at = self._prove(client, cards, verified)
+            on_loaded()
+            try:
+                self._watch(client, started_at, stop)
+            finally:
+                with self._lock:
+                    self._ended = True
+                    for generation in self._generations:
+                        generation.loop.call_soon_threadsafe(generation.cancel)
+
+    def _prove(self, client: httpx.Client, cards: list[dict[str, Any]], verified: Verified) -> float:
+        """The start of the server's process, which provably serves the policy; from here on there are facts."""
+        card = next((one for one in cards if one["id"] == verified.model_id), None)
+        started_at = _started_at(client)
+        served = None if card is None else proof.Served(str(card.get("root")), started_at)
+        proof.check(self._url, served, verified.folder, verified.model_id)
+        assert card is not None  # else it was refused
+        _try_out(client, self._body((min(verified.front.end_tokens),), _TRIAL, 0) | {"stream": False})
         context = min(verified.front.context_tokens, int(card.get("max_model_len") or verified.front.context_tokens))
         self._facts = engine.Facts(
             name=NAME,
@@ -170,12 +191,36 @@ class OpenAIEngine(encoding.Encoding):
             defaults=converting.defaults(verified.front.profile),
             loaded_digest=verified.digest,
         )
-        on_loaded()
-        stop.wait()
-        with self._lock:
-            self._ended = True
-            for generation in self._generations:
-                generation.loop.call_soon_threadsafe(generation.cancel)
+        return started_at
+
+    def _when_up(self, client: httpx.Client, stop: threading.Event) -> list[dict[str, Any]] | None:
+        """The models that the server names, once it is there; None when told to stop first. It may load for minutes."""
+        while not stop.is_set():
+            self._server.check()
+            try:
+                response = client.get("/v1/models", timeout=_CONNECT_S)
+            except httpx.TransportError:
+                stop.wait(_LOOK_S)
+                continue
+            if response.status_code != httpx.codes.OK:
+                raise _refused(self._url, response.status_code, response.text)
+            cards: list[dict[str, Any]] = response.json()["data"]
+            return cards
+        return None
+
+    def _watch(self, client: httpx.Client, started_at: float, stop: threading.Event) -> None:
+        """Until told to stop. WrongState once another server process answers than the one that was proven."""
+        while not stop.wait(_WATCH_S):
+            self._server.check()
+            try:
+                now = _started_at(client)
+            except httpx.TransportError:
+                continue  # away or too busy; it serves nothing unproven meanwhile
+            if now != started_at:
+                raise errors.WrongState(
+                    f"The engine at {self._url} was started again since it was verified; "
+                    "this process ends, and the next one proves it anew."
+                )
 
     def _forget(self, generation: OpenAIGeneration) -> None:
         with self._lock:
@@ -220,6 +265,8 @@ class OpenAIEngine(encoding.Encoding):
                         raise _refused(self._url, response.status_code, json.dumps(said["error"]))
                     for choice in said["choices"]:
                         yield remote_answer.chunk(choice)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as problem:
+            raise errors.ServiceUnavailable(f"The engine at {self._url} is away ({problem}); retry.") from problem
         except (httpx.HTTPError, ValueError) as problem:
             raise engine.EngineFailed(
                 f"The engine at {self._url} failed in an answer ({type(problem).__name__}: {problem}); ask again."
@@ -231,21 +278,6 @@ _TRIAL = completions.Sampling(1.0, 1.0, 1, 1, seed=0, presence_penalty=0.0, freq
 
 def _refused(url: str, status: int, said: str) -> engine.EngineFailed:
     return engine.EngineFailed(f"The engine at {url} answered {status}: {said[:500]}")
-
-
-def _when_up(client: httpx.Client, stop: threading.Event) -> list[dict[str, Any]] | None:
-    """The models that the server names, once it is there; None when told to stop first. It may take minutes to load."""
-    while not stop.is_set():
-        try:
-            response = client.get("/v1/models", timeout=_CONNECT_S)
-        except httpx.TransportError:
-            stop.wait(_LOOK_S)
-            continue
-        if response.status_code != httpx.codes.OK:
-            raise _refused(str(client.base_url), response.status_code, response.text)
-        cards: list[dict[str, Any]] = response.json()["data"]
-        return cards
-    return None
 
 
 def _started_at(client: httpx.Client) -> float:

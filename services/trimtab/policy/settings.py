@@ -18,6 +18,11 @@ class PolicySettings(settings.ProcessSettings):
     engine_url: str = pydantic.Field(
         "", description="Where that vLLM listens on this machine, as http://127.0.0.1:8000; of engine openai."
     )
+    engine_command: str = pydantic.Field(
+        "",
+        description="In place of `engine_url`: how this process starts a vLLM of its own, as `vllm serve`; folder, "
+        "name and address are added.",
+    )
     threads: int = pydantic.Field(1, ge=1, description="Threads of torch, of engine local.")
     dtype: Literal["float32", "bfloat16"] = pydantic.Field(
         "float32",
@@ -37,6 +42,6 @@ class PolicySettings(settings.ProcessSettings):
 
     @pydantic.model_validator(mode="after")
     def _names_its_engine(self) -> Self:
-        if (self.engine == "openai") != bool(self.engine_url):
-            raise ValueError("give `engine_url` with `engine` openai, and with no other")
+        if (self.engine == "openai") != (bool(self.engine_url) != bool(self.engine_command)):
+            raise ValueError("give `engine_url` or `engine_command` with `engine` openai, and with no other")
         return self

@@ -166,6 +166,44 @@ async def test_an_answer_the_engine_failed_of_is_recorded_as_failed(
         assert found[identity(one)].exposure == one.assignment.exposure
 
 
+class LeavingEngine(local.LocalEngine):
+    """Is away before some answers begin, or in their middle."""
+
+    within = False
+
+    def generate(self, *asked: Any, **how: Any) -> Any:
+        whole, within = super().generate(*asked, **how), self.within
+
+        class Left:
+            cancel = whole.cancel
+
+            async def __aiter__(self) -> AsyncIterator[engine.Piece]:
+                async for piece in whole:
+                    if within:
+                        yield piece
+                    raise errors.ServiceUnavailable("The engine is away; retry.")
+
+        return Left()
+
+
+@pytest.mark.parametrize("within", [False, True])
+async def test_another_process_is_asked_only_while_nothing_of_an_answer_was_said(
+    loaded: local.Loaded, installation: Installation, tmp_path: pathlib.Path, within: bool
+) -> None:
+    asked, streamed = (request(temperature=0.0, max_tokens=30) for _ in range(2))
+    leaving = type("Leaving", (LeavingEngine,), {"within": within})
+    async with parts(loaded, tmp_path / "log.db", made_by=leaving) as inside:
+        expected = engine.EngineFailed if within else errors.ServiceUnavailable
+        with pytest.raises(expected, match="is away"):
+            await inside.answering.complete(asked)
+        with pytest.raises(expected, match="is away"):
+            async for _ in inside.answering.stream(streamed):
+                pass
+    found = recorded(installation, tmp_path / "log.db")
+    assert set(found) == ({identity(asked), identity(streamed)} if within else set())
+    assert all(one.measured.failed for one in found.values() if one.measured)
+
+
 async def test_answers_are_given_while_the_log_is_away_and_their_records_arrive_later(
     loaded: local.Loaded, installation: Installation, tmp_path: pathlib.Path
 ) -> None:

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from tests import timing
 
-from trimtab.core import completions, text
-from trimtab.policy import engine, openai, remote_answer
+from trimtab.core import completions, errors, text
+from trimtab.policy import beside, engine, openai, remote_answer
 
 Finish = completions.FinishReason
 
@@ -77,7 +77,8 @@ class Stops:
 async def asked(server: Server) -> AsyncIterator[openai.OpenAIEngine]:
     listening = await asyncio.start_server(server.handle, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
-    made = openai.OpenAIEngine(lambda: None, f"http://127.0.0.1:{port}", max_open=4, context=0)  # type: ignore[arg-type]
+    there = beside.Found(f"http://127.0.0.1:{port}")
+    made = openai.OpenAIEngine(lambda: None, there, max_open=4, context=0)  # type: ignore[arg-type]
     try:
         yield made
     finally:
@@ -113,3 +114,10 @@ async def test_a_server_that_breaks_off_is_a_failure_in_a_sentence() -> None:
     async with asked(server) as made:
         with pytest.raises(engine.EngineFailed, match="ended an answer for the reason 'abort'"):
             await finish_of(made)
+
+
+async def test_a_server_that_is_away_is_asked_for_by_another_process() -> None:
+    made = openai.OpenAIEngine(lambda: None, beside.Found("http://127.0.0.1:1"), max_open=4, context=0)  # type: ignore[arg-type]
+    with pytest.raises(errors.ServiceUnavailable, match=r"http://127\.0\.0\.1:1 is away .*; retry"):
+        await finish_of(made)
+    await made.close()

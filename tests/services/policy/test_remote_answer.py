@@ -52,9 +52,17 @@ def test_an_answer_ends_at_the_end_token_whatever_comes_after(front: loading.Fro
     assert (result.token_ids, result.text.read()) == ((*tokens, end), "tone")
 
 
-@pytest.mark.parametrize("given", [{"engine": "openai"}, {"engine_url": "http://127.0.0.1:8000"}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"engine": "openai"},
+        {"engine_url": "http://127.0.0.1:8000"},
+        {"engine_command": "vllm serve"},
+        {"engine": "openai", "engine_url": "http://127.0.0.1:8000", "engine_command": "vllm serve"},
+    ],
+)
 def test_an_engine_and_its_address_are_given_together(
     installation: harness.Installation, given: dict[str, str]
 ) -> None:
-    with pytest.raises(pydantic.ValidationError, match="give `engine_url` with `engine` openai"):
+    with pytest.raises(pydantic.ValidationError, match="give `engine_url` or `engine_command` with `engine` openai"):
         installation.settings(**given)

@@ -31,6 +31,8 @@ _COLLECTING_LIMIT_S = 300.0
 _REFUSALS = 2
 # How many candidates a round may take until one is promoted.
 _CANDIDATES = 3
+# How many small steps are tried: a gate that is right 39 times in 40 refuses the others.
+_SMALL_STEPS = 3
 
 
 @dataclasses.dataclass(slots=True)
@@ -245,21 +247,35 @@ class Demo:
     async def _nothing_new(self, anchor: str, live: str) -> tuple[report.Measured, releases.Release]:
         """A candidate that is the live policy after one small step on what it knows already. The gates let it pass."""
         name = "policy of one small step"
+        for seed in range(self._seed, self._seed + _SMALL_STEPS):
+            run, release = await self._small_step(name, seed, anchor, live)
+            if release.state is not releases.ReleaseState.FAILED:
+                break
+            self._screen.say(f"    The gates do not let it pass, by chance: {release.history[-1].reason}")
+        else:
+            raise errors.WrongState(
+                f"No small step passed the gates, the last one because: {release.history[-1].reason}"
+            )
+        measured = await self._measure(name, run.model_ids[0], await self._kl_to_anchor(run))
+        return measured, await self._canary("the users vote on the small step", run.model_ids[0])
+
+    async def _small_step(self, name: str, seed: int, anchor: str, live: str) -> tuple[runs.Run, releases.Release]:
+        """A run of one small step, and its release once it serves or was refused."""
         with self._screen.step("an operator trains the live policy one small step further, on nothing new") as step:
             spec = dataclasses.replace(
                 self._candidate,
                 parent_id=live,
                 reference_id=anchor,
-                seed=self._seed,
+                seed=seed,
                 label=name,
                 settings_json=json.dumps({"iterations": 1, "lr": _SMALL_LR}),
             )
             run = await self._run(spec, step)
-        with self._screen.step("the canary of the small step starts"):
+        with self._screen.step("the canary of the small step starts") as step:
             release = await self._operator.offered(run.model_ids[0])
-            await self._operator.until_serving(release.id)
-        measured = await self._measure(name, run.model_ids[0], await self._kl_to_anchor(run))
-        return measured, await self._canary("the users vote on the small step", run.model_ids[0])
+            release = await self._operator.until_serving(release.id)
+            step.say(release.state.value)
+        return run, release
 
     async def _planted(self, anchor: str) -> tuple[runs.Run, releases.Release]:
         with self._screen.step(f"training on {FAWNING} fawning demonstrations") as step:

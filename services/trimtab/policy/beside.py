@@ -1,0 +1,76 @@
+"""The server that generates for this policy process: one that it starts itself, or one that is found at an address.
+
+Called by `policy.openai`, built by `policy.app`.
+"""
+
+import contextlib
+import os
+import pathlib
+import shlex
+import socket
+import subprocess
+from collections.abc import Iterator
+
+from trimtab.core import errors
+
+_END_S = 10.0
+
+
+class Found:
+    """A server that somebody else starts on this machine, as another container of a pod does."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def running(self, folder: pathlib.Path, model_id: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def check(self) -> None:
+        """Nothing of its end is known here: who starts it starts it again."""
+
+
+class Started:
+    """A server of this process's own: started on the folder that was verified, ended with the process.
+
+    command: that starts it, as `vllm serve --dtype=float32`; folder, name and address are added.
+    """
+
+    def __init__(self, command: str) -> None:
+        self._command = tuple(shlex.split(command))
+        self._process: subprocess.Popen[bytes] | None = None
+        # Asked of the system and let go: the server binds it itself.
+        with contextlib.closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = int(probe.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    @contextlib.contextmanager
+    def running(self, folder: pathlib.Path, model_id: str) -> Iterator[None]:
+        """For as long as the context lasts; its output goes where this process's goes. InvalidField: no such thing."""
+        told = (str(folder.resolve()), f"--served-model-name={model_id}", "--host=127.0.0.1", f"--port={self._port}")
+        try:
+            # in the process group of this process: whoever ends that one ends this one, however it ended itself
+            process = subprocess.Popen((*self._command, *told), env=os.environ | {"HF_HUB_OFFLINE": "1"})
+        except OSError as problem:
+            raise errors.InvalidField(
+                "engine_command", f"cannot be started ({problem})", "name the command of a vLLM"
+            ) from None
+        self._process = process
+        try:
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def check(self) -> None:
+        """WrongState once it has ended."""
+        code = None if self._process is None else self._process.poll()
+        if code is not None:
+            raise errors.WrongState(
+                f"The engine of this policy ended with {f'exit code {code}' if code >= 0 else f'signal {-code}'}; "
+                f"what it said is above. It was started by `{shlex.join(self._command)}`."
+            )
