@@ -35,8 +35,11 @@ _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
 }
 _FLAGS = ("--enforce-eager", "--max-model-len=2048")
+_ADDRESS = "--served-model-name={model_id} --host=127.0.0.1 --port={port}"
 # As somebody would give it to a policy process.
-COMMAND = " ".join(["env", *map("=".join, _ENVIRONMENT.items()), str(HOME / "bin" / "vllm"), "serve", *_FLAGS])
+COMMAND = " ".join(
+    ["env", *map("=".join, _ENVIRONMENT.items()), str(HOME / "bin" / "vllm"), "serve", "{folder}", _ADDRESS, *_FLAGS]
+)
 
 
 def is_made() -> bool:

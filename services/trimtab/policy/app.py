@@ -1,7 +1,8 @@
 """The policy process: builds its parts and hands them down. `main` is the console command `trimtab policy`.
 
 A request goes `servicer` -> `answering` -> the port `engine` (adapters `local`, over `modeling.decoder`, and
-`openai`, over HTTP), and its record through `recorder` to topic `completions`. `artifact` loads the one policy that a
+`remote`, over HTTP as `openai` or `tgi` say), and its record through `recorder` to topic `completions`.
+`artifact` loads the one policy that a
 process serves for life.
 docs/concepts/completion.md follows one question.
 """
@@ -9,7 +10,7 @@ docs/concepts/completion.md follows one question.
 import functools
 
 from trimtab import registry
-from trimtab.policy import answering, artifact, beside, local, openai, recorder, servicer, settings
+from trimtab.policy import answering, artifact, beside, local, openai, recorder, remote, servicer, settings, tgi
 from trimtab.rpc import process
 
 
@@ -33,16 +34,15 @@ def build(config: settings.PolicySettings) -> process.Process:
     return made
 
 
-def _engine(made: process.Process, config: settings.PolicySettings) -> local.LocalEngine | openai.OpenAIEngine:
+def _engine(made: process.Process, config: settings.PolicySettings) -> local.LocalEngine | remote.RemoteEngine:
     there = registry.Registry(config.registry_url, config.cache)
     if config.engine == "local":
         load = functools.partial(artifact.load, there, config)
         return local.LocalEngine(load, max_batch=config.max_batch, max_queue=config.max_queue, context=config.context)
-    remote = openai.OpenAIEngine(
-        functools.partial(artifact.verify, there, config),
-        beside.Started(config.engine_command) if config.engine_command else beside.Found(config.engine_url),
-        max_open=config.max_batch + config.max_queue,
-        context=config.context,
-    )
-    made.on_close(remote.close)
-    return remote
+    server = beside.Started(config.engine_command) if config.engine_command else beside.Found(config.engine_url)
+    most = config.max_batch + config.max_queue
+    dialect = openai.OpenAI(server.url, max_open=most) if config.engine == "openai" else tgi.TGI(server.url)
+    verify = functools.partial(artifact.verify, there, config)
+    elsewhere = remote.RemoteEngine(verify, server, dialect, max_open=most, context=config.context)
+    made.on_close(elsewhere.close)
+    return elsewhere

@@ -4,7 +4,7 @@ import pathlib
 
 from trimtab import registry
 from trimtab.core import errors, models
-from trimtab.policy import local, openai, settings
+from trimtab.policy import local, remote, settings
 
 _SERVABLE = frozenset({models.ModelKind.POLICY, models.ModelKind.BASE})
 
@@ -21,12 +21,12 @@ def load(models_there: registry.Registry, config: settings.PolicySettings) -> lo
     return local.Loaded(loading.load_policy(folder, getattr(torch, config.dtype)), digest)
 
 
-def verify(models_there: registry.Registry, config: settings.PolicySettings) -> openai.Verified:
+def verify(models_there: registry.Registry, config: settings.PolicySettings) -> remote.Verified:
     """As `load`, all but the weights: those another process has read from the same folder."""
     folder, digest = _verified(models_there, config)
     from trimtab.modeling import loading
 
-    return openai.Verified(folder, loading.load_front(folder), digest, config.model_id)
+    return remote.Verified(folder, loading.load_front(folder), digest, config.model_id)
 
 
 def _verified(models_there: registry.Registry, config: settings.PolicySettings) -> tuple[pathlib.Path, str]:

@@ -1,9 +1,10 @@
 """The server that generates for this policy process: one that it starts itself, or one that is found at an address.
 
-Called by `policy.openai`, built by `policy.app`.
+Called by `policy.remote`, built by `policy.app`.
 """
 
 import contextlib
+import functools
 import os
 import pathlib
 import shlex
@@ -32,11 +33,11 @@ class Found:
 class Started:
     """A server of this process's own: started on the folder that was verified, ended with the process.
 
-    command: that starts it, as `vllm serve --dtype=float32`; folder, name and address are added.
+    command: that starts it, with {folder}, {port} and, where it is told, {model_id}.
     """
 
     def __init__(self, command: str) -> None:
-        self._command = tuple(shlex.split(command))
+        self._command = shlex.split(command)
         self._process: subprocess.Popen[bytes] | None = None
         # Asked of the system and let go: the server binds it itself.
         with contextlib.closing(socket.socket()) as probe:
@@ -47,10 +48,13 @@ class Started:
     @contextlib.contextmanager
     def running(self, folder: pathlib.Path, model_id: str) -> Iterator[None]:
         """For as long as the context lasts; its output goes where this process's goes. InvalidField: no such thing."""
-        told = (str(folder.resolve()), f"--served-model-name={model_id}", "--host=127.0.0.1", f"--port={self._port}")
+        given = {"{folder}": str(folder.resolve()), "{port}": str(self._port), "{model_id}": model_id}
+        words = [
+            functools.reduce(lambda word, name: word.replace(name, given[name]), given, one) for one in self._command
+        ]
         try:
             # in the process group of this process: whoever ends that one ends this one, however it ended itself
-            process = subprocess.Popen((*self._command, *told), env=os.environ | {"HF_HUB_OFFLINE": "1"})
+            process = subprocess.Popen(words, env=os.environ | {"HF_HUB_OFFLINE": "1"})
         except OSError as problem:
             raise errors.InvalidField(
                 "engine_command", f"cannot be started ({problem})", "name the command of a vLLM"

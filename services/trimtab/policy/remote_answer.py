@@ -1,10 +1,11 @@
 """One answer that another process generates: token ids in, pieces out, by the same rules of text as the local engine.
 
-Used by `policy.openai`.
+Used by `policy.remote` and its dialects.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from trimtab.core import completions
 from trimtab.policy import converting, engine
@@ -12,14 +13,14 @@ from trimtab.policy import converting, engine
 if TYPE_CHECKING:
     from trimtab.modeling import decoder, loading
 
-IMPOSSIBLE = -9000.0  # vLLM says -9999 for a token without any probability
-_ID = "token_id:"
-_REASONS = {"stop": completions.FinishReason.STOP, "length": completions.FinishReason.LENGTH}
+# Which log-probs a server says: those of the policy itself, or those of what it sampled from.
+RAW, SAMPLED = "raw", "sampled"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens of an answer, in order. top: for each the alternatives the server gave, the token itself among them."""
+    """Tokens of an answer, in order. logprobs: of the kind that the server says. top: for each the alternatives the
+    server gave, the token itself among them."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -27,41 +28,30 @@ class Chunk:
     finish: completions.FinishReason | None
 
 
-def chunk(choice: dict[str, Any]) -> Chunk:
-    """From a choice of the completions API. EngineFailed when it does not say exactly which tokens were generated."""
-    token_ids, logprobs = choice.get("token_ids"), choice.get("logprobs")
-    reason = choice.get("finish_reason")
-    if reason is not None and reason not in _REASONS:
-        raise engine.EngineFailed(f"The engine ended an answer for the reason {reason!r}; ask again.")
-    finish = None if reason is None else _REASONS[reason]
-    if not token_ids and not (logprobs or {}).get("tokens") and (finish or not choice.get("text")):
-        return Chunk((), (), (), finish)  # the end, or a sign of life
-    if token_ids is None or logprobs is None or logprobs["tokens"] != [f"{_ID}{token}" for token in token_ids]:
-        raise engine.EngineFailed(
-            "The engine does not return the ids of its tokens with a log-prob each; use a vLLM that knows "
-            "`return_token_ids` and `return_tokens_as_token_ids`."
-        )
-    return Chunk(
-        tuple(token_ids),
-        tuple(logprobs["token_logprobs"]),
-        tuple(
-            tuple((int(name.removeprefix(_ID)), logprob) for name, logprob in (items or {}).items())
-            for items in logprobs["top_logprobs"]
-        ),
-        finish,
-    )
+def both(asked: completions.Sampling, kind: str, said: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Log-probs of the policy itself, and of what was drawn from, as far as they follow from the kind a server says."""
+    greedy = not asked.temperature
+    unpenalised = not asked.presence_penalty and not asked.frequency_penalty
+    same = unpenalised and (asked.temperature, asked.top_p, asked.top_k) == (1.0, 1.0, 0)
+    given, drawn = tuple(said), (0.0,) * len(said)  # greedy: the one token has all the probability
+    if kind == RAW:
+        return given, drawn if greedy else given if same else ()
+    return given if same or (greedy and unpenalised) else (), drawn if greedy else given
 
 
 class Answer:
     """A choice on its way. `finish` is set when it has ended."""
 
-    def __init__(self, number: int, sampling: completions.Sampling, front: "loading.Front", *, stream: bool) -> None:
+    def __init__(
+        self, number: int, sampling: completions.Sampling, front: "loading.Front", logprobs: str, *, stream: bool
+    ) -> None:
         from trimtab.modeling import detokenize
 
         self.finish: completions.FinishReason | None = None
         self._number = number
         self._sampling = sampling
         self._front = front
+        self._logprobs = logprobs
         self._streams = stream
         self._text = detokenize.TextStream(front.tokenizer, sampling.stop)
         self._tokens: list[decoder.Token] = []
@@ -94,20 +84,12 @@ class Answer:
             self._unsent += self._text.finish()
         from trimtab.modeling import decoder
 
-        raw = tuple(token.raw for token in self._tokens)
+        raw, sampled = both(self._sampling, self._logprobs, [token.raw for token in self._tokens])
         alternatives = tuple(token.top for token in self._tokens) if self._sampling.top_logprobs else ()
         ids = tuple(token.id for token in self._tokens)
-        decoded = decoder.Decoded(ids, raw, self._sampled(raw), self._text.text, reason, alternatives)
+        decoded = decoder.Decoded(ids, raw, sampled, self._text.text, reason, alternatives)
         result = converting.response(self._number, decoded, self._front.tokenizer if self._sampling.logprobs else None)
         return engine.Piece(self._number, self._take_unsent(), len(self._tokens), self._detail(), result)
-
-    def _sampled(self, raw: tuple[float, ...]) -> tuple[float, ...]:
-        """Log-probs of what was drawn from, where they follow from the raw ones: vLLM reports one kind."""
-        asked = self._sampling
-        if not asked.temperature:
-            return (0.0,) * len(raw)
-        untouched = (asked.temperature, asked.top_p, asked.top_k) == (1.0, 1.0, 0)
-        return raw if untouched and not asked.presence_penalty and not asked.frequency_penalty else ()
 
     def _take_unsent(self) -> str:
         shown, self._unsent = self._unsent, ""
@@ -117,6 +99,6 @@ class Answer:
         if not (self._sampling.logprobs and self._streams):
             return None
         fresh, self._told = self._tokens[self._told :], len(self._tokens)
-        sampled = self._sampled(tuple(token.raw for token in fresh))
+        raw, sampled = both(self._sampling, self._logprobs, [token.raw for token in fresh])
         detail = converting.detail(self._number, fresh, self._front.tokenizer)
-        return dataclasses.replace(detail, logprobs_sampled=sampled)
+        return dataclasses.replace(detail, logprobs_raw=raw, logprobs_sampled=sampled)

@@ -12,16 +12,18 @@ class PolicySettings(settings.ProcessSettings):
 
     model_id: str = pydantic.Field(min_length=1, description="Id of the published policy this process serves for life.")
     line: str = pydantic.Field("", description="The policy line it serves; empty serves whatever line is assigned.")
-    engine: Literal["local", "openai"] = pydantic.Field(
-        "local", description="What generates: this process, or a vLLM beside it on the same verified folder."
+    engine: Literal["local", "openai", "tgi"] = pydantic.Field(
+        "local",
+        description="What generates: this process, or beside it, on the same verified folder, a vLLM (openai) or a "
+        "text-generation-inference (tgi).",
     )
     engine_url: str = pydantic.Field(
-        "", description="Where that vLLM listens on this machine, as http://127.0.0.1:8000; of engine openai."
+        "", description="Where that server listens on this machine, as http://127.0.0.1:8000."
     )
     engine_command: str = pydantic.Field(
         "",
-        description="In place of `engine_url`: how this process starts a vLLM of its own, as `vllm serve`; folder, "
-        "name and address are added.",
+        description="In place of `engine_url`: how this process starts a server of its own, as `vllm serve {folder} "
+        "--served-model-name={model_id} --host=127.0.0.1 --port={port}`.",
     )
     threads: int = pydantic.Field(1, ge=1, description="Threads of torch, of engine local.")
     dtype: Literal["float32", "bfloat16"] = pydantic.Field(
@@ -42,6 +44,10 @@ class PolicySettings(settings.ProcessSettings):
 
     @pydantic.model_validator(mode="after")
     def _names_its_engine(self) -> Self:
-        if (self.engine == "openai") != (bool(self.engine_url) != bool(self.engine_command)):
-            raise ValueError("give `engine_url` or `engine_command` with `engine` openai, and with no other")
+        if self.engine_command and not all(name in self.engine_command for name in ("{folder}", "{port}")):
+            raise ValueError("`engine_command` has no {folder} or no {port}: say where the server gets them")
+        if (self.engine != "local") != (bool(self.engine_url) != bool(self.engine_command)):
+            raise ValueError(
+                "give `engine_url` or `engine_command` with `engine` openai or tgi, and neither with local"
+            )
         return self

@@ -5,6 +5,7 @@ neither the ledger nor the trainer is: what a process has come to after a quarte
 """
 
 import collections
+import contextlib
 import random
 import threading
 import time
@@ -88,12 +89,13 @@ class Weather:
 
     def _kill_job(self) -> bool:
         """The process that trains, where there is one."""
-        for job in psutil.Process(self._trainer.pid).children():
-            run = hash(tuple(job.cmdline()))
-            if self._job_deaths[run] < _JOB_DIES:
-                self._job_deaths[run] += 1
-                job.kill()
-                return True
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends at this moment by itself
+            for job in psutil.Process(self._trainer.pid).children():
+                run = hash(tuple(job.cmdline()))
+                if self._job_deaths[run] < _JOB_DIES:
+                    self._job_deaths[run] += 1
+                    job.kill()
+                    return True
         return False
 
     def _kill_broker(self) -> bool:

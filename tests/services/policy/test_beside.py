@@ -17,8 +17,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps([sys.argv[1], told["served-model-name"]]).encode())
-http.server.HTTPServer((told["host"], int(told["port"])), Handler).serve_forever()
+        self.wfile.write(json.dumps([sys.argv[1], told["name"]]).encode())
+http.server.HTTPServer(("127.0.0.1", int(told["port"])), Handler).serve_forever()
 """
 
 
@@ -36,7 +36,7 @@ def answers(url: str) -> bool:
 
 def test_it_is_told_the_folder_the_name_and_the_address_and_ends_with_its_process(tmp_path: pathlib.Path) -> None:
     (tmp_path / "server.py").write_text(_SERVER)
-    server = beside.Started(f"{sys.executable} {tmp_path / 'server.py'}")
+    server = beside.Started(f"{sys.executable} {tmp_path / 'server.py'} {{folder}} --name={{model_id}} --port={{port}}")
     with server.running(tmp_path, "policy-1"):
         timing.until(lambda: answers(server.url), "the server to answer")
         assert says(server.url) == f'["{tmp_path}", "policy-1"]'

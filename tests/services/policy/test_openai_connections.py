@@ -10,7 +10,7 @@ import pytest
 from tests import timing
 
 from trimtab.core import completions, errors, text
-from trimtab.policy import beside, engine, openai, remote_answer
+from trimtab.policy import engine, openai, remote, remote_answer
 
 Finish = completions.FinishReason
 
@@ -74,11 +74,10 @@ class Stops:
 
 
 @contextlib.asynccontextmanager
-async def asked(server: Server) -> AsyncIterator[openai.OpenAIEngine]:
+async def asked(server: Server) -> AsyncIterator[openai.OpenAI]:
     listening = await asyncio.start_server(server.handle, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
-    there = beside.Found(f"http://127.0.0.1:{port}")
-    made = openai.OpenAIEngine(lambda: None, there, max_open=4, context=0)  # type: ignore[arg-type]
+    made = openai.OpenAI(f"http://127.0.0.1:{port}", max_open=4)
     try:
         yield made
     finally:
@@ -86,9 +85,9 @@ async def asked(server: Server) -> AsyncIterator[openai.OpenAIEngine]:
         listening.close()
 
 
-async def finish_of(made: openai.OpenAIEngine, after: int = 1000) -> Finish:
-    generation = openai.OpenAIGeneration(lambda _: None)
-    generation.add(Stops(after), made._chunks({}))  # type: ignore[arg-type]
+async def finish_of(made: openai.OpenAI, after: int = 1000) -> Finish:
+    generation = remote.RemoteGeneration(lambda _: None)
+    generation.add(Stops(after), made.chunks({}))  # type: ignore[arg-type]
     async with asyncio.timeout(timing.PATIENCE_S):
         [piece] = [piece async for piece in generation]
     assert piece.result is not None
@@ -117,7 +116,7 @@ async def test_a_server_that_breaks_off_is_a_failure_in_a_sentence() -> None:
 
 
 async def test_a_server_that_is_away_is_asked_for_by_another_process() -> None:
-    made = openai.OpenAIEngine(lambda: None, beside.Found("http://127.0.0.1:1"), max_open=4, context=0)  # type: ignore[arg-type]
+    made = openai.OpenAI("http://127.0.0.1:1", max_open=4)
     with pytest.raises(errors.ServiceUnavailable, match=r"http://127\.0\.0\.1:1 is away .*; retry"):
         await finish_of(made)
     await made.close()
