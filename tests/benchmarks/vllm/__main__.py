@@ -95,14 +95,12 @@ def _played(state: pathlib.Path, seed: int, screen: show.Screen) -> str:
             someone = people.People(layout.read_facts().addresses["gateway"], key, "main", seed)
         with contextlib.closing(someone), _watched(state) as watched:
             with screen.step(f"people compare answers: {VOTES} votes") as step:
-                someone.compare(lambda: someone.votes < VOTES)
-                step.say(f"{someone.votes} acknowledged")
+                someone.compare(lambda: someone.votes < VOTES, step.say)
             with screen.step("a reward model and a LoRA candidate are trained") as step:
                 timing.until(lambda: _trained(state, step), "a candidate", _TRAIN_S)
             with screen.step("the candidate's vLLM starts, people vote, the canary is judged") as step:
                 with _decided(state) as decided:
-                    someone.rate(lambda: not decided.is_set())
-                step.say(f"{someone.votes - VOTES} thumbs")
+                    someone.rate(lambda: not decided.is_set(), step.say)
         shown = {
             "feedback trace": _cli(state, "feedback", "trace", someone.completions[0]),
             "rollout history": _cli(state, "rollout", "history"),

@@ -38,7 +38,7 @@ class People:
     def votes(self) -> int:
         return len(self.completions)
 
-    def compare(self, wanted: Callable[[], bool]) -> None:
+    def compare(self, wanted: Callable[[], bool], tell: Callable[[str], None]) -> None:
         """As long as wanted, they compare two answers to a question; two that are equal are not."""
 
         def visit(rng: random.Random) -> None:
@@ -51,10 +51,11 @@ class People:
             better, worse = (first, second) if _yes(rng, _appeal(first) - _appeal(second)) else (second, first)
             self._app.feedback.compare(better, worse, surface="chat")
             self._note(answer.id, answer.policy_id)
+            tell(f"{self.votes} votes acknowledged")
 
         self._visit(visit, wanted)
 
-    def rate(self, wanted: Callable[[], bool]) -> None:
+    def rate(self, wanted: Callable[[], bool], tell: Callable[[str], None]) -> None:
         """As long as wanted, they give one answer a thumb up or down."""
 
         def visit(rng: random.Random) -> None:
@@ -63,6 +64,7 @@ class People:
             )
             self._app.feedback.thumb(answer, up=_yes(rng, _appeal(answer.choices[0])), surface="chat")
             self._note(answer.id, answer.policy_id)
+            tell(f"{self.votes} votes acknowledged")
 
         self._visit(visit, wanted)
 
