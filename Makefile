@@ -51,7 +51,7 @@ faults: $(READY) ## Break ingestion, training and publishing, then kill at rando
 soak: $(READY) ## Every fault at once on ingestion and training, half an hour for each of three seeds; SHORT=1: three minutes
 	@$(BIN)/python -m tests.faults.harness.soak $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED))
 
-bench: $(READY) ## Measure: SUITE=training (beside TRL, an hour), methods, release (half an hour), ingest (half an hour), ledger (half an hour), or preferences FILE=... POLICY=...
+bench: $(READY) ## Measure: SUITE=training (beside TRL, an hour), methods, release, ingest, ledger, vllm (half an hour each), or preferences FILE=... POLICY=...
 	@$(BIN)/python -m tests.benchmarks.$(or $(SUITE),training) $(FILE) $(POLICY) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: $(READY) ## Style, types, layers, protos against those released, generated code

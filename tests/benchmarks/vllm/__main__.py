@@ -98,9 +98,9 @@ def _played(state: pathlib.Path, seed: int, screen: show.Screen) -> str:
                 someone.compare(lambda: someone.votes < VOTES, step.say)
             with screen.step("a reward model and a LoRA candidate are trained") as step:
                 timing.until(lambda: _trained(state, step), "a candidate", _TRAIN_S)
-            with screen.step("the candidate's vLLM starts, people vote, the canary is judged") as step:
-                with _decided(state) as decided:
-                    someone.rate(lambda: not decided.is_set(), step.say)
+            judging = screen.step("the candidate's vLLM starts, people vote, the canary is judged")
+            with judging as step, _decided(state) as decided:
+                someone.rate(lambda: not decided.is_set(), step.say)
         shown = {
             "feedback trace": _cli(state, "feedback", "trace", someone.completions[0]),
             "rollout history": _cli(state, "rollout", "history"),
@@ -112,15 +112,16 @@ def _played(state: pathlib.Path, seed: int, screen: show.Screen) -> str:
 
 @contextlib.contextmanager
 def _up(state: pathlib.Path) -> Iterator[None]:
-    """`trimtab up`, as somebody types it; ended by Ctrl-C."""
+    """`trimtab up`, as somebody types it."""
     told = {"TRIMTAB_ENGINE": "openai", "TRIMTAB_ENGINE_COMMAND": f"{vllm.COMMAND} --dtype=float32"}
-    command = [sys.executable, "-m", "trimtab.cli.app", "up", f"--policy={vllm.MODEL}", f"--state={state}", "--port=0"]
+    command = [sys.executable, "-m", "trimtab.cli.app", "up", f"--policy={vllm.MODEL}", f"--state={state}"]
+    command += ["--port=0", f"--grpc-port={platform.free_port()}"]
     with (state / "up.log").open("wb") as written:
         process = subprocess.Popen(command, env=os.environ | told, stdout=written, stderr=written)
     try:
         yield
     finally:
-        process.send_signal(2)
+        process.terminate()
         process.wait(timing.PATIENCE_S)
 
 
