@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from tests.broker import cluster, shared
-from tests.kubernetes import selection
+from tests.engines import selection as engines
+from tests.kubernetes import selection as kubernetes
 from tests.postgres import server
 from tests.postgres import stores as of_either_kind
 from xdist import scheduler
@@ -31,9 +32,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _AtOnce:
     return _AtOnce(config, log)
 
 
+def _left_out(config: pytest.Config) -> dict[str, str]:
+    """Reasons by marker."""
+    asked = config.args, config.invocation_params.dir
+    return kubernetes.left_out(*asked) | engines.left_out(*asked)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What is left out of a run of everything is no part of it; the run's summary says which, and why."""
-    reasons = selection.left_out(config.args, config.invocation_params.dir)
+    reasons = _left_out(config)
     out = [item for item in items if any(item.get_closest_marker(marker) for marker in reasons)]
     if out:
         config.hook.pytest_deselected(items=out)
@@ -41,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for marker, reason in selection.left_out(config.args, config.invocation_params.dir).items():
+    for marker, reason in _left_out(config).items():
         terminalreporter.write_line(f"LEFT OUT tests marked {marker}: {reason}")
 
 

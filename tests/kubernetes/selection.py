@@ -4,21 +4,19 @@ import functools
 import pathlib
 from collections.abc import Sequence
 
+from tests import sweeping
 from tests.kubernetes import traces
 from tests.kubernetes.tools import binaries
 
 # Markers, and what tests that have them need.
 CONTROL_PLANE, REAL_NODE, INSTALLED = "kubernetes", "real_node", "installed"
-_HERE = pathlib.Path(__file__).parent
 _NO_IMAGES = "the images of this state of the code are not built (`make kubernetes-test` builds them)"
 _NOT_BUILT = "their programs are not built (`make kubernetes-test` builds them, once)"
 
 
 def left_out(asked: Sequence[str], directory: pathlib.Path) -> dict[str, str]:
     """Reasons by marker, of a run of these files and folders. Nothing when it is none of its business."""
-    paths = [(directory / one.partition("::")[0]).resolve() for one in asked]
-    named = any(path.is_relative_to(_HERE) for path in paths)
-    if named or not any(_HERE.is_relative_to(path) for path in paths):
+    if not sweeping.includes(pathlib.Path(__file__).parent, asked, directory):
         return {}
     if not binaries.are_built(binaries.CONTROL_PLANE):
         return dict.fromkeys((CONTROL_PLANE, REAL_NODE, INSTALLED), _NOT_BUILT)
