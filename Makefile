@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 SOURCES := services clients/python tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kubernetes-test engines-test kafka faults soak bench check lint format protos clean
+.PHONY: help setup demo test kubernetes-test engines-test kafka faults soak bench check lint protos
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -54,7 +54,12 @@ soak: $(READY) ## Every fault at once on ingestion and training, half an hour fo
 bench: $(READY) ## Measure: SUITE=training (beside TRL, an hour), methods, release, ingest, ledger, vllm (half an hour each), or preferences FILE=... POLICY=...
 	@$(BIN)/python -m tests.benchmarks.$(or $(SUITE),training) $(FILE) $(POLICY) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-lint: $(READY) ## Style, types, layers, protos against those released, generated code
+lint: $(READY) ## Style, types, layers, protos against those released, generated code; FIX=1: first what mends itself
+ifdef FIX
+	@$(BIN)/ruff check --fix --quiet $(SOURCES)
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/buf format --write protos
+endif
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check --quiet $(SOURCES)
 	@$(BIN)/mypy
@@ -66,14 +71,6 @@ lint: $(READY) ## Style, types, layers, protos against those released, generated
 
 check: lint test ## What CI runs
 
-format: $(READY) ## Format and fix what can be fixed by itself
-	@$(BIN)/ruff check --fix --quiet $(SOURCES)
-	@$(BIN)/ruff format $(SOURCES)
-	@$(BIN)/buf format --write protos
-
 protos: $(READY) ## Generate protos/gen anew; RELEASED=1: and hold later versions to these
 	@$(BIN)/python tools/generate_protos.py
 	@$(if $(RELEASED),$(BIN)/buf build protos --exclude-source-info --output protos/released.binpb)
-
-clean: ## Remove the virtual environment and every cache
-	@rm -rf $(VENV) .trimtab .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
