@@ -17,18 +17,22 @@ import fsspec
 from fsspec.implementations import local
 
 from trimtab.core import errors, failpoints, files, models, text
-from trimtab.registry import fence, kinds, manifests
+from trimtab.registry import away, fence, kinds, manifests
 
 _CHUNK = 1 << 20
 
 
 class Registry:
-    """url: any fsspec URL, e.g. file:///var/lib/models. cache: folder for verified copies, shared by processes."""
+    """url: any fsspec URL, e.g. file:///var/lib/models. cache: folder for verified copies, shared by processes.
+
+    ServiceUnavailable from all that it does: the registry is on another machine and cannot be reached.
+    """
 
     def __init__(self, url: str, cache: pathlib.Path) -> None:
         self._url = url.rstrip("/")
         self._cache = cache
-        self._files, root = fsspec.core.url_to_fs(self._url)
+        found, root = fsspec.core.url_to_fs(self._url)
+        self._files = found if isinstance(found, local.LocalFileSystem) else away.Elsewhere(found, self._url)
         self._blobs = f"{root}/blobs/sha256"
         self._manifests = f"{root}/manifests"
         self._fence = fence.Fence(self._files, f"{root}/generations")
