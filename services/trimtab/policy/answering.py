@@ -15,6 +15,10 @@ from trimtab.obs import metrics
 from trimtab.policy import engine, recorder, validation
 
 
+# An engine in another process may find out late that it generates nothing.
+_REFUSED = (errors.ServiceUnavailable, errors.Overloaded, errors.InvalidField)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Job:
     """A request that was taken on."""
@@ -119,11 +123,11 @@ class Answering:
                 if events is not None and len(results) < max(job.request.n, 1) and _tells(last):
                     events.put_nowait(last)
         except Exception as problem:  # whatever the engine failed of: who judges the policy has to see that it did
-            away = isinstance(problem, errors.ServiceUnavailable)
-            if away and last is None:
-                raise  # nothing was generated, and another process may be asked
+            refused = isinstance(problem, _REFUSED)
+            if refused and last is None:
+                raise  # nothing was generated
             await self._recorder.record(self._completion(job, {}, 0.0))
-            if away:
+            if refused:
                 raise engine.EngineFailed(str(problem)) from problem
             raise
         completion = self._completion(job, results, first_token_s)

@@ -4,7 +4,6 @@ Called by `policy.remote`, built by `policy.app`.
 """
 
 import contextlib
-import functools
 import os
 import pathlib
 import shlex
@@ -48,17 +47,18 @@ class Started:
     @contextlib.contextmanager
     def running(self, folder: pathlib.Path, model_id: str) -> Iterator[None]:
         """For as long as the context lasts; its output goes where this process's goes. InvalidField: no such thing."""
-        given = {"{folder}": str(folder.resolve()), "{port}": str(self._port), "{model_id}": model_id}
+        place, port = str(folder.resolve()), str(self._port)
         words = [
-            functools.reduce(lambda word, name: word.replace(name, given[name]), given, one) for one in self._command
+            one.replace("{folder}", place).replace("{port}", port).replace("{model_id}", model_id)
+            for one in self._command
         ]
         try:
             # in the process group of this process: whoever ends that one ends this one, however it ended itself
             process = subprocess.Popen(words, env=os.environ | {"HF_HUB_OFFLINE": "1"})
         except OSError as problem:
             raise errors.InvalidField(
-                "engine_command", f"cannot be started ({problem})", "name the command of a vLLM"
-            ) from None
+                "engine_command", f"cannot be started ({problem})", "name the command of a server"
+            ) from problem
         self._process = process
         try:
             yield

@@ -167,12 +167,13 @@ async def test_an_answer_the_engine_failed_of_is_recorded_as_failed(
 
 
 class LeavingEngine(local.LocalEngine):
-    """Is away before some answers begin, or in their middle."""
+    """Is away, or has no room, before some answers begin or in their middle."""
 
     within = False
+    problem: type[errors.TrimtabError] = errors.ServiceUnavailable
 
     def generate(self, *asked: Any, **how: Any) -> Any:
-        whole, within = super().generate(*asked, **how), self.within
+        whole, within, problem = super().generate(*asked, **how), self.within, self.problem
 
         class Left:
             cancel = whole.cancel
@@ -181,19 +182,24 @@ class LeavingEngine(local.LocalEngine):
                 async for piece in whole:
                     if within:
                         yield piece
-                    raise errors.ServiceUnavailable("The engine is away; retry.")
+                    raise problem("The engine is away; retry.")
 
         return Left()
 
 
+@pytest.mark.parametrize("problem", [errors.ServiceUnavailable, errors.Overloaded])
 @pytest.mark.parametrize("within", [False, True])
 async def test_another_process_is_asked_only_while_nothing_of_an_answer_was_said(
-    loaded: local.Loaded, installation: Installation, tmp_path: pathlib.Path, within: bool
+    loaded: local.Loaded,
+    installation: Installation,
+    tmp_path: pathlib.Path,
+    within: bool,
+    problem: type[errors.TrimtabError],
 ) -> None:
     asked, streamed = (request(temperature=0.0, max_tokens=30) for _ in range(2))
-    leaving = type("Leaving", (LeavingEngine,), {"within": within})
+    leaving = type("Leaving", (LeavingEngine,), {"within": within, "problem": problem})
     async with parts(loaded, tmp_path / "log.db", made_by=leaving) as inside:
-        expected = engine.EngineFailed if within else errors.ServiceUnavailable
+        expected = engine.EngineFailed if within else problem
         with pytest.raises(expected, match="is away"):
             await inside.answering.complete(asked)
         with pytest.raises(expected, match="is away"):
