@@ -14,7 +14,6 @@ from trimtab.core import clock, completions, errors, wording
 from trimtab.obs import metrics
 from trimtab.policy import engine, recorder, validation
 
-
 # An engine in another process may find out late that it generates nothing.
 _REFUSED = (errors.ServiceUnavailable, errors.Overloaded, errors.InvalidField)
 
