@@ -33,12 +33,14 @@ class Known:
 
     def apply_model(self, record: port.Record) -> None:
         """One record of topic `models`."""
-        if record.value:
-            model = schemas.decode(record.value, record.headers, models.PublishedModel)
-            self.see_model(model, letters.first_offset(record))
-        with self._read_on:
-            self._read_to = record.offset + 1
-            self._read_on.notify_all()
+        try:
+            if record.value:
+                model = schemas.decode(record.value, record.headers, models.PublishedModel)
+                self.see_model(model, letters.first_offset(record))
+        finally:  # one that cannot be read is a dead letter, and the next one's turn
+            with self._read_on:
+                self._read_to = record.offset + 1
+                self._read_on.notify_all()
 
     def await_record(self, offset: int, timeout_s: float) -> bool:
         """Whether the record of topic `models` at that offset was read within so many seconds."""

@@ -1,11 +1,11 @@
 """Publishes what runs and cuts made: lease, registry, then topic `models`; only after that is a run a success.
 
 `trainer.runs.worker` and `trainer.data.cuts` call it from worker threads. The order makes a crash harmless: content
-addressing gives a repeated publish the same id (neither time nor generation is part of it), and what the topic holds
-already (`trainer.links.known`) is not announced again. The lease on a line comes from the ledger; its generation is in
-the manifest and the record, and fences off a trainer that slept through its lease: the registry refuses it, and nobody
-who reads the topic counts its record (`models.Fence`), so that an announcement is read back before it is believed. Who
-is fenced off tries again, under a lease of now.
+addressing gives a repeated publish the same id (neither time nor generation is part of it), and what the topic, read to
+its end, holds already (`trainer.links.known`) is not announced again. The lease on a line comes from the ledger; its
+generation is in the manifest and the record, and fences off a trainer that slept through its lease: the registry
+refuses it, and nobody who reads the topic counts its record (`models.Fence`), so that an announcement is read back
+before it is believed. Who is fenced off tries again, under a lease of now.
 """
 
 import dataclasses
@@ -128,6 +128,7 @@ class Publisher:
     def _publish(self, folder: pathlib.Path, draft: registry.ManifestDraft) -> str:
         manifest = self._registry.publish(folder, draft)
         failpoints.reach("trainer.publish.before_announcement")
+        self._require_all_read()
         if self._known.model(manifest.id) is None:
             # a manifest that was published before a crash names the generation of then
             model = dataclasses.replace(self._announcement(manifest.id), generation=draft.generation)
@@ -135,6 +136,12 @@ class Publisher:
             failpoints.reach("trainer.publish.announced")
             self._require_counted(model, position.offset)
         return manifest.id
+
+    def _require_all_read(self) -> None:
+        """LogUnavailable unless what the topic holds is known: an announcement that timed out may stand in it."""
+        end = max(self._log.end_offsets(topics.MODELS.name).values(), default=0)
+        if end and not self._known.await_record(end - 1, _READ_BACK_S):
+            raise errors.LogUnavailable(f"Topic `models` was not read to its end within {_READ_BACK_S:g} s.")
 
     def _announcement(self, model_id: str) -> models.PublishedModel:
         return self._registry.announcement(self._registry.manifest(model_id), self._config_digest)
