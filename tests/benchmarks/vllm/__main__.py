@@ -2,7 +2,7 @@
 
 `trimtab up` serves SmolLM2 135M Instruct by vLLM on this machine's CPU. Simulated people compare its answers through
 the public API; at 200 votes the platform trains a reward model and, by DPO, a LoRA candidate, gives it a vLLM of its
-own and releases it behind a canary that people's votes decide. Whatever the verdict, its chain is shown.
+own and releases it behind a canary that people's votes decide. Whatever gates and people say, the chain is shown.
 """
 
 import argparse
@@ -98,6 +98,10 @@ def _played(state: pathlib.Path, seed: int, screen: show.Screen) -> str:
                 someone.compare(lambda: someone.votes < VOTES, step.say)
             with screen.step("a reward model and a LoRA candidate are trained") as step:
                 timing.until(lambda: _trained(state, step), "a candidate", _TRAIN_S)
+            offered = _releases(state)[-1]
+            if offered["state"] == "failed":
+                with screen.step("the gates refuse it, and an operator forces it past them"):
+                    _cli(state, "rollout", "start", offered["candidate_id"], "--force", "to see what people say of it")
             judging = screen.step("the candidate's vLLM starts, people vote, the canary is judged")
             with judging as step, _decided(state) as decided:
                 someone.rate(lambda: not decided.is_set(), step.say)
