@@ -58,6 +58,7 @@ evaluation_max_tokens = 48
 
 [lines.main.release]
 maturity_s = 2.0
+safety_weight = 0.4
 safety_completions = 20
 maximum_sessions = 300
 
