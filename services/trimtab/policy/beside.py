@@ -11,6 +11,8 @@ import socket
 import subprocess
 from collections.abc import Iterator
 
+import psutil
+
 from trimtab.core import errors
 
 _END_S = 10.0
@@ -38,6 +40,7 @@ class Started:
     def __init__(self, command: str) -> None:
         self._command = shlex.split(command)
         self._process: subprocess.Popen[bytes] | None = None
+        self._below: list[psutil.Process] = []
         # Asked of the system and let go: the server binds it itself.
         with contextlib.closing(socket.socket()) as probe:
             probe.bind(("127.0.0.1", 0))
@@ -63,15 +66,26 @@ class Started:
         try:
             yield
         finally:
+            self._look()
             process.terminate()
             try:
                 process.wait(_END_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            for one in self._below:  # a vLLM that is killed leaves its engine and workers running
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+
+    def _look(self) -> None:
+        """Which processes it has started, as long as it can be asked for them."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if self._process is not None and self._process.poll() is None:
+                self._below = psutil.Process(self._process.pid).children(recursive=True)
 
     def check(self) -> None:
         """WrongState once it has ended."""
+        self._look()
         code = None if self._process is None else self._process.poll()
         if code is not None:
             raise errors.WrongState(

@@ -4,6 +4,7 @@ import pathlib
 import sys
 import urllib.request
 
+import psutil
 import pytest
 from tests import timing
 
@@ -57,6 +58,21 @@ def test_one_that_ends_by_itself_is_said_with_its_exit_code(tmp_path: pathlib.Pa
 
     with server.running(tmp_path, "policy-1"):
         timing.until(ended, "its end to be seen")
+
+
+def test_what_a_killed_server_has_started_ends_as_well(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "server.py").write_text("import subprocess; subprocess.run(['sleep', '1000'])")
+    server = beside.Started(f"{sys.executable} {tmp_path / 'server.py'} {{folder}} {{port}}")
+    with server.running(tmp_path, "policy-1"):
+        [found] = [one for one in psutil.Process().children() if str(tmp_path) in " ".join(one.cmdline())]
+        timing.until(lambda: bool(found.children()), "its own process")
+        below = found.children()
+        server.check()
+        found.kill()
+        timing.until(lambda: found.status() == psutil.STATUS_ZOMBIE, "its end")
+        with pytest.raises(errors.WrongState, match="signal 9"):
+            server.check()
+    assert not psutil.wait_procs(below, timing.PATIENCE_S)[1]
 
 
 def test_a_program_that_is_not_there_is_refused(tmp_path: pathlib.Path) -> None:
