@@ -14,6 +14,8 @@ from trimtab.core import failpoints
 from trimtab.trainer import record
 
 _LIMIT_S = 240.0
+# How long the others may take to find what ended the first one, which each reads from the same record.
+_SAME_END_S = 60.0
 _GATES = {"win_rate": 0.5, "kl_to_anchor": 40.0, "length_ratio": 2.0, "repetition": 0.2}
 # After the third step was taken and the second saved.
 KILLED = "trainer.progress.before_told:3"
@@ -44,6 +46,7 @@ def run(folder: pathlib.Path, processes: int, dies_at: str = "") -> list[int]:
         one.join(_LIMIT_S)
         if rank == 0 and (dies_at or one.exitcode):
             for other in started[1:]:
+                other.join(0.0 if dies_at else _SAME_END_S)
                 other.kill()
     for one in started:
         one.kill()
