@@ -21,7 +21,7 @@ import psutil
 from trimtab.cli import app
 from trimtab.cli.machine import platform
 from trimtab.core import errors
-from trimtab.rpc import secrets
+from trimtab.rpc import ports, secrets
 
 _IDLE_S = 60.0
 _SETTLE_S = 10.0
@@ -56,7 +56,7 @@ def cpu_s(processes: list[psutil.Process]) -> dict[str, float]:
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("usage: python tools/footprint.py POLICY_FOLDER")
-    port = platform.free_port()
+    port = ports.free_port()
     with tempfile.TemporaryDirectory() as scratch:
         state = pathlib.Path(scratch) / "state"
         begun = time.monotonic()

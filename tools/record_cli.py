@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from trimtab.cli.machine import platform
+from trimtab.rpc import ports
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "cli.md"
 QUESTION, ANSWER = "Why is the sky blue?", "Because air scatters blue light most."
@@ -213,7 +213,7 @@ class Session:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         self.state = folder / ".trimtab"
-        self.port, self.grpc_port = platform.free_port(), platform.free_port()
+        self.port, self.grpc_port = ports.free_port(), ports.free_port()
         self.key = ""
         self.ids = {"answer": "", "policy": "", "made": "", "run": ""}
         self._up: subprocess.Popen[bytes] | None = None

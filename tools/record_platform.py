@@ -30,7 +30,7 @@ import trimtab_client
 from trimtab.bus import port, publish, topics
 from trimtab.cli.machine import platform
 from trimtab.core import control, feedback, ledger, releases, text
-from trimtab.rpc import secrets
+from trimtab.rpc import ports, secrets
 from trimtab.wire import schemas
 
 RECORDINGS = pathlib.Path(__file__).parents[1] / "tests" / "integration" / "upgrade" / "recordings"
@@ -181,7 +181,7 @@ class Recorder:
     @contextlib.contextmanager
     def _up(self) -> Iterator[trimtab_client.Trimtab]:
         """`trimtab up`, and an app's client to it; it is ended as Ctrl-C would."""
-        said, grpc_port = self._folder / "up.log", platform.free_port()
+        said, grpc_port = self._folder / "up.log", ports.free_port()
         flags = ("--policy", str(self._folder / "sky"), "--port", "0", "--grpc-port", str(grpc_port))
         with said.open("wb") as output:
             up = subprocess.Popen(self._command("up", *flags), env=environment(), stdout=output, stderr=output)

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tests import cache
 
+from trimtab.rpc import ports
+
 _POM = pathlib.Path(__file__).with_name("pom.xml")
 _READY_WITHIN_S = 90.0
 _STOPS_WITHIN_S = 30.0
@@ -147,9 +149,9 @@ class Node:
 
 
 class Cluster:
-    """Nodes that know each other. settings: on top of those below, for all nodes. ports: of each node the clients' and
-    the controllers', free ones unless given. doors: further listeners of the first node, by name with their security
-    protocol; `settings` says what they need. host: an address of this machine, where clients find the nodes.
+    """Nodes that know each other. settings: on top of those below, for all nodes. at: ports, of each node the clients'
+    and the controllers'; free ones unless given. doors: further listeners of the first node, by name with their
+    security protocol; `settings` says what they need. host: an address of this machine, where clients find the nodes.
     """
 
     def __init__(
@@ -157,22 +159,22 @@ class Cluster:
         folder: pathlib.Path,
         nodes: int = 1,
         settings: Mapping[str, str] | None = None,
-        ports: Sequence[int] | None = None,
+        at: Sequence[int] | None = None,
         *,
         doors: Mapping[str, str] | None = None,
         host: str = "127.0.0.1",
         jvm_option: str = "",
     ) -> None:
         doors, jvm_option = doors or {}, jvm_option or f"-XX:SharedArchiveFile={classes()}"
-        free = free_ports(2 * nodes + len(doors))
-        ports = [*(ports or free[: 2 * nodes]), *free[2 * nodes :]]
+        free = ports.free_ports(2 * nodes + len(doors))
+        numbers = [*(at or free[: 2 * nodes]), *free[2 * nodes :]]
         self._host = host
-        self._doors = dict(zip(doors, ports[2 * nodes :], strict=True))
-        voters = ",".join(f"{number + 1}@127.0.0.1:{ports[2 * number + 1]}" for number in range(nodes))
+        self._doors = dict(zip(doors, numbers[2 * nodes :], strict=True))
+        voters = ",".join(f"{number + 1}@127.0.0.1:{numbers[2 * number + 1]}" for number in range(nodes))
         protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **doors}
         self.nodes = []
         for number in range(nodes):
-            client, controller = ports[2 * number], ports[2 * number + 1]
+            client, controller = numbers[2 * number], numbers[2 * number + 1]
             where = folder / f"node-{number + 1}"
             open_to_clients = {"PLAINTEXT": client, **(self._doors if number == 0 else {})}
             advertised = ",".join(f"{name}://{host}:{port}" for name, port in open_to_clients.items())
@@ -243,14 +245,6 @@ def _settings(nodes: int) -> dict[str, str]:
     }
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as opened:
-        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
 def _java(main: str, *arguments: str, options: tuple[str, ...] = ()) -> list[str]:
     return ["java", *options, "-cp", f"{libraries()}/*", main, *arguments]
 
@@ -270,11 +264,11 @@ def running(
     doors: Mapping[str, str] | None = None,
     *,
     host: str = "127.0.0.1",
-    ports: Sequence[int] | None = None,
+    at: Sequence[int] | None = None,
 ) -> Iterator[Cluster]:
     """A cluster of its own for as long as the context lasts."""
     with tempfile.TemporaryDirectory(prefix="trimtab-kafka-") as folder:
-        cluster = Cluster(pathlib.Path(folder), nodes, settings, ports, doors=doors, host=host)
+        cluster = Cluster(pathlib.Path(folder), nodes, settings, at, doors=doors, host=host)
         try:
             cluster.start()
             yield cluster

@@ -75,17 +75,8 @@ def make(kind: str, place: Place, weights: local.Loaded) -> "local.LocalEngine |
 async def running(
     made: "local.LocalEngine | remote.RemoteEngine", stop: threading.Event | None = None
 ) -> AsyncIterator[engine.Engine]:
-    told, ready, loop = stop or threading.Event(), asyncio.Event(), asyncio.get_running_loop()
-    thread = threading.Thread(target=made.run, args=(told, lambda: loop.call_soon_threadsafe(ready.set)))
-    thread.start()
-    try:
-        await asyncio.wait_for(ready.wait(), timing.PATIENCE_S)
+    async with harness.thread_of(made, stop):
         yield made
-    finally:
-        told.set()
-        await asyncio.to_thread(thread.join, timing.PATIENCE_S)
-        if isinstance(made, remote.RemoteEngine):
-            await made.close()
 
 
 @pytest.fixture(params=ENGINES)

@@ -13,12 +13,8 @@ import asyncio
 import contextlib
 import json
 import pathlib
-import signal
-import socket
-import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -27,7 +23,9 @@ import torch
 import transformers
 import uvicorn
 from starlette import applications, requests, responses, routing
-from tests import timing
+from tests import serving as servers
+
+from trimtab.rpc import ports
 
 _MOST_TOP_TOKENS, _MOST_INPUT, _MOST_TOTAL = 5, 1024, 2048
 _API = json.loads(pathlib.Path(__file__).with_name("tgi_api.json").read_text())
@@ -210,25 +208,11 @@ def _event(said: dict[str, Any]) -> str:
 @contextlib.contextmanager
 def serving(folder: pathlib.Path, log: pathlib.Path, fault: str = "") -> Iterator[str]:
     """The address of a server on `folder`, that answers; ended whatever happens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = ports.free_port()
     command = [sys.executable, "-m", "tests.engines.tgi_server", str(folder), f"--port={port}", f"--fault={fault}"]
-    with log.open("ab") as written:
-        process = subprocess.Popen(command, stdout=written, stderr=written)
-    try:
-        timing.until(lambda: _answers(f"http://127.0.0.1:{port}/health", process, log), "the server")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-
-def _answers(url: str, process: subprocess.Popen[bytes], log: pathlib.Path) -> bool:
-    assert process.poll() is None, log.read_text()[-4000:]
-    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
-        return True
-    return False
+    url = f"http://127.0.0.1:{port}"
+    with servers.serving(command, f"{url}/health", log):
+        yield url
 
 
 def main() -> None:

@@ -9,17 +9,17 @@ import contextlib
 import os
 import pathlib
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
+
+from tests import serving as servers
+
+from trimtab.rpc import ports
 
 VERSION = "0.32.0"
 START_S = 240.0
+_END_S = 20.0
 _ROOT = pathlib.Path(__file__).parents[2]
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "trimtab"
 MODEL = _CACHE / "smollm2-135m-instruct"  # a real chat model, pretrained
@@ -77,35 +77,14 @@ def _name_it_vllm() -> None:
 @contextlib.contextmanager
 def serving(folder: pathlib.Path, model_id: str, log: pathlib.Path, *arguments: str) -> Iterator[str]:
     """The address of a server on `folder`, that answers; ended with all its processes, whatever happens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = ports.free_port()
     command = [str(HOME / "bin" / "vllm"), "serve", str(folder), f"--served-model-name={model_id}"]
     command += ["--host=127.0.0.1", f"--port={port}", *_FLAGS, *arguments]
-    with log.open("ab") as written:
-        process = subprocess.Popen(
-            command, env=os.environ | _ENVIRONMENT, stdout=written, stderr=written, start_new_session=True
-        )
-    try:
-        _until_up(process, f"http://127.0.0.1:{port}", log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _until_up(process: subprocess.Popen[bytes], url: str, log: pathlib.Path) -> None:
-    deadline = time.monotonic() + START_S
-    while True:
-        assert process.poll() is None, log.read_text()[-4000:]
-        assert time.monotonic() < deadline, f"vLLM does not answer: {log.read_text()[-4000:]}"
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
-            return
-        time.sleep(0.5)
+    url = f"http://127.0.0.1:{port}"
+    with servers.serving(
+        command, f"{url}/health", log, environment=_ENVIRONMENT, within_s=START_S, ends_within_s=_END_S
+    ):
+        yield url
 
 
 if __name__ == "__main__":

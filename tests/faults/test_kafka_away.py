@@ -11,6 +11,7 @@ from tests.broker import cluster
 
 from trimtab.bus import kafka, port
 from trimtab.core import errors
+from trimtab.rpc import ports
 
 DEADLINE_S = 2.0
 RECOVERY_S = 10.0
@@ -57,7 +58,7 @@ def test_appends_are_taken_again_soon_after_the_cluster_is_back(how: str) -> Non
 
 
 def test_an_append_to_a_cluster_that_is_away_has_its_answer_within_the_deadline() -> None:
-    [nobody] = cluster.free_ports(1)
+    nobody = ports.free_port()
     log = kafka.KafkaLog(kafka.Cluster((f"127.0.0.1:{nobody}",), deadline_s=DEADLINE_S))
     took: list[float] = []
     with contextlib.closing(log):

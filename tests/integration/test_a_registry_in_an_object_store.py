@@ -1,49 +1,30 @@
 """The registry over S3's API: a server that speaks it, in a process of its own, and the client that production has."""
 
-import contextlib
 import dataclasses
 import pathlib
-import socket
-import subprocess
 import sys
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator
 
 import fsspec
 import pytest
-from tests import timing
+from tests import serving
 from tests.unit.registry import conftest as small
 
 from trimtab import registry
 from trimtab.core import errors
+from trimtab.rpc import ports
 
 model_folder, draft = small.model_folder, small.draft
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stderr=subprocess.DEVNULL)
-    try:
-        timing.until(lambda: _answers(f"http://127.0.0.1:{port}/"), "the object store")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _answers(url: str) -> bool:
-    with contextlib.suppress(OSError):
-        try:
-            urllib.request.urlopen(url, timeout=5)
-        except urllib.error.HTTPError:
-            return True
-        return True
-    return False
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = ports.free_port()
+    url = f"http://127.0.0.1:{port}"
+    log = tmp_path_factory.mktemp("store") / "moto.log"
+    with serving.serving([sys.executable, "-m", "moto.server", "-p", str(port)], url, log):
+        yield url
 
 
 @pytest.fixture

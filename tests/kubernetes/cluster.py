@@ -20,9 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import kubernetes
 from tests import timing
 from tests.broker import certificates
-from tests.broker.cluster import free_ports
 from tests.kubernetes import processes
 from tests.kubernetes.tools import binaries
+
+from trimtab.rpc import ports
 
 _STAGES = pathlib.Path(__file__).with_name("stages.yaml")
 SERVICES = "10.96.0.0/16"
@@ -77,7 +78,7 @@ class ControlPlane:
         self.folder = folder
         self._pods = pods
         self._started: list[processes.Daemon] = []
-        self._etcd, self._peers, self.port, self._controllers, self._scheduler, self._kwok = free_ports(6)
+        self._etcd, self._peers, self.port, self._controllers, self._scheduler, self._kwok = ports.free_ports(6)
         self._authority = certificates.Authority(folder / "certificates")
         self._own = self._authority.sign("kube-apiserver", hosts=_HOSTS)
         self._accounts = self._authority.sign("service-accounts")

@@ -33,7 +33,7 @@ from tests.postgres import server
 import trimtab_client
 from trimtab.core import control
 from trimtab.core.releases import Release
-from trimtab.rpc import secrets
+from trimtab.rpc import ports, secrets
 from trimtab.wire import calls
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -232,8 +232,8 @@ def machine() -> Iterator[Installed]:
         plane = stack.enter_context(cluster.control_plane(fakes=()))
         real = stack.enter_context(node.real_node(plane, turn))
         binaries.say("starting Kafka and PostgreSQL on the pods' bridge")
-        ports = [_KAFKA_PORT, *kafka.free_ports(1)]
-        stack.enter_context(kafka.running(host=node.ADDRESS, ports=ports))
+        doors = [_KAFKA_PORT, ports.free_port()]
+        stack.enter_context(kafka.running(host=node.ADDRESS, at=doors))
         database = stack.enter_context(server.running(_PASSWORD, node.ADDRESS, _POSTGRES_PORT))
         database.ask("/postgres", "CREATE DATABASE trimtab")
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}

@@ -17,10 +17,11 @@ import pathlib
 from collections.abc import Iterator
 
 from tests import timing
-from tests.broker.cluster import free_ports
 from tests.faults.harness.proxy import Proxy
 from tests.kubernetes import cluster, images, processes, settings, traces
 from tests.kubernetes.tools import binaries, packages
+
+from trimtab.rpc import ports
 
 # The machine's own on the pods' bridge: what listens there is reached from pods.
 ADDRESS = traces.ADDRESS
@@ -71,7 +72,7 @@ class RealNode:
 
     def _start_containerd(self) -> None:
         told = self._folder / "containerd.toml"
-        told.write_text(settings.containerd(self._folder, free_ports(1)[0]))
+        told.write_text(settings.containerd(self._folder, ports.free_port()))
         binary = binaries.program(binaries.CONTAINERD, "containerd")
         path = f"{pathlib.Path(binary).parent}:{os.environ['PATH']}"  # it looks for its shim there
         apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _APART, str(self._folder)]
@@ -86,7 +87,7 @@ class RealNode:
         return False
 
     def _start_kubelet(self) -> None:
-        port, health = free_ports(2)
+        port, health = ports.free_ports(2)
         told = self._folder / "kubelet.json"
         told.write_text(json.dumps(settings.kubelet(self._folder, self._plane.certificate, (port, health))))
         words = ["--config", str(told), "--hostname-override", cluster.REAL_NODE]
@@ -96,26 +97,26 @@ class RealNode:
         kubelet.await_ready(lambda: processes.answers(f"http://127.0.0.1:{health}/healthz"))
 
     def _start_proxy(self) -> None:
-        health, metrics = free_ports(2)
+        health, metrics = ports.free_ports(2)
         told = self._folder / "kube-proxy.json"
         told.write_text(json.dumps(settings.proxy(self._plane.kubeconfig_of("system:kube-proxy"), health, metrics)))
         proxy = self._start("kube-proxy", [binaries.program(binaries.KUBELET, "kube-proxy"), "--config", str(told)])
         proxy.await_ready(lambda: processes.answers(f"http://127.0.0.1:{health}/healthz"))
 
     def _start_dns(self) -> None:
-        (ready,) = free_ports(1)
+        ready = ports.free_port()
         told = self._folder / "Corefile"
         told.write_text(settings.dns(ADDRESS, self._plane.kubeconfig, ready))
         dns = self._start("coredns", [binaries.program(binaries.COREDNS, "coredns"), "-conf", str(told)])
         dns.await_ready(lambda: processes.answers(f"http://127.0.0.1:{ready}/ready"))
-        ports = [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]
+        doors = [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]
         service = {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": "kube-dns", "namespace": "kube-system"},
-            "spec": {"clusterIP": settings.DNS_SERVICE, "ports": ports},
+            "spec": {"clusterIP": settings.DNS_SERVICE, "ports": doors},
         }
-        self._plane.apply(service, _leads_to("kube-dns", "kube-system", ports))
+        self._plane.apply(service, _leads_to("kube-dns", "kube-system", doors))
 
     def _open_door(self) -> None:
         """The API server listens on the loopback interface, where no pod gets to; Service `kubernetes` leads there."""

@@ -14,7 +14,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg
+
+from trimtab.rpc import ports
 
 _INSTALLED = pathlib.Path("/usr/lib/postgresql")
 _LOCK = pathlib.Path(tempfile.gettempdir()) / "trimtab-postgres.lock"
@@ -69,7 +70,7 @@ class Server:
         self._folder = folder
         self._data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = port or _free_port()
+        self.port = port or ports.free_port()
         self._free: list[str] = []
         if self._owner is not None:
             os.chown(folder, self._owner.pw_uid, self._owner.pw_gid)
@@ -181,12 +182,6 @@ class Server:
 
 def _name(url: str) -> str:
     return url.rpartition("/")[2]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ class _SlotLayer(cache_utils.CacheLayerMixin):  # type: ignore[misc]  # transfor
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        raise NotImplementedError("slots are made by SlotCache.place")
+        raise RuntimeError("slots are made by SlotCache.place, and not as transformers makes layers")
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any

@@ -121,13 +121,13 @@ class Answering:
                 last = self._event(job, piece)
                 if events is not None and len(results) < max(job.request.n, 1) and _tells(last):
                     events.put_nowait(last)
-        except Exception as problem:  # whatever the engine failed of: who judges the policy has to see that it did
-            refused = isinstance(problem, _REFUSED)
-            if refused and last is None:
+        except _REFUSED as problem:
+            if last is None:
                 raise  # nothing was generated
             await self._recorder.record(self._completion(job, {}, 0.0))
-            if refused:
-                raise engine.EngineFailed(str(problem)) from problem
+            raise engine.EngineFailed(str(problem)) from problem
+        except Exception:  # whatever the engine failed of: who judges the policy has to see that it did
+            await self._recorder.record(self._completion(job, {}, 0.0))
             raise
         completion = self._completion(job, results, first_token_s)
         await self._recorder.record(completion)

@@ -7,13 +7,13 @@ import contextlib
 import os
 import pathlib
 import shlex
-import socket
 import subprocess
 from collections.abc import Iterator
 
 import psutil
 
 from trimtab.core import errors
+from trimtab.rpc import ports
 
 _END_S = 10.0
 
@@ -41,10 +41,7 @@ class Started:
         self._command = shlex.split(command)
         self._process: subprocess.Popen[bytes] | None = None
         self._below: list[psutil.Process] = []
-        # Asked of the system and let go: the server binds it itself.
-        with contextlib.closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
+        self._port = ports.free_port()
         self.url = f"http://127.0.0.1:{self._port}"
 
     @contextlib.contextmanager

@@ -12,7 +12,6 @@ import datetime
 import enum
 import json
 import pathlib
-import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import apsw
 
 from trimtab.core import clock, errors, failpoints
+from trimtab.rpc import ports
 
 FILE = "processes.sqlite"
 # In an argument of a spec: replaced by the address that the process was given.
@@ -153,12 +153,12 @@ class Table:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            failpoints.reach("processes.table.before_commit")
-            self._database.execute("COMMIT")
-            failpoints.reach("processes.table.committed")
+                failpoints.reach("processes.table.before_commit")
+                self._database.execute("COMMIT")
+                failpoints.reach("processes.table.committed")
+            finally:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
 
     def _select(self, clause: str, bindings: tuple[str, ...]) -> list[Row]:
         found = self._database.execute(f"SELECT {', '.join(_COLUMNS)} FROM processes {clause}", bindings)
@@ -167,10 +167,8 @@ class Table:
     def _free_address(self) -> str:
         taken = {row.address for row in self._select("", ())}
         while True:
-            # Asked of the system and let go: the process binds it itself, so it stays the same over restarts.
-            with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
-                probe.bind(("127.0.0.1", 0))
-                address = f"127.0.0.1:{probe.getsockname()[1]}"
+            # The process binds it itself, so it stays the same over restarts.
+            address = f"127.0.0.1:{ports.free_port()}"
             if address not in taken:
                 return address
 

@@ -27,7 +27,7 @@ from tests.engines import vllm
 from trimtab.cli import show
 from trimtab.cli.machine import platform
 from trimtab.core import errors
-from trimtab.rpc import secrets
+from trimtab.rpc import ports, secrets
 
 PAGE = pages.FOLDER / "vllm.md"
 VOTES = 200
@@ -120,7 +120,7 @@ def _up(state: pathlib.Path) -> Iterator[None]:
     """`trimtab up`, as somebody types it."""
     told = {"TRIMTAB_ENGINE": "openai", "TRIMTAB_ENGINE_COMMAND": f"{vllm.COMMAND} --dtype=float32"}
     command = [sys.executable, "-m", "trimtab.cli.app", "up", f"--policy={vllm.MODEL}", f"--state={state}"]
-    command += ["--port=0", f"--grpc-port={platform.free_port()}"]
+    command += ["--port=0", f"--grpc-port={ports.free_port()}"]
     with (state / "up.log").open("wb") as written:
         process = subprocess.Popen(command, env=os.environ | told, stdout=written, stderr=written)
     try:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
-from tests.broker import cluster
 from tests.faults import reading
 from tests.faults.harness import checks, installation, load, process, subjects, world
 
@@ -29,6 +28,7 @@ from trimtab.cli.machine import supervisor
 from trimtab.core import completions, control, models, releases
 from trimtab.registry import manifests
 from trimtab.rollout import backend, processes
+from trimtab.rpc import ports
 from trimtab.wire import calls
 
 _WEIGHTS = "model.safetensors"
@@ -199,7 +199,7 @@ def _prepared(of: installation.Installation) -> Iterator[_Bench]:
     old = of.publish("policy", models.ModelKind.POLICY, announce=True)
     state, stop = of.folder / "state", threading.Event()
     state.mkdir()
-    [http] = cluster.free_ports(1)
+    http = ports.free_port()
     keeper = supervisor.Supervisor(state, drain_s=3.0)
     supervising = threading.Thread(target=keeper.run, args=(stop,))
     ledger = of.subject("ledger", database=f"sqlite:///{of.folder / 'ledger.db'}")

@@ -19,6 +19,7 @@ from tests.broker import cluster
 from tests.faults.harness import clocks, process
 
 from trimtab.core import failpoints, files
+from trimtab.rpc import ports
 
 ROOT = pathlib.Path(__file__).parents[3]
 _SERVING_WITHIN_S = 300.0
@@ -59,7 +60,7 @@ class Subject:
     ) -> None:
         """environment: what `process` reads of it, beside a mutant."""
         self.name = name
-        serves, counts = cluster.free_ports(2)
+        serves, counts = ports.free_ports(2)
         self.address, self._page = f"127.0.0.1:{serves}", f"http://127.0.0.1:{counts}/metrics"
         self.kills = self.lives = 0
         self.said = folder / f"{name}.log"
@@ -192,7 +193,7 @@ class Broker:
     """A Kafka of one node that clients reach directly, or through a proxy's port."""
 
     def __init__(self, folder: pathlib.Path, proxied: int) -> None:
-        direct, controller, behind = cluster.free_ports(3)
+        direct, controller, behind = ports.free_ports(3)
         self.address, self.proxied_address = f"127.0.0.1:{direct}", f"127.0.0.1:{proxied}"
         self.behind = behind
         settings = {

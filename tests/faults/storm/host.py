@@ -13,6 +13,7 @@ from tests.faults.storm import world
 
 from trimtab.cli.machine import platform
 from trimtab.rollout import processes
+from trimtab.rpc import ports
 from trimtab.trainer.runs import jobs
 
 _READY_S = 180.0
@@ -25,7 +26,7 @@ class Host:
     def __init__(self, state: pathlib.Path) -> None:
         self.layout = platform.Layout(state)
         self.layout.state.mkdir(parents=True)
-        self._port = platform.free_port()
+        self._port = ports.free_port()
         self.base_url = f"http://127.0.0.1:{self._port}"
         self._up: subprocess.Popen[bytes] | None = None
 

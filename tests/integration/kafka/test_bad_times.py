@@ -15,6 +15,7 @@ from tests.broker import cluster, shared
 
 from trimtab.bus import kafka, limits, port, topics
 from trimtab.core import errors
+from trimtab.rpc import ports
 
 MODELS = port.TopicPartition("models", 0)
 EXAMPLES = [port.TopicPartition("examples", partition) for partition in range(topics.EXAMPLES.partitions)]
@@ -79,7 +80,7 @@ def values(log: kafka.KafkaLog, sources: list[port.TopicPartition]) -> list[byte
 
 
 def test_an_address_where_nobody_listens_is_named_by_every_client_within_the_deadline(opened: Opened) -> None:
-    [number] = cluster.free_ports(1)
+    number = ports.free_port()
     nobody = kafka.Cluster((f"127.0.0.1:{number}",), deadline_s=3.0)
     log = opened(nobody)
     with contextlib.closing(log.reader({MODELS: 0})) as reader:
@@ -100,7 +101,7 @@ def test_a_name_that_nobody_has_is_told(opened: Opened) -> None:
 
 
 def test_looking_for_a_cluster_that_is_away_leaves_nothing_behind(opened: Opened) -> None:
-    [number] = cluster.free_ports(1)
+    number = ports.free_port()
     log = opened(kafka.Cluster((f"127.0.0.1:{number}",), deadline_s=0.5))
     with contextlib.closing(log.reader({MODELS: 0})) as reader:
         refused(lambda: reader.poll(1, 0.0), 0.5)

@@ -13,6 +13,7 @@ from tests.broker import cluster
 from trimtab.bus import kafka, port, runner, topics
 from trimtab.bus.kafka import advice
 from trimtab.core import errors
+from trimtab.rpc import ports
 
 Opened = Callable[..., kafka.KafkaLog]
 AUDIT = port.TopicPartition("audit", 0)
@@ -93,7 +94,7 @@ def test_positions_come_by_themselves_and_what_kafka_has_is_never_read_back(fres
 
 
 def test_a_cluster_that_is_away_holds_no_consumer_up(opened: Opened) -> None:
-    [number] = cluster.free_ports(1)
+    number = ports.free_port()
     log = opened(kafka.Cluster((f"127.0.0.1:{number}",), deadline_s=1.0))
     begun = time.monotonic()
     for offset in range(1000):

@@ -9,12 +9,12 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource
 from tests import timing
-from tests.broker import cluster
 
 from trimtab.bus import kafka, topics
 from trimtab.cli.commands import root
 from trimtab.cli.machine import platform
 from trimtab.core import errors
+from trimtab.rpc import ports
 
 
 class Command:
@@ -101,7 +101,7 @@ def test_replicas_that_one_broker_cannot_hold_are_refused_in_words(run: Command)
 
 
 def test_a_cluster_that_is_away_is_one_sentence_with_its_address(run: Command) -> None:
-    [number] = cluster.free_ports(1)
+    number = ports.free_port()
     run.url = f"kafka://127.0.0.1:{number}"
     code, said = run("diff")
     assert (code, said.count("\n")) == (1, 1)

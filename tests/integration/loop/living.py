@@ -18,6 +18,7 @@ from tests import timing
 from trimtab.bus import connect
 from trimtab.cli.machine import platform
 from trimtab.core import control, ledger, releases, runs
+from trimtab.rpc import ports
 
 COMMAND = (sys.executable, "-m", "trimtab.cli.app")
 TENANT, LINE = "local", "main"
@@ -43,7 +44,7 @@ class Up:
     def __init__(self, folder: pathlib.Path, policy: pathlib.Path | None = None, *more: str) -> None:
         self._more = more
         self.state = folder / "state"
-        self.url = f"http://127.0.0.1:{platform.free_port()}"
+        self.url = f"http://127.0.0.1:{ports.free_port()}"
         self._said = folder / "said"
         self._policy = policy
         self._process: subprocess.Popen[bytes] | None = None

@@ -11,8 +11,8 @@ import openai
 import pytest
 from tests.integration.loop import living
 
-from trimtab.cli.machine import platform
 from trimtab.core import examples, ledger, text
+from trimtab.rpc import ports
 
 pytestmark = pytest.mark.slow
 QUESTION: Any = [{"role": "user", "content": "Where is the lamp?"}]
@@ -330,7 +330,7 @@ def test_it_ends_without_a_trace_and_goes_on_where_it_stopped(
 
 def test_a_second_one_beside_it_is_refused_and_disturbs_nothing(up: living.Up, client: openai.OpenAI) -> None:
     running = up.processes()
-    said = living.trimtab("up", "--state", str(up.state), "--port", str(platform.free_port()))
+    said = living.trimtab("up", "--state", str(up.state), "--port", str(ports.free_port()))
     assert said.returncode == 1
     assert said.stderr.startswith("trimtab: ")
     assert "stop it first" in said.stderr

@@ -5,12 +5,12 @@ import json
 import os
 import pathlib
 import signal
-import socket
 from typing import Any
 
 from tests.faults import killing
 
 from trimtab.core import failpoints
+from trimtab.rpc import ports
 from trimtab.trainer import record
 
 _LIMIT_S = 240.0
@@ -33,9 +33,7 @@ def prepare(folder: pathlib.Path, kind: str, settings: dict[str, Any], inputs: d
 def run(folder: pathlib.Path, processes: int, dies_at: str = "") -> list[int]:
     """The exit codes of a job of so many, with a checkpoint after every step. dies_at: where the first one is killed;
     the others are then killed as well, as torchrun would."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = ports.free_port()
     started = [
         killing.FORKED.Process(target=_work, args=(folder, rank, processes, port, dies_at if rank == 0 else ""))
         for rank in range(processes)

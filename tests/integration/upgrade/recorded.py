@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 import json
 import pathlib
-import socket
 import sqlite3
 import sys
 import tarfile
@@ -17,6 +16,7 @@ from tools import record_platform
 from trimtab.bus import connect, letters, port, topics
 from trimtab.cli.machine import platform
 from trimtab.core import clock, errors, ledger
+from trimtab.rpc import ports
 from trimtab.wire import schemas
 
 
@@ -46,21 +46,13 @@ def _take_over(layout: platform.Layout) -> None:
     here."""
     with contextlib.closing(sqlite3.connect(layout.state / "processes.sqlite")) as table, table:
         rows = table.execute("SELECT address, env FROM processes").fetchall()
-        instead = dict(zip((address for address, _ in rows), free_addresses(len(rows)), strict=True))
+        free = (f"127.0.0.1:{port}" for port in ports.free_ports(len(rows)))
+        instead = dict(zip((address for address, _ in rows), free, strict=True))
         instead[str(pathlib.Path(json.loads(rows[0][1])["TRIMTAB_CACHE"]).parent)] = str(layout.state)
         instead['"python3"'] = json.dumps(sys.executable)
         for column in ("address", "argv", "env"):
             for before, now in instead.items():
                 table.execute(f"UPDATE processes SET {column} = replace({column}, ?, ?)", (before, now))
-
-
-def free_addresses(count: int) -> list[str]:
-    """No two alike."""
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{probe.getsockname()[1]}" for probe in probes]
 
 
 ALL = tuple(

@@ -10,6 +10,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -22,7 +23,7 @@ from trimtab import registry
 from trimtab.bus import port, sqlite, topics
 from trimtab.core import completions, models, text
 from trimtab.modeling import loading, tiny
-from trimtab.policy import settings
+from trimtab.policy import local, remote, settings
 from trimtab.rpc import secrets
 from trimtab.wire import calls, schemas
 
@@ -152,6 +153,24 @@ def started(installation: Installation, **changes: object) -> Iterator[Running]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextlib.asynccontextmanager
+async def thread_of(
+    made: local.LocalEngine | remote.RemoteEngine, stop: threading.Event | None = None
+) -> AsyncIterator[threading.Thread]:
+    """The thread that an engine runs in, as in a policy process, once it has loaded; ended here, or by `stop`."""
+    told, ready, loop = stop or threading.Event(), asyncio.Event(), asyncio.get_running_loop()
+    thread = threading.Thread(target=made.run, args=(told, lambda: loop.call_soon_threadsafe(ready.set)))
+    thread.start()
+    try:
+        await asyncio.wait_for(ready.wait(), timing.PATIENCE_S)
+        yield thread
+    finally:
+        told.set()
+        await asyncio.to_thread(thread.join, timing.PATIENCE_S)
+        if isinstance(made, remote.RemoteEngine):
+            await made.close()
 
 
 def install(folder: pathlib.Path, **profile: Any) -> Installation:

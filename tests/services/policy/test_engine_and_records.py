@@ -58,19 +58,12 @@ async def parts(
     made = made_by(lambda: loaded, max_batch=max_batch, max_queue=max_queue, context=0)
     records = recorder.Recorder(log, wait_s=0.3, spool=spool)
     answers = answering.Answering(made, records, policy_id="p" * 64, line=harness.LINE)
-    stop, ready = threading.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    thread = threading.Thread(target=made.run, args=(stop, lambda: loop.call_soon_threadsafe(ready.set)))
-    thread.start()
-    try:
-        await asyncio.wait_for(ready.wait(), 60)
-        inside = Inside(made, answers, records, stop, thread)
-        yield inside
-        await inside.end()
-    finally:
-        stop.set()
-        thread.join(10)
-        log.close()
+    stop = threading.Event()
+    with contextlib.closing(log):
+        async with harness.thread_of(made, stop) as thread:
+            inside = Inside(made, answers, records, stop, thread)
+            yield inside
+            await inside.end()
 
 
 def recorded(installation: Installation, log_file: pathlib.Path) -> dict[str, completions.Completion]:
@@ -131,6 +124,21 @@ async def test_when_the_engine_ends_what_was_under_way_is_answered_and_recorded_
     assert waiting.token_ids == ()
 
 
+async def fails_of_both(
+    inside: Inside,
+    asked: completions.CompleteRequest,
+    streamed: completions.CompleteRequest,
+    expected: tuple[type[Exception], str],
+) -> None:
+    """One asked for as a whole, one as a stream."""
+    problem, said = expected
+    with pytest.raises(problem, match=said):
+        await inside.answering.complete(asked)
+    with pytest.raises(problem, match=said):
+        async for _ in inside.answering.stream(streamed):
+            pass
+
+
 class BreakingEngine(local.LocalEngine):
     """Fails in the middle of every answer."""
 
@@ -154,11 +162,7 @@ async def test_an_answer_the_engine_failed_of_is_recorded_as_failed(
     """Else nobody who judges the policy would see it."""
     asked, streamed = (request(temperature=0.0, max_tokens=30) for _ in range(2))
     async with parts(loaded, tmp_path / "log.db", made_by=BreakingEngine) as inside:
-        with pytest.raises(RuntimeError, match="out of memory"):
-            await inside.answering.complete(asked)
-        with pytest.raises(RuntimeError, match="out of memory"):
-            async for _ in inside.answering.stream(streamed):
-                pass
+        await fails_of_both(inside, asked, streamed, (RuntimeError, "out of memory"))
     found = recorded(installation, tmp_path / "log.db")
     for one in (asked, streamed):
         assert found[identity(one)].responses == ()
@@ -199,12 +203,7 @@ async def test_another_process_is_asked_only_while_nothing_of_an_answer_was_said
     asked, streamed = (request(temperature=0.0, max_tokens=30) for _ in range(2))
     leaving = type("Leaving", (LeavingEngine,), {"within": within, "problem": problem})
     async with parts(loaded, tmp_path / "log.db", made_by=leaving) as inside:
-        expected = engine.EngineFailed if within else problem
-        with pytest.raises(expected, match="is away"):
-            await inside.answering.complete(asked)
-        with pytest.raises(expected, match="is away"):
-            async for _ in inside.answering.stream(streamed):
-                pass
+        await fails_of_both(inside, asked, streamed, (engine.EngineFailed if within else problem, "is away"))
     found = recorded(installation, tmp_path / "log.db")
     assert set(found) == ({identity(asked), identity(streamed)} if within else set())
     assert all(one.measured.failed for one in found.values() if one.measured)

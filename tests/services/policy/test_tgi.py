@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import pathlib
 import shutil
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -53,15 +52,8 @@ async def running(at: Place) -> AsyncIterator[remote.RemoteEngine]:
     config = at.installation.settings(engine="tgi", engine_url=at.url)
     verified = artifact.verify(at.installation.registry, config)
     made = remote.RemoteEngine(lambda: verified, beside.Found(at.url), tgi.TGI(at.url), max_open=4, context=0)
-    stop, ready, loop = threading.Event(), asyncio.Event(), asyncio.get_running_loop()
-    thread = threading.Thread(target=made.run, args=(stop, lambda: loop.call_soon_threadsafe(ready.set)))
-    thread.start()
-    try:
-        await asyncio.wait_for(ready.wait(), timing.PATIENCE_S)
+    async with harness.thread_of(made):
         yield made
-    finally:
-        stop.set()
-        await asyncio.to_thread(thread.join, timing.PATIENCE_S)
 
 
 async def answer(made: engine.Engine, sampling: completions.Sampling) -> completions.Response:
@@ -98,18 +90,10 @@ async def test_logprobs_are_those_of_the_distribution_they_are_said_to_be_of(wel
 async def test_a_greedy_answer_is_the_local_engines(well: Place) -> None:
     loaded = artifact.load(well.installation.registry, well.installation.settings())
     here = local.LocalEngine(lambda: loaded, max_batch=1, max_queue=0, context=0)
-    stop, ready = threading.Event(), threading.Event()
-    thread = threading.Thread(target=here.run, args=(stop, ready.set))
-    thread.start()
-    assert await asyncio.to_thread(ready.wait, timing.PATIENCE_S)
     asked = dataclasses.replace(PLAIN, temperature=0.0, logprobs=True, top_logprobs=3)
-    try:
+    async with harness.thread_of(here), running(well) as made:
         expected = await answer(here, asked)
-        async with running(well) as made:
-            said = await answer(made, asked)
-    finally:
-        stop.set()
-        thread.join(timing.PATIENCE_S)
+        said = await answer(made, asked)
     assert (said.token_ids, said.text, said.finish_reason) == (
         expected.token_ids,
         expected.text,

@@ -11,12 +11,12 @@ from tests.services.reward import conftest as rewarding
 from tests.services.rollout.test_releases_end_to_end import State, adopted, weights
 
 from trimtab.bus import topics
-from trimtab.cli.machine import platform as machine
 from trimtab.cli.operators import auditing
 from trimtab.core import models, releases, scoring
 from trimtab.modeling import rewards
 from trimtab.reward import app as reward_app
 from trimtab.reward import settings as reward_settings
+from trimtab.rpc import ports
 from trimtab.wire import schemas
 
 QUESTION = "where is it?"
@@ -58,7 +58,7 @@ def guarded(release: releases.Release) -> releases.Guardrail:
 def addressed(platform: Any) -> Any:
     """With a reward address; votes alone decide late."""
     platform.lines_file.write_text(platform.lines_file.read_text().replace("sessions = 300", "sessions = 3000"))
-    platform.reward_address = f"127.0.0.1:{machine.free_port()}"
+    platform.reward_address = f"127.0.0.1:{ports.free_port()}"
     return platform
 
 
@@ -163,7 +163,7 @@ async def test_without_a_reward_service_or_a_reward_model_the_record_says_that_n
         platform.publish_model("reward", kind=models.ModelKind.REWARD)
         release = await platform.reach(platform.publish_model("new"), State.SAFETY)
         assert (release.reward_id, release.terms.guardrails.reward) == ("", math.inf)
-    platform.reward_address = f"127.0.0.1:{machine.free_port()}"
+    platform.reward_address = f"127.0.0.1:{ports.free_port()}"
     async with platform.rollout():
         release = await platform.reach(release.candidate_id, State.SAFETY)
         assert (release.reward_id, release.terms.guardrails.reward) == ("", math.inf)

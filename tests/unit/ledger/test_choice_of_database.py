@@ -1,7 +1,5 @@
 """What names a database, what does not, and what a PostgreSQL must be like."""
 
-import socket
-
 import pytest
 from tests.postgres.server import Server
 from tests.postgres.stores import Stores
@@ -9,6 +7,7 @@ from tests.unit.ledger import making
 
 from trimtab.core import errors
 from trimtab.ledger.store import database, dialects, tables
+from trimtab.rpc import ports
 
 
 @pytest.mark.parametrize(
@@ -47,16 +46,10 @@ def test_tables_of_a_newer_version_are_refused_and_left_as_they_are(stores: Stor
         assert len(ledger.newest()) == 1
 
 
-def test_a_server_that_is_not_there_is_named(free_port: int) -> None:
-    with pytest.raises(errors.ServiceUnavailable, match=f"PostgreSQL at 127.0.0.1:{free_port}, database 'ledger', "):
-        database.Database(f"postgresql://user@127.0.0.1:{free_port}/ledger")
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def test_a_server_that_is_not_there_is_named() -> None:
+    port = ports.free_port()
+    with pytest.raises(errors.ServiceUnavailable, match=f"PostgreSQL at 127.0.0.1:{port}, database 'ledger', "):
+        database.Database(f"postgresql://user@127.0.0.1:{port}/ledger")
 
 
 def test_a_database_that_cannot_keep_every_text_is_refused(postgres: Server) -> None:

@@ -1,5 +1,6 @@
 """A Kafka cluster, and clients of it that are built whole or not at all. Used by the other modules of this package."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -90,18 +91,14 @@ class Cluster:
 
     def _built(self, kind: Any, **settings: Any) -> Any:
         """A client that cannot bootstrap leaves its thread and sockets behind unless somebody closes them."""
-        begun: list[Any] = []
+        with contextlib.ExitStack() as begun:
 
-        def connected(**configs: Any) -> Any:
-            begun.append(_Client(**configs))
-            return begun[-1]
+            def connected(**configs: Any) -> Any:
+                return begun.enter_context(contextlib.closing(_Client(**configs)))
 
-        try:
-            return kind(bootstrap_servers=list(self.servers), kafka_client=connected, **self._shown(), **settings)
-        except BaseException:
-            for client in begun:
-                client.close()
-            raise
+            built = kind(bootstrap_servers=list(self.servers), kafka_client=connected, **self._shown(), **settings)
+            begun.pop_all()
+        return built
 
     def _shown(self) -> dict[str, Any]:
         """kafka-python's words for who we are. Files are read for each client, so that renewed ones are found."""

@@ -25,7 +25,7 @@ from trimtab.cli.machine import halting, supervisor
 from trimtab.core import audit, control, errors, files, lines, releases, runs
 from trimtab.obs import logging
 from trimtab.rollout import processes
-from trimtab.rpc import health, secrets, settings
+from trimtab.rpc import health, ports, secrets, settings
 from trimtab.wire import calls
 
 _START_LIMIT_S = 60.0
@@ -174,7 +174,7 @@ class Platform:
         self.tenant = tenant
         self._line = line
         self._ports = http_port, grpc_port
-        self._http = f"127.0.0.1:{http_port or free_port()}"
+        self._http = f"127.0.0.1:{http_port or ports.free_port()}"
         self._grpc = f"127.0.0.1:{grpc_port}" if grpc_port else ""
         self._stop = threading.Event()
 
@@ -283,13 +283,6 @@ def halted(layout: Layout) -> dict[str, audit.ConsumerHalted]:
         known.refresh()
         return known.halted
     return {}
-
-
-def free_port() -> int:
-    """A port of this machine that nobody has at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

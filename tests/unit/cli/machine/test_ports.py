@@ -9,6 +9,7 @@ from tests.integration.loop import living
 
 from trimtab.cli.machine import platform
 from trimtab.rollout import processes
+from trimtab.rpc import ports
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_two_doors_at_one_port_are_refused(tmp_path: pathlib.Path) -> None:
 def test_no_process_is_given_the_port_of_a_door_that_is_not_open_yet(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    doors = platform.Platform(tmp_path, "acme", "main", *(platform.free_port() for _ in range(2)))
+    doors = platform.Platform(tmp_path, "acme", "main", *(ports.free_port() for _ in range(2)))
 
     def wanted(*_: object) -> None:
         for address in (doors._http, doors._grpc):
