@@ -118,7 +118,9 @@ def _played(state: pathlib.Path, seed: int, screen: show.Screen) -> str:
 @contextlib.contextmanager
 def _up(state: pathlib.Path) -> Iterator[None]:
     """`trimtab up`, as somebody types it."""
-    told = {"TRIMTAB_ENGINE": "openai", "TRIMTAB_ENGINE_COMMAND": f"{vllm.COMMAND} --dtype=float32"}
+    # of two cores each of the two has one while a candidate is judged
+    engine = f"env OMP_NUM_THREADS=1 {vllm.COMMAND} --dtype=float32"
+    told = {"TRIMTAB_ENGINE": "openai", "TRIMTAB_ENGINE_COMMAND": engine}
     command = [sys.executable, "-m", "trimtab.cli.app", "up", f"--policy={vllm.MODEL}", f"--state={state}"]
     command += ["--port=0", f"--grpc-port={ports.free_port()}"]
     with (state / "up.log").open("wb") as written:

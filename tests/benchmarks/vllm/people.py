@@ -5,13 +5,15 @@ import itertools
 import math
 import random
 import threading
+import time
 import uuid
 from collections.abc import Callable
 
-from trimtab_client import Trimtab
+from trimtab_client import Trimtab, errors
 from trimtab_client.answers import Choice
 
 _AT_ONCE = 8
+_AGAIN_S = 2.0
 _SUBJECTS = "the moon, rain, bread, a library, the heart, honey, a bridge, sleep, the sea, a map, salt, snow, wind"
 _WORDINGS = ("What is {}?", "Tell me about {}.", "Why do people like {}?", "Describe {} to a child.", "What use is {}?")
 QUESTIONS = tuple(wording.format(subject) for subject in _SUBJECTS.split(", ") for wording in _WORDINGS)
@@ -71,7 +73,10 @@ class People:
     def _visit(self, visit: Callable[[random.Random], None], wanted: Callable[[], bool]) -> None:
         def person(_: int) -> None:
             while wanted():
-                visit(random.Random(f"{self._seed} {next(self._numbers)}"))
+                try:
+                    visit(random.Random(f"{self._seed} {next(self._numbers)}"))
+                except (errors.ServiceUnavailable, errors.Overloaded):
+                    time.sleep(_AGAIN_S)  # as anybody would who finds it away: they come again
 
         with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as people:
             list(people.map(person, range(_AT_ONCE)))
