@@ -17,7 +17,8 @@ from trimtab.ledger.store import driver
 
 dialects.registry.register("sqlite.apsw", "trimtab.ledger.store.driver", "Dialect")
 
-_POOL = {"pool_size": 8, "max_overflow": 24}
+# Last in, first out: each connection has caches of its own, and in turns all of them would come to be full.
+_POOL = {"pool_size": 8, "max_overflow": 24, "pool_use_lifo": True}
 # Of libpq: a server that is away is noticed within seconds, also by a connection that has nothing to send.
 _CONNECT = {
     "client_encoding": "utf8",
