@@ -88,6 +88,11 @@ class Installed:
         (number,) = [one["port"] for one in found["ports"] if one["name"] == port]
         return f"{found['clusterIP']}:{number}"
 
+    @property
+    def log_url(self) -> str:
+        """As this machine reaches it."""
+        return f"kafka://{node.ADDRESS}:{_KAFKA_PORT}/trimtab."
+
     def kubectl(self, *words: str) -> str:
         return self.plane.kubectl(f"--namespace={NAMESPACE}", *words)
 

@@ -34,6 +34,7 @@ def page(figures: dict[str, Any]) -> str:
     """What stands between the page's marks."""
     images, install = (_seconds(figures, words) for words in ("docker push", "helm upgrade"))
     back, killed, updated = figures["rolled_back"], figures["killed"], figures["updated"]
+    two = figures["two_trainers"]
     shares = ", ".join(
         f"{theirs / answers:.2f} of {answers} answers in the {stage} stage (weight {weight})"
         for stage, (theirs, answers, weight) in back["shares"].items()
@@ -44,6 +45,11 @@ def page(figures: dict[str, Any]) -> str:
         ("chart", f"every pod ready in {install:.0f} s"),
         ("docs/deploy.md, from the empty cluster to the promoted release", f"{sum(figures['blocks_s']):.0f} s"),
         ("rolled back", f"{back['after_verdict_s']:.1f} s after the verdict; {shares}"),
+        (
+            f"two trainers, {two['stopped']} times",
+            f"{two['told']} announcements, {two['stale']} of them not counted",
+        ),
+        ("a run in two processes of a Job", f"{figures['job_s']:.0f} s from `kubectl create job` to its release"),
         (f"killed, {killed['kills']} times", _calls(killed)),
         (f"updated in {updated['update_s']:.0f} s, evicted in {updated['drain_s']:.0f} s", _calls(updated)),
     ]

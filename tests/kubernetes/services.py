@@ -19,6 +19,8 @@ from tests.kubernetes.manifests import Manifest
 from trimtab.cli import app
 
 COMPUTE = ("policy", "reward", "trainer")
+# Of the chart's components, those that run one of these images.
+_COMPONENTS = (*COMPUTE, "trainer-job")
 REGISTRY, TAG = "localhost", "0.1.0"
 _DOCKERFILE = charts.ROOT / "docker/service.Dockerfile"
 _PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -81,7 +83,9 @@ def _policy(namespace: str) -> Manifest:
             "reinvocationPolicy": "Never",
             "matchConstraints": {
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
-                "objectSelector": {"matchExpressions": [{"key": component, "operator": "In", "values": list(COMPUTE)}]},
+                "objectSelector": {
+                    "matchExpressions": [{"key": component, "operator": "In", "values": list(_COMPONENTS)}]
+                },
                 "resourceRules": [
                     {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
                 ],

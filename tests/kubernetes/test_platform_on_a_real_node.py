@@ -4,6 +4,7 @@ Tests go on from what those before them have left: one installation for all, as 
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -18,7 +19,7 @@ import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from tests import timing
-from tests.kubernetes import crowd, installed, services
+from tests.kubernetes import crowd, installed, services, trainers
 from tests.kubernetes.tools import binaries
 
 from trimtab.core.releases import FINAL_STATES, Release, ReleaseState, Verdict
@@ -32,6 +33,8 @@ TWO = "--set=gateway.replicas=2,feedback.replicas=2,policy.replicas=2"
 WITH_TRAFFIC = ("gateway", "feedback", "policy")
 _LONG_S = 5 * timing.PATIENCE_S
 _LOOK_S = 0.5
+# Rounds in which a trainer stands still beyond its lease.
+_TWO_TRAINERS = 3
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +92,7 @@ def ready(pod: client.V1Pod) -> bool:
 
 def _kill(pod: client.V1Pod) -> None:
     """SIGKILL to its main process, from the machine."""
-    for group in pathlib.Path("/proc").glob("[0-9]*/cgroup"):
-        with contextlib.suppress(OSError):
-            words = group.with_name("cmdline").read_bytes().split(b"\0")
-            if f"pod{pod.metadata.uid}" in group.read_text() and b"policy" in words:
-                os.kill(int(group.parent.name), signal.SIGKILL)
-                return
-    raise AssertionError(f"pod {pod.metadata.name} has no process of a policy")
+    os.kill(trainers.main_process(pod, "policy"), signal.SIGKILL)
 
 
 def _restarted(platform: installed.Installed, before: client.V1Pod) -> bool:
@@ -132,6 +129,28 @@ def _give_template(platform: installed.Installed, text: str) -> None:
     core.patch_namespaced_config_map("trimtab-policy", installed.NAMESPACE, {"data": {"policy.yaml": text}})
     platform.kubectl("rollout", "restart", "deployment/trimtab-rollout")
     platform.kubectl("rollout", "status", "deployment/trimtab-rollout", f"--timeout={_LONG_S:.0f}s")
+
+
+def _start_sft(platform: installed.Installed, epochs: int) -> str:
+    """A run on one demonstration, from the policy that was promoted; its id."""
+    parent = list(platform.releases())[1]
+    file = platform.folder / "demonstrations.jsonl"
+    file.write_text(json.dumps({"prompt": installed.QUESTION, "response": installed.SECOND}) + "\n")
+    words = ("--parent", parent, "--dataset", platform.copied(file), "--set", f"epochs={epochs}")
+    return platform.trimtab("train", "start", "sft", *words, "--set", "warmup_steps=0").split()[1].rstrip(":")
+
+
+def _end_releases(platform: installed.Installed) -> None:
+    """Until none is under way, of however many that wait."""
+
+    def none() -> bool:
+        under_way = [one for one in platform.releases().values() if one.state not in FINAL_STATES]
+        if under_way:
+            with contextlib.suppress(RuntimeError):  # it has come to its own end
+                platform.trimtab("rollout", "abort", "--reason", "we have seen it")
+        return not under_way
+
+    timing.until(none, "the end of every release", within_s=_LONG_S)
 
 
 def _note_calls(figures: dict[str, Any], users: crowd.Crowd) -> None:
@@ -204,18 +223,65 @@ def test_a_release_that_people_do_not_like_is_rolled_back_within_seconds(
 
 def test_a_policy_is_trained_in_the_trainers_pod_and_offered_by_itself(platform: installed.Installed) -> None:
     known = platform.releases()
-    parent = list(known)[1]
-    said = [{"prompt": installed.QUESTION, "response": installed.SECOND}]
-    file = platform.folder / "demonstrations.jsonl"
-    file.write_text("".join(json.dumps(one) + "\n" for one in said))
-    words = ("--parent", parent, "--dataset", platform.copied(file), "--set", "epochs=2", "--set", "warmup_steps=0")
-    run = platform.trimtab("train", "start", "sft", *words).split()[1].rstrip(":")
+    run = _start_sft(platform, epochs=2)
     binaries.say(f"waiting for {run}")
     timing.until(lambda: len(platform.releases()) > len(known), "the release of what it made", within_s=_LONG_S)
     (made,) = platform.releases().keys() - known.keys()
     assert f"policy {made[:12]}" in platform.trimtab("train", "show", run)
     platform.trimtab("rollout", "abort", "--reason", "we have seen it")
     assert ended(platform, made).state is not ReleaseState.PROMOTED
+
+
+def test_two_trainers_at_once_announce_each_model_once_and_none_under_an_old_lease(
+    platform: installed.Installed, figures: dict[str, Any]
+) -> None:
+    """Each in turn is stopped when it has published and told nobody, until the other one has published after it."""
+    by: dict[str, str] = {}  # the trainer of each run
+    with trainers.two(platform) as both:
+        spec = dataclasses.replace(both[0].all_runs()[0].spec, label="")
+        for number in range(_TWO_TRAINERS):
+            first, second = both[number % 2], both[(number + 1) % 2]
+            binaries.say(f"{first.name} stands still beyond its lease, and {second.name} publishes")
+            late = first.start(dataclasses.replace(spec, seed=2 * number + 1))
+            trainers.stop_when_published(platform, first)
+            try:
+                soon = second.start(dataclasses.replace(spec, seed=2 * number + 2))
+                second.until_succeeded(soon)
+            finally:
+                first.go_on()
+            first.until_succeeded(late)
+            by |= {late: first.name, soon: second.name}
+        told = trainers.announced(platform)
+    counted = trainers.counted(told)
+    stale = len(told) - len(counted)
+    made = [one for one in counted if one.run_id in by]
+    assert sorted(one.run_id for one in made) == sorted(by), "each model once"
+    assert stale >= 1, "none was stopped before it had told: nothing was seen"
+    publishers = {(one.generation, by[one.run_id]) for one in made}
+    assert len(publishers) == len({generation for generation, _ in publishers}), "no two under one lease"
+    figures["two_trainers"] = {"stopped": _TWO_TRAINERS, "told": len(told), "stale": stale, "twice": 0}
+    _end_releases(platform)
+
+
+def test_a_run_waits_for_the_job_that_kubernetes_makes_of_the_cron_job(
+    platform: installed.Installed, figures: dict[str, Any]
+) -> None:
+    small = "trainer.job.resources.requests.cpu=100m,trainer.job.resources.requests.memory=512Mi"
+    platform.upgrade("--set=trainer.job.enabled=true", f"--set={small}")
+    known = platform.releases()
+    run = _start_sft(platform, epochs=3)
+    platform.kubectl("create", "job", "now", f"--from=cronjob/{installed.RELEASE}-trainer-job")
+    binaries.say(f"waiting for {run}, in two processes of a Job")
+    begun = time.monotonic()
+    timing.until(lambda: len(platform.releases()) > len(known), "the release of what it made", within_s=_LONG_S)
+    figures["job_s"] = time.monotonic() - begun
+    shown = platform.trimtab("train", "show", run)
+    assert "succeeded" in shown
+    said = platform.kubectl("logs", "job/now")
+    assert '"processes": 2' in said and run in said
+    platform.kubectl("wait", "job/now", "--for=condition=complete", f"--timeout={_LONG_S:.0f}s")
+    _end_releases(platform)
+    platform.upgrade()
 
 
 def test_two_of_each_that_carries_traffic(platform: installed.Installed) -> None:
