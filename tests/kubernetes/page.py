@@ -49,7 +49,7 @@ def page(figures: dict[str, Any]) -> str:
             f"two trainers, {two['stopped']} times",
             f"{two['told']} announcements, {two['stale']} of them not counted",
         ),
-        ("a run in two processes of a Job", f"{figures['job_s']:.0f} s from `kubectl create job` to its release"),
+        ("a run in two processes of a Job", f"{figures['job_s']:.0f} s from `kubectl create job` to what it made"),
         (f"killed, {killed['kills']} times", _calls(killed)),
         (f"updated in {updated['update_s']:.0f} s, evicted in {updated['drain_s']:.0f} s", _calls(updated)),
     ]

@@ -120,7 +120,7 @@ def _second(deployment: dict[str, Any]) -> dict[str, Any]:
 
 def stop_when_published(platform: installed.Installed, trainer: Trainer) -> None:
     """Stops it as soon as the registry has what it made, which is a moment before anybody is told."""
-    manifests = platform.folder / "volumes" / "models" / "manifests"
+    (manifests,) = platform.folder.glob("volumes/*/manifests")  # a claim gets whichever volume fits it
     before, give_up_at = set(manifests.iterdir()), time.monotonic() + _WITHIN_S
     while not [one for one in manifests.iterdir() if one not in before and not one.name.startswith(".")]:
         assert time.monotonic() < give_up_at, f"{trainer.name} published nothing"
