@@ -87,10 +87,12 @@ class Trainer:
 
 @contextlib.contextmanager
 def two(platform: installed.Installed) -> Iterator[tuple[Trainer, Trainer]]:
-    """The chart's trainer and a second one with a state of its own, both with short leases; the second one is gone
-    afterwards."""
+    """The chart's trainer and a second one with a state of its own, both with short leases, and ended by nobody while
+    they stand still; the second one is gone afterwards."""
     ours = f"deployment/{installed.RELEASE}-trainer"
-    platform.kubectl("set", "env", ours, f"TRIMTAB_LEASE_S={LEASE_S}")
+    changed = {"name": "trainer", "env": [{"name": "TRIMTAB_LEASE_S", "value": str(LEASE_S)}], "livenessProbe": None}
+    patch = {"spec": {"template": {"spec": {"containers": [changed]}}}}
+    platform.kubectl("patch", ours, f"--patch={json.dumps(patch)}")
     second = _second(json.loads(platform.kubectl("get", ours, "--output=json")))
     platform.plane.apply(second)
     name = f"deployment/{second['metadata']['name']}"
@@ -100,7 +102,7 @@ def two(platform: installed.Installed) -> Iterator[tuple[Trainer, Trainer]]:
         yield Trainer(platform, installed.RELEASE), Trainer(platform, _SECOND)
     finally:
         platform.kubectl("delete", name, "--wait=true")
-        platform.kubectl("set", "env", ours, "TRIMTAB_LEASE_S-")
+        platform.kubectl("rollout", "undo", ours)
         platform.kubectl("rollout", "status", ours, f"--timeout={_WITHIN_S:.0f}s")
 
 

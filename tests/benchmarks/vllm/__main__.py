@@ -67,7 +67,8 @@ maximum_sessions = 300
 latency = inf
 """
 _FINAL = {"promoted", "rolled_back", "not_proven", "failed", "cancelled"}
-_UP_S, _TRAIN_S, _LOOK_S = 900.0, 7200.0, 5.0
+# A look is a command of two seconds, which cores that train and answer have to spare.
+_UP_S, _TRAIN_S, _LOOK_S = 900.0, 7200.0, 20.0
 
 
 def main() -> None:
