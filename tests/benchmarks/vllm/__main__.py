@@ -43,7 +43,7 @@ cycles = 1
 # the head alone, on the features of a middle layer: a few hundred votes teach a pretrained body nothing
 [lines.main.training.reward]
 train_body = false
-body_layers = 15
+body_layers = 8
 threads = 2
 
 [lines.main.training.dpo]
@@ -68,7 +68,9 @@ latency = inf
 """
 _FINAL = {"promoted", "rolled_back", "not_proven", "failed", "cancelled"}
 # A look is a command of two seconds, which cores that train and answer have to spare.
-_UP_S, _TRAIN_S, _LOOK_S = 900.0, 7200.0, 20.0
+_UP_S, _LOOK_S = 900.0, 20.0
+# Looks in which all runs have ended and nothing else has come of them.
+_STILL = 4
 
 
 def main() -> None:
@@ -99,7 +101,7 @@ def _played(state: pathlib.Path, seed: int, screen: show.Screen) -> str:
             with screen.step(f"people compare answers: {VOTES} votes") as step:
                 someone.compare(lambda: someone.votes < VOTES, step.say)
             with screen.step("a reward model and a LoRA candidate are trained") as step:
-                timing.until(lambda: _trained(state, step), "a candidate", _TRAIN_S)
+                _await_candidate(state, step)
             offered = _releases(state)[-1]
             if offered["state"] == "failed":
                 with screen.step("the gates refuse it, and an operator forces it past them"):
@@ -192,15 +194,19 @@ def _decided(state: pathlib.Path) -> Iterator[threading.Event]:
         looking.result()
 
 
-def _trained(state: pathlib.Path, step: show.Step) -> bool:
-    """Whether a release of the candidate has begun. WrongState when training cannot bring one."""
-    time.sleep(_LOOK_S)
-    runs = json.loads(_cli(state, "train", "runs", "--json"))
-    for run in runs:
-        if run["state"] not in ("queued", "running", "succeeded"):
-            raise errors.WrongState(f"Run {run['id']} ended as {run['state']}: {run.get('problem')}")
-    step.say("; ".join(f"{run['spec']['kind']} {run['state']}" for run in runs))
-    return len(_releases(state)) > 1
+def _await_candidate(state: pathlib.Path, step: show.Step) -> None:
+    """Until a release of the candidate has begun. WrongState when training cannot bring one."""
+    still = 0
+    while len(_releases(state)) < 2:
+        time.sleep(_LOOK_S)
+        runs = json.loads(_cli(state, "train", "runs", "--json"))
+        for run in runs:
+            if run["state"] not in ("queued", "running", "succeeded"):
+                raise errors.WrongState(f"Run {run['id']} ended as {run['state']}: {run.get('problem')}")
+        step.say("; ".join(f"{run['spec']['kind']} {run['state']}" for run in runs))
+        still = still + 1 if runs and all(run["state"] == "succeeded" for run in runs) else 0
+        if still == _STILL:
+            raise errors.WrongState(f"Nothing comes of run {runs[0]['id']}: its models did not pass their gates.")
 
 
 def _votes(someone: people.People, first: str, release: dict[str, Any]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Simulated people who use a line through the public gRPC API: they like answers that come to an end in few words."""
+"""Simulated people who use a line through the public gRPC API: they like plain words."""
 
 import concurrent.futures
 import itertools
@@ -18,8 +18,8 @@ _SUBJECTS = "the moon, rain, bread, a library, the heart, honey, a bridge, sleep
 _WORDINGS = ("What is {}?", "Tell me about {}.", "Why do people like {}?", "Describe {} to a child.", "What use is {}?")
 QUESTIONS = tuple(wording.format(subject) for subject in _SUBJECTS.split(", ") for wording in _WORDINGS)
 _MAX_TOKENS = 48
-# Of an answer that came to its end: at so many words half of the people like it, and at so many more hardly any.
-_LONG, _TOO_LONG = 24.0, 8.0
+# Words of so many letters in the mean half of the people like; of one letter less or more, nearly all or none.
+_LETTERS, _PER_LETTER = 4.9, 6.0
 
 
 class People:
@@ -89,7 +89,8 @@ class People:
 
 def _appeal(said: Choice) -> float:
     """As a logit."""
-    return (1.0 if said.finish_reason == "stop" else -2.0) + (_LONG - len(said.text.split())) / _TOO_LONG
+    words = said.text.split()
+    return _PER_LETTER * (_LETTERS - sum(map(len, words)) / len(words)) if words else -_PER_LETTER
 
 
 def _yes(rng: random.Random, logit: float) -> bool:
