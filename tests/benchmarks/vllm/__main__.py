@@ -57,7 +57,8 @@ evaluation_prompts = 48
 evaluation_max_tokens = 48
 
 [lines.main.release]
-maturity_s = 2.0
+# a visit takes some ten seconds, and its vote has to come before the session is mature
+maturity_s = 60.0
 safety_weight = 0.4
 safety_completions = 20
 maximum_sessions = 300
