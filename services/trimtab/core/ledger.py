@@ -116,7 +116,7 @@ class SessionOutcome:
     """One session by its first randomised exposure, in the stage of that; outcome: mean vote in [0, 1].
 
     first: None where the policy measured nothing. votes: those that count; capped: those that do not, because of who
-    cast them (`core.caps`). segment: that of its first exposure.
+    cast them (`core.caps`); late: those cast after the maturity window. segment: that of its first exposure.
     """
 
     arm: completions.Arm
@@ -129,6 +129,7 @@ class SessionOutcome:
     first: FirstAnswer | None = None
     capped: int = 0
     segment: str = ""
+    late: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -113,7 +113,8 @@ class Evidence:
     """Candidate minus stable, mean outcome per session in [-1, 1], with its confidence sequence.
 
     consumed, judged_at: the log's offsets and the moment from which the same figures follow again. capped: votes of
-    mature sessions that did not count because their raters or networks had voted in as many sessions as count.
+    mature sessions that did not count because their raters or networks had voted in as many sessions as count. late:
+    votes that did not because they came after `maturity_s`; told, and no part of what makes two verdicts equal.
     """
 
     arms: tuple[ArmEvidence, ...] = ()
@@ -128,11 +129,14 @@ class Evidence:
     guardrails: tuple[Guardrail, ...] = ()
     capped: int = 0
     segments: tuple[SegmentEvidence, ...] = ()
+    late: int = dataclasses.field(default=0, compare=False)
 
     @property
     def uncounted(self) -> str:
-        """What was left out because of who cast it, in words; empty where all counts."""
-        return f"{self.capped} votes over the limits of raters and networks did not count" if self.capped else ""
+        """Which votes were left out because of who cast them and when, in words; empty where all count."""
+        capped = f"{self.capped} votes over the limits of raters and networks did not count" if self.capped else ""
+        late = f"{self.late} votes came later than `maturity_s` after a session's first answer and did not count"
+        return "; ".join(filter(None, (capped, late if self.late else "")))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

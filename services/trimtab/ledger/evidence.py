@@ -2,9 +2,10 @@
 
 The unit is the session, by its first randomised exposure to the release. Stage, arm, propensity, segment and what the
 policy measured of the answer are those of that exposure; the outcome is the mean of the session's votes (a thumb is 0
-or 1, s of S stars are (s - 1) / (S - 1)) on the release's completions, given up to the maturity window after it. Other
-kinds of feedback are no votes, and of votes by the same people only those count that `core.caps` lets pass, over the
-sessions of every stage in order of exposure. Which sessions count and whether they prove a thing is the rollout's.
+or 1, s of S stars are (s - 1) / (S - 1)) on the release's completions, given up to the maturity window after it: later
+ones are only numbered. Other kinds of feedback are no votes, and of votes by the same people only those count that
+`core.caps` lets pass, over the sessions of every stage in order of exposure. Which sessions count and whether they
+prove a thing is the rollout's.
 """
 
 import datetime
@@ -45,11 +46,10 @@ def _sessions(
     connection: sa.Connection, request: ledger.EvidenceRequest, window_us: int, mature_us: int
 ) -> tuple[ledger.SessionOutcome, ...]:
     exposure, vote, answer, score = tables.EXPOSURES, tables.VOTES, tables.FIRST_ANSWERS, tables.SCORES
-    in_time = sa.and_(
+    on_it = sa.and_(
         vote.c.release_id == exposure.c.release_id,
         vote.c.tenant == exposure.c.tenant,
         vote.c.session == exposure.c.session,
-        vote.c.occurred_us <= exposure.c.exposed_us + window_us,
     )
     columns = (
         exposure.c.session,
@@ -64,6 +64,7 @@ def _sessions(
         answer.c.repeats,
         answer.c.failed,
         score.c.reward,
+        vote.c.occurred_us,
         vote.c.outcome,
         vote.c.rater,
         vote.c.network,
@@ -72,7 +73,7 @@ def _sessions(
     scored = sa.and_(score.c.completion_id == exposure.c.completion_id, score.c.tenant == exposure.c.tenant)
     query = (
         sa.select(*columns)
-        .select_from(exposure.outerjoin(answer, answered).outerjoin(score, scored).outerjoin(vote, in_time))
+        .select_from(exposure.outerjoin(answer, answered).outerjoin(score, scored).outerjoin(vote, on_it))
         .where(
             exposure.c.release_id == request.release_id,
             exposure.c.tenant == request.tenant,
@@ -83,7 +84,9 @@ def _sessions(
     found, limits = [], caps.Caps(request.rater_sessions, request.network_sessions)
     for _, group in itertools.groupby(connection.execute(query), key=lambda row: row.session):
         first, *others = group
-        cast = [caps.Vote(row.outcome, row.rater, row.network) for row in (first, *others) if row.outcome is not None]
+        given = [row for row in (first, *others) if row.outcome is not None]
+        in_time = [row for row in given if row.occurred_us <= first.exposed_us + window_us]
+        cast = [caps.Vote(row.outcome, row.rater, row.network) for row in in_time]
         votes = limits.counted(cast)
         found.append(
             ledger.SessionOutcome(
@@ -98,6 +101,7 @@ def _sessions(
                 first=_first_answer(first),
                 capped=len(cast) - len(votes),
                 segment=first.segment,
+                late=len(given) - len(in_time),
             )
         )
     return tuple(found)

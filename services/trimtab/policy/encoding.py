@@ -1,6 +1,6 @@
 """From a conversation to prompt tokens, for every engine: by the policy's own template and tokenizer, never a server's.
 
-Called by `policy.local` and `policy.openai`.
+Called by `policy.local` and `policy.remote`.
 """
 
 import asyncio

@@ -121,6 +121,7 @@ def judge(
         guardrails=guarded,
         capped=sum(session.capped for session in counted if session.mature),
         segments=segments.reported(counted),
+        late=sum(session.late for session in counted),
     )
 
 

@@ -124,12 +124,12 @@ def test_pinned_and_imported_completions_are_no_exposure(ledger: making.Ledger) 
     assert (found.sessions, [total.completions for total in found.totals]) == ((), [1])
 
 
-def test_votes_after_the_maturity_window_do_not_count(ledger: making.Ledger) -> None:
+def test_votes_after_the_maturity_window_are_told_and_do_not_count(ledger: making.Ledger) -> None:
     answer = making.completion(exposure=making.exposed(), created=10.0, texts=["a", "b"])
     ledger.take(answer, making.thumb(answer, "in", occurred=60.0))
     ledger.take(making.thumb(answer, "out", choice=1, up=False, occurred=60.1))
     [session] = ask(ledger).sessions
-    assert (session.votes, session.outcome) == (1, 1.0)
+    assert (session.votes, session.outcome, session.late) == (1, 1.0, 1)
 
 
 def test_a_session_is_mature_when_its_first_exposure_is_old_enough(ledger: making.Ledger) -> None:

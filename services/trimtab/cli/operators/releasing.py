@@ -38,7 +38,7 @@ async def status(state: pathlib.Path, line: str, as_json: bool) -> None:
         ],
     )
     for release in listed:
-        if release.evidence and release.evidence.capped and release.state not in releases.FINAL_STATES:
+        if release.evidence and release.evidence.uncounted and release.state not in releases.FINAL_STATES:
             screen.say(f"release {show.literal(release.id)}: {release.evidence.uncounted}")
     for head in heads(listed).values():
         for target in head.arms:

@@ -91,7 +91,7 @@ def _tell(screen: show.Screen, release: releases.Release) -> None:
         [_arm(arm) for arm in found.arms],
         numbers=columns[1:],
     )
-    if found.capped:
+    if found.uncounted:
         screen.say(f"{found.uncounted}.")
     screen.say("")
     screen.say(show.literal(f"{found.verdict.value.replace('_', ' ')}: {found.reason}"))

@@ -70,3 +70,6 @@ def test_votes_that_did_not_count_are_told_when_there_are_any(tmp_path: pathlib.
     assert json.loads(show(tmp_path, evidence(capped=7), "--json"))["evidence"]["capped"] == 7
     assert platform.describe_release(release(evidence(capped=7))).endswith(f"; {told}")
     assert "did not count" not in platform.describe_release(release(evidence()))
+    late = "3 votes came later than `maturity_s` after a session's first answer and did not count"
+    assert f"{told}; {late}." in show(tmp_path, evidence(capped=7, late=3))
+    assert platform.describe_release(release(evidence(late=3))).endswith(f"; {late}")

@@ -343,6 +343,7 @@ class SessionOutcome(_message.Message):
     FIRST_FIELD_NUMBER: _builtins.int
     CAPPED_FIELD_NUMBER: _builtins.int
     SEGMENT_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
     arm: _completion_pb2.Arm.ValueType
     propensity: _builtins.float
     outcome: _builtins.float
@@ -357,6 +358,8 @@ class SessionOutcome(_message.Message):
     """Votes that do not count, because their raters or networks voted in as many earlier sessions as count."""
     segment: _builtins.str
     """That of its first exposure; empty when the app named none."""
+    late: _builtins.int
+    """Votes that do not count, because they came after the maturity window."""
     @_builtins.property
     def exposed_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -376,10 +379,11 @@ class SessionOutcome(_message.Message):
         first: Global___FirstAnswer | None = ...,
         capped: _builtins.int = ...,
         segment: _builtins.str = ...,
+        late: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_outcome", b"_outcome", "exposed_at", b"exposed_at", "first", b"first", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_outcome", b"_outcome", "arm", b"arm", "capped", b"capped", "exposed_at", b"exposed_at", "first", b"first", "mature", b"mature", "outcome", b"outcome", "propensity", b"propensity", "segment", b"segment", "stage", b"stage", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_outcome", b"_outcome", "arm", b"arm", "capped", b"capped", "exposed_at", b"exposed_at", "first", b"first", "late", b"late", "mature", b"mature", "outcome", b"outcome", "propensity", b"propensity", "segment", b"segment", "stage", b"stage", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__outcome: _TypeAlias = _typing.Literal["outcome"]  # noqa: Y015
     _WhichOneofArgType__outcome: _TypeAlias = _typing.Literal["_outcome", b"_outcome"]  # noqa: Y015

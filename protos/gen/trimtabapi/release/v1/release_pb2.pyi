@@ -366,6 +366,7 @@ class Evidence(_message.Message):
     GUARDRAILS_FIELD_NUMBER: _builtins.int
     CAPPED_FIELD_NUMBER: _builtins.int
     SEGMENTS_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
     difference: _builtins.float
     """Candidate minus stable, mean outcome per session in [-1, 1], with its confidence sequence."""
     lower: _builtins.float
@@ -378,6 +379,8 @@ class Evidence(_message.Message):
     """Votes of mature sessions that did not count, because their raters or networks voted in as many earlier sessions as
     count.
     """
+    late: _builtins.int
+    """Votes that did not count because they came later than the maturity window after their session's first answer."""
     @_builtins.property
     def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArmEvidence]: ...
     @_builtins.property
@@ -411,10 +414,11 @@ class Evidence(_message.Message):
         guardrails: _abc.Iterable[Global___Guardrail] | None = ...,
         capped: _builtins.int = ...,
         segments: _abc.Iterable[Global___SegmentEvidence] | None = ...,
+        late: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["judged_at", b"judged_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "arms", b"arms", "capped", b"capped", "consumed", b"consumed", "difference", b"difference", "guardrails", b"guardrails", "judged_at", b"judged_at", "lower", b"lower", "reason", b"reason", "segments", b"segments", "upper", b"upper", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "arms", b"arms", "capped", b"capped", "consumed", b"consumed", "difference", b"difference", "guardrails", b"guardrails", "judged_at", b"judged_at", "late", b"late", "lower", b"lower", "reason", b"reason", "segments", b"segments", "upper", b"upper", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
