@@ -65,9 +65,11 @@ def replayed_from(headers: dict[str, bytes]) -> tuple[str, ...]:
 
 def first_offset(record: port.Record) -> int:
     """Where the record stood in its partition before it was replayed: there it counts, now and after any rebuild."""
-    first = next(iter(replayed_from(record.headers)), "")
+    before = replayed_from(record.headers)
+    if not before:
+        return record.offset
     with contextlib.suppress(errors.InvalidField):
-        place = parse_place(first)
+        place = parse_place(before[0])
         if place[:2] == record.source and place.offset < record.offset:
             return place.offset
     return record.offset

@@ -116,8 +116,12 @@ class Runner:
     ) -> None:
         """consumer: the name in dead letters, logs and metrics."""
         self._log = log
+        # Partitions of one number hold the same sessions: what is read of them one after another belongs together.
         self._sources = [
-            port.TopicPartition(topic.name, partition) for topic in subscribed for partition in range(topic.partitions)
+            port.TopicPartition(topic.name, partition)
+            for partition in range(max(topic.partitions for topic in subscribed))
+            for topic in subscribed
+            if partition < topic.partitions
         ]
         self._handler = handler
         self._consumer = consumer

@@ -6,9 +6,10 @@ the head and its completions alone, so a rebuild makes the same bytes.
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 from trimtab.core import completions, examples, feedback, ids, text
-from trimtab.ledger import answers, joining
+from trimtab.ledger import answers, events, joining
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,10 +21,19 @@ class Place:
     revision: int
 
 
-def context_of(head: joining.Head, known: answers.Answers) -> text.Context:
+About = Sequence[answers.Answer]
+
+
+def about(head: joining.Head, known: answers.Answers) -> About:
+    """The answers a head is about; none of a demonstration."""
+    event = head.about
+    tenant = event.tenant
+    return [known[target.uuid][tenant] for target in event.targets]
+
+
+def context_of(head: joining.Head, said: About) -> text.Context:
     """The context of the answers; of the event itself where it is about none (a demonstration)."""
-    about = _answers(head, known)
-    return about[0].context if about else head.about.context
+    return said[0].context if said else head.about.context
 
 
 def state_of(head: joining.Head) -> bytes:
@@ -34,12 +44,11 @@ def state_of(head: joining.Head) -> bytes:
     return hashlib.sha256(b"\x1f".join(parts)).digest()
 
 
-def assemble(head: joining.Head, known: answers.Answers, place: Place) -> examples.Example:
-    """The example of a head whose completions are all known."""
-    about = _answers(head, known)
-    context = context_of(head, known)
+def assemble(head: joining.Head, said: About, place: Place) -> examples.Example:
+    """The example of a head. said: what `about` gives, so all its completions are known."""
+    context = context_of(head, said)
     event = head.counts.event
-    prompt = about[0].prompt if about else event.kind.prompt if isinstance(event.kind, feedback.Demonstration) else ()
+    prompt = said[0].prompt if said else event.kind.prompt if isinstance(event.kind, feedback.Demonstration) else ()
     return examples.Example(
         id=head.example_id,
         context=context,
@@ -49,43 +58,34 @@ def assemble(head: joining.Head, known: answers.Answers, place: Place) -> exampl
         fold=ids.fold_of(context.session_hash),
         occurred_at=event.occurred_at,
         feedback_id=event.id,
-        kind=None if head.withdrawn else _kind(head, known),
+        kind=None if head.withdrawn else _kind(head.counts, said),
         withdrawn=head.withdrawn,
         # where it was said from limits what is evidence, and teaches nothing
         rater=dataclasses.replace(event.rater, network=""),
         surface=event.surface,
         criterion=event.criterion,
-        propensity=about[0].propensity if about else 1.0,
+        propensity=said[0].propensity if said else 1.0,
         prompt=() if head.withdrawn else prompt,
         feedback_chain=tuple(item.event.id for item in head.chain),
         responses=tuple(
             text.ResponseRef(answer.completion_id, target.choice)
-            for answer, target in zip(about, head.about.targets, strict=True)
+            for answer, target in zip(said, head.about.targets, strict=True)
         ),
-        policy_ids=tuple(dict.fromkeys(answer.policy_id for answer in about if answer.policy_id)),
+        policy_ids=tuple(dict.fromkeys(answer.policy_id for answer in said if answer.policy_id)),
     )
 
 
-def arm_of(head: joining.Head, known: answers.Answers) -> tuple[answers.Answer, completions.Arm] | None:
+def arm_of(head: joining.Head, said: About) -> tuple[answers.Answer, completions.Arm] | None:
     """For a vote on a completion of a release: that completion and its arm. None when it is no evidence."""
     if not isinstance(head.counts.event.kind, feedback.Thumb | feedback.Rating):
         return None
-    answer = _answers(head, known)[0]
+    answer = said[0]
     return (answer, answer.arm) if answer.release_id and answer.arm else None
 
 
-def answer_of(head: joining.Head, known: answers.Answers) -> answers.Answer | None:
-    """The completion a head is about, or the first of several; None of a demonstration."""
-    return next(iter(_answers(head, known)), None)
-
-
-def _answers(head: joining.Head, known: answers.Answers) -> list[answers.Answer]:
-    return [known[target.uuid][head.about.tenant] for target in head.about.targets]
-
-
-def _kind(head: joining.Head, known: answers.Answers) -> examples.Kind:
-    kind = head.counts.event.kind
-    bodies = [known[target.uuid][head.counts.tenant].texts[target.choice] for target in head.counts.targets]
+def _kind(counts: events.Received, said: About) -> examples.Kind:
+    kind = counts.event.kind
+    bodies = [answer.texts[target.choice] for answer, target in zip(said, counts.targets, strict=True)]
     match kind:
         case feedback.Thumb():
             return examples.ThumbExample(bodies[0], kind.up)

@@ -54,8 +54,10 @@ class Head:
     @property
     def about(self) -> events.Received:
         """The event whose answers the example is about: of a retraction, one that it takes back."""
+        if not self.withdrawn:
+            return self.counts
         kept = (item for item in self.chain if not isinstance(item.event.kind, feedback.Retraction))
-        return next(kept, self.counts) if self.withdrawn else self.counts
+        return next(kept, self.counts)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ class Settler:
         stored = example_store.of_sessions(connection, scopes)
         changes = _Changes(connection, example_store.Sequences(connection))
         for head in sorted(heads, key=lambda head: (head.counts.partition, head.counts.offset, head.example_id)):
-            _revise(head, known, stored.get(head.example_id), changes)
+            _revise(head, assembling.about(head, known), stored.get(head.example_id), changes)
         gone = stored.keys() - {head.example_id for head in heads}
         for item in sorted(example_id for example_id in gone if not stored[example_id].withdrawn):
             _withdraw(stored[item], changes)
@@ -106,7 +106,7 @@ class Settler:
 
 def _revise(
     head: joining.Head,
-    known: answers.Answers,
+    said: assembling.About,
     stored: example_store.Newest | None,
     changes: _Changes,
 ) -> None:
@@ -115,20 +115,20 @@ def _revise(
     if stored is not None and stored.state == state:
         return
     changes.revised += [head.example_id] if stored else []
-    vote = _vote(head, known)
+    vote = _vote(head, said)
     changes.votes += [vote] if vote else []
-    opinion = _opinion(head, known)
+    opinion = _opinion(head, said)
     changes.opinions += [opinion] if opinion else []
     if stored is None and head.withdrawn:
         return
     if stored is not None and stored.state is None:
         place = assembling.Place(stored.partition, stored.sequence, stored.revision)
-        if example_store.current(changes.connection, [stored]) == [assembling.assemble(head, known, place)]:
+        if example_store.current(changes.connection, [stored]) == [assembling.assemble(head, said, place)]:
             changes.confirmed[head.example_id] = state
             return
-    partition = example_store.partition_of(assembling.context_of(head, known).session_hash)
+    partition = example_store.partition_of(assembling.context_of(head, said).session_hash)
     place = assembling.Place(partition, changes.sequences.take(partition), stored.revision + 1 if stored else 1)
-    changes.made.append((assembling.assemble(head, known, place), state))
+    changes.made.append((assembling.assemble(head, said, place), state))
 
 
 def _withdraw(
@@ -155,8 +155,8 @@ def _line_of(received: events.Received, known: answers.Answers, line: str) -> st
     return next((answer.context.line for answer in found if answer is not None), line)
 
 
-def _vote(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
-    exposed = assembling.arm_of(head, known)
+def _vote(head: joining.Head, said: assembling.About) -> dict[str, Any] | None:
+    exposed = assembling.arm_of(head, said)
     outcome = _outcome(head)
     if exposed is None or outcome is None:
         return None
@@ -174,10 +174,11 @@ def _vote(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
     }
 
 
-def _opinion(head: joining.Head, known: answers.Answers) -> dict[str, Any] | None:
-    answer, outcome = assembling.answer_of(head, known), _outcome(head)
-    if answer is None or not answer.policy_id or outcome is None:
+def _opinion(head: joining.Head, said: assembling.About) -> dict[str, Any] | None:
+    outcome = _outcome(head)
+    if outcome is None or not said or not said[0].policy_id:
         return None
+    answer = said[0]
     return {
         "example_id": head.example_id,
         "tenant": answer.context.tenant,

@@ -117,7 +117,8 @@ def _reference(records: Sequence[port.Record]) -> tuple[dict[str, examples.Examp
     received, known = _whole(records)
     folded = joining.fold(received, known)
     place = assembling.Place(0, 0, 0)
-    counted = [assembling.assemble(head, known, place) for head in folded.heads if not head.withdrawn]
+    counting = [head for head in folded.heads if not head.withdrawn]
+    counted = [assembling.assemble(head, assembling.about(head, known), place) for head in counting]
     statuses = {
         (item.tenant, item.subject, item.event.id, item.digest): _words(folded.standings[item.key]) for item in received
     }

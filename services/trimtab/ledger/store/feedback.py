@@ -50,14 +50,14 @@ class Feedback:
         return touched
 
     def _write(self, connection: sa.Connection, fresh: list[dict[str, Any]], copied: list[dict[str, Any]]) -> None:
-        names = set(_TABLE.c.keys())
-        rows.insert(connection, _TABLE, [{k: v for k, v in row.items() if k in names} for row in fresh])
+        names = _TABLE.c.keys()
+        rows.insert(connection, _TABLE, [{name: row[name] for name in names} for row in fresh])
         targets = {(target.uuid.bytes, row["pk"]) for row in fresh for target in row["targets"]}
         rows.insert(
             connection, tables.FEEDBACK_TARGETS, [{"uuid": item, "feedback_pk": pk} for item, pk in sorted(targets)]
         )
         for row in copied:
-            values = {name: row[name] for name in names & row.keys() if name not in ("pk", "status", "reason")}
+            values = {name: row[name] for name in row.keys() & names if name not in ("pk", "status", "reason")}
             connection.execute(sa.update(_TABLE).where(_TABLE.c.pk == row["pk"]).values(values))
 
     def about(self, connection: sa.Connection, arrived: Sequence[answers.Answer]) -> set[joining.Scope]:
