@@ -8,6 +8,7 @@ own and releases it behind a canary that people's votes decide. Whatever gates a
 import argparse
 import concurrent.futures
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -220,7 +221,9 @@ def _votes(someone: people.People, first: str, release: dict[str, Any]) -> dict[
 def _told(times: dict[str, float], votes: dict[str, int], watched: list[str], shown: dict[str, str]) -> str:
     rows = [f"| {step} | {seconds:,.0f} s |" for step, seconds in times.items()]
     rows += [f"| {what} | {count} |" for what, count in votes.items()]
-    told = ["| what | |", "|---|---:|", *rows, "", "`trimtab rollout status --watch`:", "", "```", *watched, "```"]
+    made = f"Made on {datetime.datetime.now(datetime.UTC).date()}: {os.cpu_count()} cores."
+    told = [made, "", "| what | |", "|---|---:|", *rows]
+    told += ["", "`trimtab rollout status --watch`:", "", "```", *watched, "```"]
     for command, output in shown.items():
         told += ["", f"`trimtab {command}`:", "", "```", output.rstrip(), "```"]
     return "\n".join(told)
