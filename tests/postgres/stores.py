@@ -34,7 +34,7 @@ class Stores(Protocol):
     def close(self) -> None: ...
 
 
-_OLDER = ("DROP INDEX votes_by_session", "ALTER TABLE votes DROP COLUMN network")
+_OLDER = ("DROP INDEX examples_by_session", "ALTER TABLE examples DROP COLUMN network")
 
 
 class SqliteStores:

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 
-from trimtab.core import completions, examples, feedback, ids, text
+from trimtab.core import examples, feedback, ids, text
 from trimtab.ledger import answers, events, joining
 
 
@@ -73,14 +73,6 @@ def assemble(head: joining.Head, said: About, place: Place) -> examples.Example:
         ),
         policy_ids=tuple(dict.fromkeys(answer.policy_id for answer in said if answer.policy_id)),
     )
-
-
-def arm_of(head: joining.Head, said: About) -> tuple[answers.Answer, completions.Arm] | None:
-    """For a vote on a completion of a release: that completion and its arm. None when it is no evidence."""
-    if not isinstance(head.counts.event.kind, feedback.Thumb | feedback.Rating):
-        return None
-    answer = said[0]
-    return (answer, answer.arm) if answer.release_id and answer.arm else None
 
 
 def _kind(counts: events.Received, said: About) -> examples.Kind:

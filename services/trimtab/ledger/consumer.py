@@ -30,7 +30,7 @@ TOPICS = (topics.COMPLETIONS, topics.FEEDBACK, topics.SCORES, topics.MODELS, top
 _NAMES = tuple(topic.name for topic in TOPICS)
 NAME = "ledger"
 # Records of one transaction: what each costs in SQL is shared by all of its batch.
-BATCH = runner.Batch(max_records=2000)
+BATCH = runner.Batch(max_records=4000)
 # How often, and how long apart, a data set that cannot be read is tried before it is given up.
 ATTEMPTS = 5
 RETRY_S = 1.0

@@ -79,7 +79,8 @@ def _dispositions(connection: sa.Connection, request: ledger.CountsRequest) -> d
 
 
 def _votes(connection: sa.Connection, request: ledger.CountsRequest) -> tuple[ledger.PolicyVotes, ...]:
-    table = tables.OPINIONS
-    query = rows.tallied(table.c.policy_id, table.c.outcome).where(*_of_line(request, table))
+    table = tables.EXAMPLES
+    known = table.c.policy_id.is_not(None)
+    query = rows.tallied(table.c.policy_id, table.c.outcome).where(*_of_line(request, table), known)
     found = rows.summed(connection.execute(query))
     return tuple(ledger.PolicyVotes(policy_id, *votes) for policy_id, votes in sorted(found.items()))

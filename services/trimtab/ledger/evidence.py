@@ -45,7 +45,7 @@ def evidence(
 def _sessions(
     connection: sa.Connection, request: ledger.EvidenceRequest, window_us: int, mature_us: int
 ) -> tuple[ledger.SessionOutcome, ...]:
-    exposure, vote, answer, score = tables.EXPOSURES, tables.VOTES, tables.FIRST_ANSWERS, tables.SCORES
+    exposure, vote, score = tables.EXPOSURES, tables.EXAMPLES, tables.SCORES
     on_it = sa.and_(
         vote.c.release_id == exposure.c.release_id,
         vote.c.tenant == exposure.c.tenant,
@@ -58,22 +58,21 @@ def _sessions(
         exposure.c.propensity,
         exposure.c.stage,
         exposure.c.segment,
-        answer.c.latency_s,
-        answer.c.tokens,
-        answer.c.refused,
-        answer.c.repeats,
-        answer.c.failed,
+        exposure.c.latency_s,
+        exposure.c.tokens,
+        exposure.c.refused,
+        exposure.c.repeats,
+        exposure.c.failed,
         score.c.reward,
         vote.c.occurred_us,
         vote.c.outcome,
         vote.c.rater,
         vote.c.network,
     )
-    answered = sa.and_(answer.c.completion_id == exposure.c.completion_id, answer.c.tenant == exposure.c.tenant)
     scored = sa.and_(score.c.completion_id == exposure.c.completion_id, score.c.tenant == exposure.c.tenant)
     query = (
         sa.select(*columns)
-        .select_from(exposure.outerjoin(answer, answered).outerjoin(score, scored).outerjoin(vote, on_it))
+        .select_from(exposure.outerjoin(score, scored).outerjoin(vote, on_it))
         .where(
             exposure.c.release_id == request.release_id,
             exposure.c.tenant == request.tenant,
@@ -114,7 +113,7 @@ def _first_answer(row: Any) -> ledger.FirstAnswer | None:
 
 
 def _totals(connection: sa.Connection, request: ledger.EvidenceRequest) -> tuple[ledger.ArmTotals, ...]:
-    total, vote = tables.ARM_TOTALS, tables.VOTES
+    total, vote = tables.ARM_TOTALS, tables.EXAMPLES
     of_release = (vote.c.release_id == request.release_id, vote.c.tenant == request.tenant)
     votes = rows.summed(connection.execute(rows.tallied(vote.c.arm, vote.c.outcome).where(*of_release)))
     arms = (

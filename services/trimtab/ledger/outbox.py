@@ -15,7 +15,7 @@ from trimtab.obs import logging
 
 _log = logging.get(__name__)
 
-BATCH = 500
+BATCH = 2000
 # Looks by itself this often, so that nothing depends on being woken.
 IDLE_S = 0.5
 LOG_AWAY_DELAY_S = 1.0

@@ -14,10 +14,9 @@ from trimtab.ledger import answers
 from trimtab.ledger.store import completions as completion_store
 from trimtab.ledger.store import database, rows, tables
 
-# In these stages guardrails are judged.
 # Of text in one answer to a question: well below what a message between processes may hold.
 _MAX_BYTES = 4 * 1024 * 1024
-_SCORES, _SCORABLE = tables.SCORES, tables.SCORABLE
+_SCORES = tables.SCORES
 
 
 def add(connection: sa.Connection, scored: Sequence[scoring.AnswerScore]) -> None:
@@ -43,12 +42,12 @@ def unscored(store: database.Database, request: ledger.UnscoredRequest) -> ledge
     if request.limit < 1:
         raise errors.InvalidField("limit", f"is {request.limit}", "ask for 1 answer or more")
     exposure = tables.EXPOSURES
-    scorable = sa.and_(_SCORABLE.c.completion_id == exposure.c.completion_id, _SCORABLE.c.tenant == exposure.c.tenant)
     scored = sa.and_(_SCORES.c.completion_id == exposure.c.completion_id, _SCORES.c.tenant == exposure.c.tenant)
     query = (
         sa.select(exposure.c.completion_id)
-        .select_from(exposure.join(_SCORABLE, scorable).outerjoin(_SCORES, scored))
+        .select_from(exposure.outerjoin(_SCORES, scored))
         .where(
+            exposure.c.scorable,
             exposure.c.release_id == request.release_id,
             exposure.c.tenant == request.tenant,
             exposure.c.stage.in_(releases.WATCHED_STATES),

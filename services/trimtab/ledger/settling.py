@@ -6,11 +6,10 @@ Called by `consumer` inside one transaction a batch, and by `restoring` for ever
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
-from trimtab.core import examples, feedback
+from trimtab.core import feedback
 from trimtab.ledger import answers, assembling, events, joining
 from trimtab.ledger.store import completions as completion_store
 from trimtab.ledger.store import examples as example_store
@@ -30,15 +29,12 @@ class Batch:
 
 @dataclasses.dataclass(slots=True)
 class _Changes:
-    """What a fold asks to be written about examples. revised: those whose earlier votes no longer count."""
+    """What a fold asks to be written about examples. confirmed: made again, and the same."""
 
     connection: sa.Connection
     sequences: example_store.Sequences
-    made: list[tuple[examples.Example, bytes | None]] = dataclasses.field(default_factory=list)
-    confirmed: dict[str, bytes] = dataclasses.field(default_factory=dict)
-    revised: list[str] = dataclasses.field(default_factory=list)
-    votes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    opinions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    made: list[example_store.Made] = dataclasses.field(default_factory=list)
+    confirmed: list[example_store.Made] = dataclasses.field(default_factory=list)
 
 
 class Settler:
@@ -99,7 +95,6 @@ class Settler:
             _withdraw(stored[item], changes)
         example_store.write(connection, changes.made)
         example_store.confirm(connection, changes.confirmed)
-        example_store.count_votes(connection, changes.revised, changes.votes, changes.opinions)
         changes.sequences.save()
         return len(changes.made)
 
@@ -114,21 +109,18 @@ def _revise(
     state = assembling.state_of(head)
     if stored is not None and stored.state == state:
         return
-    changes.revised += [head.example_id] if stored else []
-    vote = _vote(head, said)
-    changes.votes += [vote] if vote else []
-    opinion = _opinion(head, said)
-    changes.opinions += [opinion] if opinion else []
     if stored is None and head.withdrawn:
         return
+    vote = _vote(head, said)
     if stored is not None and stored.state is None:
         place = assembling.Place(stored.partition, stored.sequence, stored.revision)
-        if example_store.current(changes.connection, [stored]) == [assembling.assemble(head, said, place)]:
-            changes.confirmed[head.example_id] = state
+        again = assembling.assemble(head, said, place)
+        if example_store.current(changes.connection, [stored]) == [again]:
+            changes.confirmed.append(example_store.Made(again, state, vote))
             return
     partition = example_store.partition_of(assembling.context_of(head, said).session_hash)
     place = assembling.Place(partition, changes.sequences.take(partition), stored.revision + 1 if stored else 1)
-    changes.made.append((assembling.assemble(head, said, place), state))
+    changes.made.append(example_store.Made(assembling.assemble(head, said, place), state, vote))
 
 
 def _withdraw(
@@ -137,7 +129,6 @@ def _withdraw(
 ) -> None:
     """An example whose chain became part of another one."""
     [last] = example_store.current(changes.connection, [stored])
-    changes.revised.append(stored.example_id)
     withdrawn = dataclasses.replace(
         last,
         kind=None,
@@ -146,7 +137,7 @@ def _withdraw(
         sequence=changes.sequences.take(stored.partition),
         revision=stored.revision + 1,
     )
-    changes.made.append((withdrawn, b""))
+    changes.made.append(example_store.Made(withdrawn, b""))
 
 
 def _line_of(received: events.Received, known: answers.Answers, line: str) -> str:
@@ -155,37 +146,21 @@ def _line_of(received: events.Received, known: answers.Answers, line: str) -> st
     return next((answer.context.line for answer in found if answer is not None), line)
 
 
-def _vote(head: joining.Head, said: assembling.About) -> dict[str, Any] | None:
-    exposed = assembling.arm_of(head, said)
+def _vote(head: joining.Head, said: assembling.About) -> example_store.Vote | None:
     outcome = _outcome(head)
-    if exposed is None or outcome is None:
+    if outcome is None:
         return None
-    answer, arm = exposed
-    return {
-        "example_id": head.example_id,
-        "release_id": answer.release_id,
-        "tenant": answer.context.tenant,
-        "session": answer.context.session_hash,
-        "arm": arm.value,
-        "outcome": outcome,
-        "occurred_us": rows.to_us(head.counts.event.occurred_at),
-        "rater": head.counts.event.rater.id,
-        "network": head.counts.event.rater.network,
-    }
-
-
-def _opinion(head: joining.Head, said: assembling.About) -> dict[str, Any] | None:
-    outcome = _outcome(head)
-    if outcome is None or not said or not said[0].policy_id:
-        return None
-    answer = said[0]
-    return {
-        "example_id": head.example_id,
-        "tenant": answer.context.tenant,
-        "line": answer.context.line,
-        "policy_id": answer.policy_id,
-        "outcome": outcome,
-    }
+    event, answer = head.counts.event, said[0]
+    exposed = bool(answer.release_id and answer.arm)
+    return example_store.Vote(
+        outcome,
+        rows.to_us(event.occurred_at),
+        event.rater.id,
+        event.rater.network,
+        answer.policy_id or None,
+        answer.release_id if exposed else None,
+        answer.arm.value if exposed and answer.arm else None,
+    )
 
 
 def _outcome(head: joining.Head) -> float | None:

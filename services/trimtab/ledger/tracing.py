@@ -14,8 +14,9 @@ from trimtab.ledger import quarantine, unjoinable
 from trimtab.ledger.store import completions as completion_store
 from trimtab.ledger.store import database, lineage, rows, tables
 from trimtab.ledger.store import examples as example_store
+from trimtab.ledger.store import feedback as feedback_store
 
-_FEEDBACK, _TARGETS, _EXAMPLES = tables.FEEDBACK, tables.FEEDBACK_TARGETS, tables.EXAMPLES
+_FEEDBACK, _EXAMPLES = tables.FEEDBACK, tables.EXAMPLES
 
 
 def trace(store: database.Database, request: ledger.TraceRequest, overdue_us: int = 0) -> ledger.TraceResponse:
@@ -26,7 +27,8 @@ def trace(store: database.Database, request: ledger.TraceRequest, overdue_us: in
     with store.read() as connection:
         own = _own_uuid(connection, request)
         found = _feedback(connection, request, own)
-        subjects = {row.uuid for row in found.values()} | _targets(connection, found) | own
+        events = {pk: rows.decoded(row, feedback.FeedbackEvent) for pk, row in found.items()}
+        subjects = own.union(*map(_subjects, events.values()))
         answers = tuple(completion_store.of_tenant(connection, request.tenant, sorted(subjects)))
         named = {row.example_id for row in found.values() if row.example_id}
         if not answers and not found:
@@ -36,7 +38,7 @@ def trace(store: database.Database, request: ledger.TraceRequest, overdue_us: in
         made = lineage.models_by_id(connection, request.tenant, sorted(used | lineage.made_from(connection, used)))
         return ledger.TraceResponse(
             completions=answers,
-            feedback=tuple(_traced(row, overdue_us) for row in sorted(found.values(), key=_order)),
+            feedback=tuple(_traced(row, events[row.pk], overdue_us) for row in sorted(found.values(), key=_order)),
             examples=tuple(example_store.current(connection, _newest(connection, named))),
             datasets=datasets,
             models=parents_first(made),
@@ -90,26 +92,28 @@ def _own_uuid(connection: sa.Connection, request: ledger.TraceRequest) -> set[by
 def _feedback(connection: sa.Connection, request: ledger.TraceRequest, own: set[bytes]) -> dict[int, sa.Row[Any]]:
     """Events about the completion, under the feedback id, or of the example; then their whole chains and identities."""
     mine = sa.select(_FEEDBACK).where(_FEEDBACK.c.tenant == request.tenant)
-    about = mine.join(_TARGETS, _TARGETS.c.feedback_pk == _FEEDBACK.c.pk)
+    sessions = {newest.session for newest in _newest(connection, {request.id})}
     seeds = [
-        *rows.matching(connection, about, _TARGETS.c.uuid, own),
+        *feedback_store.about(connection, mine, own),
         *rows.matching(connection, mine, _FEEDBACK.c.feedback_id, [request.id]),
-        *rows.matching(connection, mine, _FEEDBACK.c.example_id, [request.id]),
+        *(row for row in rows.matching(connection, mine, _FEEDBACK.c.scope, sessions) if row.example_id == request.id),
     ]
     found = {row.pk: row for row in seeds}
     chains = {row.example_id for row in seeds if row.example_id}
     identities = {(row.uuid, row.feedback_id) for row in seeds}
-    for row in rows.matching(connection, mine, _FEEDBACK.c.example_id, sorted(chains)):
-        found[row.pk] = row
+    # what is one chain is of one session
+    for row in rows.matching(connection, mine, _FEEDBACK.c.scope, sorted({row.scope for row in seeds})):
+        if row.example_id in chains:
+            found[row.pk] = row
     for row in rows.matching(connection, mine, _FEEDBACK.c.uuid, sorted({subject for subject, _ in identities})):
         if (row.uuid, row.feedback_id) in identities:
             found[row.pk] = row
     return found
 
 
-def _targets(connection: sa.Connection, found: Mapping[int, sa.Row[Any]]) -> set[bytes]:
-    query = sa.select(_TARGETS.c.uuid)
-    return {row.uuid for row in rows.matching(connection, query, _TARGETS.c.feedback_pk, sorted(found))}
+def _subjects(event: feedback.FeedbackEvent) -> set[bytes]:
+    """The UUIDs of the answers it is about."""
+    return {ids.uuid_of(target.completion_id).bytes for target in feedback.targets(event.kind)}
 
 
 def _newest(connection: sa.Connection, named: set[str]) -> list[example_store.Newest]:
@@ -124,6 +128,5 @@ def _order(row: sa.Row[Any]) -> tuple[int, int, int]:
     return row.partition, row.offset, row.pk
 
 
-def _traced(row: sa.Row[Any], overdue_us: int) -> ledger.TracedFeedback:
-    event = rows.decoded(row, feedback.FeedbackEvent)
+def _traced(row: sa.Row[Any], event: feedback.FeedbackEvent, overdue_us: int) -> ledger.TracedFeedback:
     return ledger.TracedFeedback(event, unjoinable.status_of(row, overdue_us), row.reason, row.copies)

@@ -52,9 +52,8 @@ def status_of(row: sa.Row[Any], overdue_us: int) -> ledger.FeedbackStatus:
 
 def count(connection: sa.Connection, overdue_us: int, *rules: sa.ColumnElement[bool]) -> int:
     """How many rows of table `feedback` that satisfy the rules are unjoinable."""
-    waits = _FEEDBACK.c.status == ledger.FeedbackStatus.WAITING.value
     query = sa.select(sa.func.count()).select_from(_FEEDBACK)
-    return int(connection.scalar(query.where(waits, _FEEDBACK.c.received_us < overdue_us, *rules)) or 0)
+    return int(connection.scalar(query.where(tables.WAITS, _FEEDBACK.c.received_us < overdue_us, *rules)) or 0)
 
 
 def watch(store: database.Store, patience: Patience, stop: threading.Event) -> None:

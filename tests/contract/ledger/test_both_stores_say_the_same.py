@@ -123,6 +123,6 @@ def test_a_mixture_of_everything(postgres: Server) -> None:
         assert [example.sequence for example in one.emitted()] == [example.sequence for example in other.emitted()]
         shown = evidence.evidence(one.store, ledger.EvidenceRequest(making.TENANT, "rel", 50.0, 2.0), making.at(100.0))
     assert len(found["outbox"]) > len(found["examples"]) > 400
-    assert {len(found[name]) > 10 for name in ("votes", "exposures", "scores", "first_answers", "scorable")} == {True}
+    assert {len(found[name]) > 10 for name in ("exposures", "scores", "feedback_targets")} == {True}
     assert len({total.vote_sum for total in shown.totals} - {0.0}) == len(completions.Arm)
     assert sum(session.votes for session in shown.sessions) > 10

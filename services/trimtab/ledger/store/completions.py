@@ -127,52 +127,53 @@ def _add_to_totals(connection: sa.Connection, served: Sequence[completions.Compl
 
 def _expose(connection: sa.Connection, served: Sequence[completions.Completion]) -> None:
     """Keeps the first randomised exposure of every session, in order of creation and not of arrival."""
-    first: dict[tuple[str, str, bytes], dict[str, Any]] = {}
-    measured = {}
+    first: dict[tuple[str, str], dict[bytes, dict[str, Any]]] = collections.defaultdict(dict)
     for completion in served:
         exposure = completion.exposure
         if exposure is None or not exposure.randomised or exposure.arm is None:
             continue
-        row = {
-            "release_id": exposure.release_id,
-            "tenant": completion.context.tenant,
-            "session": completion.context.session_hash,
-            "exposed_us": rows.to_us(completion.created_at),
-            "completion_id": completion.id,
-            "arm": exposure.arm.value,
-            "propensity": exposure.propensity,
-            "stage": exposure.stage,
-            "segment": completion.segment,
-        }
-        measured[completion.id] = completion
-        key = (exposure.release_id, completion.context.tenant, completion.context.session_hash)
-        if key not in first or _earlier(row, first[key]):
-            first[key] = row
+        row = _exposed(completion, exposure, exposure.arm)
+        of_release = first[row["release_id"], row["tenant"]]
+        if row["session"] not in of_release or _earlier(row, of_release[row["session"]]):
+            of_release[row["session"]] = row
+    for of_release in first.values():
+        _keep_first(connection, of_release)
+
+
+def _keep_first(connection: sa.Connection, first: dict[bytes, dict[str, Any]]) -> None:
+    """By session, of one release and tenant."""
     table = tables.EXPOSURES
-    query = sa.select(table)
-    stored = {
-        (row.release_id, row.tenant, row.session): row._mapping
-        for row in rows.matching(connection, query, table.c.session, (session for _, _, session in first))
-    }
-    changed = [key for key, row in first.items() if key not in stored or _earlier(row, stored[key])]
-    for release_id, tenant, session in changed:
-        if (release_id, tenant, session) in stored:
-            place = (table.c.release_id == release_id, table.c.tenant == tenant, table.c.session == session)
-            connection.execute(sa.delete(table).where(*place))
-    rows.insert(connection, table, [first[key] for key in changed])
-    answered = [measured[first[key]["completion_id"]] for key in changed]
-    scorable = [{"completion_id": one.id, "tenant": one.context.tenant} for one in answered if is_scorable(one)]
-    rows.insert(connection, tables.SCORABLE, scorable)
-    rows.insert(connection, tables.FIRST_ANSWERS, [_measures(one) for one in answered if one.measured is not None])
+    one = next(iter(first.values()))
+    mine = sa.and_(table.c.release_id == one["release_id"], table.c.tenant == one["tenant"])
+    found = rows.matching(connection, sa.select(table).where(mine), table.c.session, first)
+    stored = {row.session: row._mapping for row in found}
+    changed = [session for session, row in first.items() if session not in stored or _earlier(row, stored[session])]
+    for session in changed:
+        if session in stored:
+            connection.execute(sa.delete(table).where(mine, table.c.session == session))
+    rows.insert(connection, table, [first[session] for session in changed])
 
 
-def _measures(completion: completions.Completion) -> dict[str, Any]:
-    assert completion.measured is not None
+def _exposed(
+    completion: completions.Completion, exposure: completions.Exposure, arm: completions.Arm
+) -> dict[str, Any]:
+    seen = completion.measured
     return {
-        "completion_id": completion.id,
+        "release_id": exposure.release_id,
         "tenant": completion.context.tenant,
-        "latency_s": completion.latency_s,
-        **dataclasses.asdict(completion.measured),
+        "session": completion.context.session_hash,
+        "exposed_us": rows.to_us(completion.created_at),
+        "completion_id": completion.id,
+        "arm": arm.value,
+        "propensity": exposure.propensity,
+        "stage": exposure.stage,
+        "segment": completion.segment,
+        "scorable": is_scorable(completion),
+        "latency_s": completion.latency_s if seen else None,
+        "tokens": seen.tokens if seen else None,
+        "refused": seen.refused if seen else None,
+        "repeats": seen.repeats if seen else None,
+        "failed": seen.failed if seen else None,
     }
 
 

@@ -1,4 +1,4 @@
-"""Examples: which revision of each is the newest, the outbox they leave by, and the votes that count as evidence.
+"""Examples: which revision of each is the newest, the vote it is, if it is one, and the outbox they leave by.
 
 Called by `settling` (writes), `outbox` (publishes), `restoring` (takes back what the topic has) and `tracing` (reads).
 """
@@ -30,6 +30,34 @@ class Newest:
     revision: int
     withdrawn: bool
     state: bytes | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Vote:
+    """What an example says of an answer, as evidence: outcome in [0, 1], when and by whom.
+
+    policy_id: that answered; None when nobody knows. release_id, arm: the answer was part of.
+    """
+
+    outcome: float
+    occurred_us: int
+    rater: str
+    network: str
+    policy_id: str | None
+    release_id: str | None
+    arm: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Made:
+    """A new revision, and the state it was made from. vote: None of what is none, or does not count."""
+
+    example: examples.Example
+    state: bytes | None
+    vote: Vote | None = None
+
+
+_NO_VOTE: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(Vote))
 
 
 class Sequences:
@@ -72,29 +100,34 @@ def of_sessions(connection: sa.Connection, wanted: set[tuple[str, bytes]]) -> di
     return {row.example_id: Newest(**row._mapping) for row in found if (row.tenant, row.session) in wanted}
 
 
-def write(connection: sa.Connection, made: Sequence[tuple[examples.Example, bytes | None]]) -> None:
-    """New revisions with the state they were made from: into the outbox, and as the newest of their example."""
-    newest = {example.id: _newest(example, state) for example, state in made}
+def write(connection: sa.Connection, made: Sequence[Made]) -> None:
+    """New revisions: into the outbox, and as the newest of their example."""
+    newest = {one.example.id: _newest(one) for one in made}
     rows.insert(connection, tables.EXAMPLES, [row for row in newest.values() if row["revision"] == 1])
     revised = [row for row in newest.values() if row["revision"] > 1]
     rows.replace(connection, tables.EXAMPLES, "example_id", revised)
-    rows.insert(connection, tables.OUTBOX, [_outbox(example, published=False) for example, _ in made])
+    rows.insert(connection, tables.OUTBOX, [_outbox(one.example, published=False) for one in made])
 
 
-def confirm(connection: sa.Connection, states: Mapping[str, bytes]) -> None:
+def confirm(connection: sa.Connection, again: Sequence[Made]) -> None:
     """These examples, taken back from the topic, were made again and are the same."""
     table = tables.EXAMPLES
-    if states:
+    if again:
+        new: dict[str, sa.BindParameter[Any]] = {name: sa.bindparam(f"new_{name}") for name in ("state", *_NO_VOTE)}
         connection.execute(
-            sa.update(table).where(table.c.example_id == sa.bindparam("id")).values(state=sa.bindparam("new")),
-            [{"id": example_id, "new": state} for example_id, state in states.items()],
+            sa.update(table).where(table.c.example_id == sa.bindparam("id")).values(new),
+            [
+                {"id": one.example.id, "new_state": one.state}
+                | {f"new_{name}": value for name, value in _vote(one.vote).items()}
+                for one in again
+            ],
         )
 
 
 def take_back(connection: sa.Connection, found: Sequence[examples.Example]) -> None:
     """Examples the topic has and these tables lack, as published."""
     rows.insert(connection, tables.OUTBOX, [_outbox(example, published=True) for example in found])
-    newest = {example.id: _newest(example, None) for example in sorted(found, key=lambda item: item.sequence)}
+    newest = {item.id: _newest(Made(item, None)) for item in sorted(found, key=lambda item: item.sequence)}
     rows.replace(connection, tables.EXAMPLES, "example_id", list(newest.values()))
 
 
@@ -131,7 +164,7 @@ def unpublished(connection: sa.Connection, limit: int) -> list[Outgoing]:
                 partition=row.partition,
             ),
         )
-        for row in connection.execute(query.limit(limit))
+        for row in connection.execute(query.limit(limit)).all()
     ]
 
 
@@ -143,21 +176,8 @@ def mark_published(connection: sa.Connection, upto: Mapping[int, int]) -> None:
         connection.execute(sa.update(table).where(*mine).values(published=True))
 
 
-def count_votes(
-    connection: sa.Connection,
-    revised: Sequence[str],
-    votes: Sequence[dict[str, Any]],
-    opinions: Sequence[dict[str, Any]],
-) -> None:
-    """These votes count, as evidence and by policy; of the examples that were there before, no others."""
-    for table, new in ((tables.VOTES, votes), (tables.OPINIONS, opinions)):
-        if revised:
-            old = [{"old": item} for item in revised]
-            connection.execute(sa.delete(table).where(table.c.example_id == sa.bindparam("old")), old)
-        rows.insert(connection, table, new)
-
-
-def _newest(example: examples.Example, state: bytes | None) -> dict[str, Any]:
+def _newest(made: Made) -> dict[str, Any]:
+    example = made.example
     return {
         "example_id": example.id,
         "tenant": example.context.tenant,
@@ -167,8 +187,14 @@ def _newest(example: examples.Example, state: bytes | None) -> dict[str, Any]:
         "sequence": example.sequence,
         "revision": example.revision,
         "withdrawn": example.withdrawn,
-        "state": state,
+        "state": made.state,
+        **_vote(made.vote),
     }
+
+
+def _vote(vote: Vote | None) -> dict[str, Any]:
+    """Its columns."""
+    return {name: getattr(vote, name) for name in _NO_VOTE} if vote else _NO_VOTE
 
 
 def _outbox(example: examples.Example, *, published: bool) -> dict[str, Any]:

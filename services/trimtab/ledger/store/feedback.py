@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -52,7 +52,8 @@ class Feedback:
     def _write(self, connection: sa.Connection, fresh: list[dict[str, Any]], copied: list[dict[str, Any]]) -> None:
         names = _TABLE.c.keys()
         rows.insert(connection, _TABLE, [{name: row[name] for name in names} for row in fresh])
-        targets = {(target.uuid.bytes, row["pk"]) for row in fresh for target in row["targets"]}
+        targets = {(item.uuid.bytes, row["pk"]) for row in fresh for item in row["targets"]}
+        targets -= {(row["uuid"], row["pk"]) for row in fresh}
         rows.insert(
             connection, tables.FEEDBACK_TARGETS, [{"uuid": item, "feedback_pk": pk} for item, pk in sorted(targets)]
         )
@@ -62,13 +63,10 @@ class Feedback:
 
     def about(self, connection: sa.Connection, arrived: Sequence[answers.Answer]) -> set[joining.Scope]:
         """The scopes of events that were there before their completion; those of bare UUIDs learn their session."""
-        targets = tables.FEEDBACK_TARGETS
-        query = sa.select(_TABLE.c.pk, _TABLE.c.tenant, _TABLE.c.scope, _TABLE.c.uuid).join(
-            targets, targets.c.feedback_pk == _TABLE.c.pk
-        )
+        query = sa.select(_TABLE.c.pk, _TABLE.c.tenant, _TABLE.c.scope, _TABLE.c.uuid)
         sessions = {(answer.uuid.bytes, answer.context.tenant): answer.context.session_hash for answer in arrived}
         touched: set[joining.Scope] = set()
-        for row in list(rows.matching(connection, query, targets.c.uuid, (answer.uuid.bytes for answer in arrived))):
+        for row in about(connection, query, [answer.uuid.bytes for answer in arrived]):
             scope = sessions.get((row.uuid, row.tenant), row.scope)
             if scope != row.scope:
                 connection.execute(sa.update(_TABLE).where(_TABLE.c.pk == row.pk).values(scope=scope))
@@ -103,6 +101,16 @@ class Feedback:
     def forget(self) -> None:
         """After a transaction that did not commit: its row numbers will be given again."""
         self._cache.clear()
+
+
+def about(connection: sa.Connection, query: sa.Select[Any], wanted: Collection[bytes]) -> list[sa.Row[Any]]:
+    """The rows of `query`, of the table of feedback, whose events are about answers with these UUIDs."""
+    targets = tables.FEEDBACK_TARGETS
+    beside = query.join(targets, targets.c.feedback_pk == _TABLE.c.pk)
+    return [
+        *rows.matching(connection, query, _TABLE.c.uuid, wanted),
+        *rows.matching(connection, beside, targets.c.uuid, wanted),
+    ]
 
 
 def judge(connection: sa.Connection, verdicts: Mapping[int, tuple[joining.Standing, str]]) -> None:

@@ -2,12 +2,14 @@
 
 import collections
 import datetime
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.sql import compiler
 
 from trimtab.bus import port
 from trimtab.wire import schemas
@@ -33,7 +35,7 @@ def matching(
 ) -> Iterator[sa.Row[Any]]:
     """The rows of `query` whose column is one of the values."""
     for piece in pieces(dict.fromkeys(values)):
-        yield from connection.execute(query.where(column.in_(piece)))
+        yield from connection.execute(query.where(column.in_(piece))).all()
 
 
 def pieces(items: Iterable[_Item], size: int = _PIECE) -> Iterator[list[_Item]]:
@@ -44,8 +46,24 @@ def pieces(items: Iterable[_Item], size: int = _PIECE) -> Iterator[list[_Item]]:
 
 
 def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Of all rows the columns that the first one has. What SQLAlchemy would find out for each row is found out once."""
     if rows:
-        connection.execute(sa.insert(table), rows)
+        sql, taken = _insert(table, tuple(rows[0]), connection.dialect)
+        connection.exec_driver_sql(sql, [taken(row) for row in rows])
+
+
+@functools.lru_cache(maxsize=64)
+def _insert(
+    table: sa.Table, columns: tuple[str, ...], dialect: sa.Dialect
+) -> tuple[str, Callable[[dict[str, Any]], Any]]:
+    """The statement, and what makes of a row what the driver takes."""
+    compiled = sa.insert(table).compile(dialect=dialect, column_keys=columns)
+    ways = {name: table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in columns}
+    if isinstance(compiled, compiler.SQLCompiler) and compiled.positiontup is not None:
+        placed = [(name, ways[name]) for name in compiled.positiontup]
+        return str(compiled), lambda row: tuple(way(row[name]) if way else row[name] for name, way in placed)
+    changed = [(name, way) for name, way in ways.items() if way]
+    return str(compiled), lambda row: row | {name: way(row[name]) for name, way in changed}
 
 
 def replace(connection: sa.Connection, table: sa.Table, key: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -6,12 +6,13 @@ from there. Nothing here is the only copy: all but `leases` is rebuilt from the 
 
 import sqlalchemy as sa
 
+from trimtab.core import ledger
 from trimtab.ledger.store import dialects
 
 METADATA = sa.MetaData()
 # Rises with every change of a table that is here already: a database of another version is emptied of all that the log
 # gives again, and rebuilt. Leases stay, so their table never changes.
-VERSION = 3
+VERSION = 4
 
 # Where the next record of each partition is read: saved with what the records before it did.
 OFFSETS = sa.Table(
@@ -68,10 +69,21 @@ FEEDBACK = sa.Table(
     sa.Index("feedback_by_identity", "uuid", "tenant", "feedback_id", "digest", unique=True),
     sa.Index("feedback_by_scope", "scope", "tenant"),
     sa.Index("feedback_by_id", "feedback_id", "tenant"),
-    sa.Index("feedback_by_example", "example_id"),
     sa.Index("feedback_by_status", "tenant", "line", "status", "reason", "copies", "received_us"),
 )
 
+# Whatever still waits is looked over every few seconds, and is little of it all.
+WAITS = FEEDBACK.c.status == sa.literal_column(f"'{ledger.FeedbackStatus.WAITING.value}'")
+sa.Index(
+    "feedback_waiting",
+    FEEDBACK.c.received_us,
+    FEEDBACK.c.tenant,
+    FEEDBACK.c.line,
+    sqlite_where=WAITS,
+    postgresql_where=WAITS,
+)
+
+# Of events about several answers, the UUIDs beside the one they are filed under.
 FEEDBACK_TARGETS = sa.Table(
     "feedback_targets",
     METADATA,
@@ -80,6 +92,8 @@ FEEDBACK_TARGETS = sa.Table(
 )
 
 # The newest revision of each example. `state` names what it was made from; absent after a rebuild, until made again.
+# Of a vote that stands: outcome, in [0, 1], when, and by whom (keyed hashes, empty when nobody said); the policy that
+# answered, if it is known; release and arm when the answer was part of one.
 EXAMPLES = sa.Table(
     "examples",
     METADATA,
@@ -92,8 +106,24 @@ EXAMPLES = sa.Table(
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("withdrawn", sa.Boolean, nullable=False),
     sa.Column("state", sa.LargeBinary, nullable=True),
-    sa.Index("examples_by_session", "session", "tenant"),
-    sa.Index("examples_by_line", "tenant", "line", "withdrawn"),
+    sa.Column("outcome", sa.Float, nullable=True),
+    sa.Column("occurred_us", sa.BigInteger, nullable=True),
+    sa.Column("rater", dialects.NAME, nullable=True),
+    sa.Column("network", dialects.NAME, nullable=True),
+    sa.Column("policy_id", dialects.NAME, nullable=True),
+    sa.Column("release_id", dialects.NAME, nullable=True),
+    sa.Column("arm", dialects.NAME, nullable=True),
+    sa.Index("examples_by_session", "session", "tenant", "release_id", "occurred_us", "outcome", "rater", "network"),
+    sa.Index("examples_by_line", "tenant", "line", "withdrawn", "policy_id", "outcome"),
+)
+sa.Index(
+    "examples_by_release",
+    EXAMPLES.c.release_id,
+    EXAMPLES.c.tenant,
+    EXAMPLES.c.arm,
+    EXAMPLES.c.outcome,
+    sqlite_where=EXAMPLES.c.release_id.is_not(None),
+    postgresql_where=EXAMPLES.c.release_id.is_not(None),
 )
 
 OUTBOX = sa.Table(
@@ -121,7 +151,8 @@ SEQUENCES = sa.Table(
     sa.Column("next_sequence", sa.BigInteger, nullable=False),
 )
 
-# A session's first randomised exposure to a release, in whatever stage.
+# A session's first randomised exposure to a release, in whatever stage. scorable: the answer's text may be read and is
+# in the clear. What follows is what the policy measured of the answer, if it did.
 EXPOSURES = sa.Table(
     "exposures",
     METADATA,
@@ -134,27 +165,12 @@ EXPOSURES = sa.Table(
     sa.Column("propensity", sa.Float, nullable=False),
     sa.Column("stage", dialects.NAME, nullable=False),
     sa.Column("segment", dialects.NAME, nullable=False),
-)
-
-# What the policy measured of the answer that is a session's first exposure, if it did.
-FIRST_ANSWERS = sa.Table(
-    "first_answers",
-    METADATA,
-    sa.Column("completion_id", dialects.NAME, primary_key=True),
-    sa.Column("tenant", dialects.NAME, primary_key=True),
-    sa.Column("latency_s", sa.Float, nullable=False),
-    sa.Column("tokens", sa.Float, nullable=False),
-    sa.Column("refused", sa.Float, nullable=False),
-    sa.Column("repeats", sa.Float, nullable=False),
-    sa.Column("failed", sa.Boolean, nullable=False),
-)
-
-# First answers whose text may be read and is in the clear: what a reward model can score.
-SCORABLE = sa.Table(
-    "scorable",
-    METADATA,
-    sa.Column("completion_id", dialects.NAME, primary_key=True),
-    sa.Column("tenant", dialects.NAME, primary_key=True),
+    sa.Column("scorable", sa.Boolean, nullable=False),
+    sa.Column("latency_s", sa.Float, nullable=True),
+    sa.Column("tokens", sa.Float, nullable=True),
+    sa.Column("refused", sa.Float, nullable=True),
+    sa.Column("repeats", sa.Float, nullable=True),
+    sa.Column("failed", sa.Boolean, nullable=True),
 )
 
 # Rewards of first answers, in the reward model's own units; absent with the reason where there is none.
@@ -176,35 +192,6 @@ ARM_TOTALS = sa.Table(
     sa.Column("completions", sa.BigInteger, nullable=False),
     sa.Column("completion_tokens", sa.BigInteger, nullable=False),
     sa.Column("latency_s", sa.Float, nullable=False),
-)
-
-# The votes that stand, one an example, on completions of a release. outcome: in [0, 1]. rater, network: keyed hashes,
-# empty when nobody said.
-VOTES = sa.Table(
-    "votes",
-    METADATA,
-    sa.Column("example_id", dialects.NAME, primary_key=True),
-    sa.Column("release_id", dialects.NAME, nullable=False),
-    sa.Column("tenant", dialects.NAME, nullable=False),
-    sa.Column("session", sa.LargeBinary, nullable=False),
-    sa.Column("arm", dialects.NAME, nullable=False),
-    sa.Column("outcome", sa.Float, nullable=False),
-    sa.Column("occurred_us", sa.BigInteger, nullable=False),
-    sa.Column("rater", dialects.NAME, nullable=False),
-    sa.Column("network", dialects.NAME, nullable=False),
-    sa.Index("votes_by_session", "release_id", "tenant", "session", "occurred_us", "outcome", "rater", "network"),
-)
-
-# The same votes, and those on answers outside any release, by the policy that answered.
-OPINIONS = sa.Table(
-    "opinions",
-    METADATA,
-    sa.Column("example_id", dialects.NAME, primary_key=True),
-    sa.Column("tenant", dialects.NAME, nullable=False),
-    sa.Column("line", dialects.NAME, nullable=False),
-    sa.Column("policy_id", dialects.NAME, nullable=False),
-    sa.Column("outcome", sa.Float, nullable=False),
-    sa.Index("opinions_by_policy", "tenant", "line", "policy_id", "outcome"),
 )
 
 MODELS = sa.Table(
