@@ -13,19 +13,20 @@ from tests.postgres import server
 from tests.postgres import stores as of_either_kind
 from xdist import scheduler
 
-# Those of a folder that share the recorded platform, or the machine's one real node.
-_TOGETHER = ("tests/integration/commands/", "tests/kubernetes/")
+# Those that want the machine's one real node, and those that share the recorded platform.
+_REAL_NODE = tuple(f"tests/kubernetes/test_{name}" for name in ("images.py", "platform_on_a_real_node.py", "real_node"))
+_TOGETHER = (_REAL_NODE, ("tests/integration/commands/",))
 
 # A run that a shell has put into its background ignores Ctrl-C, and so would everything that tests send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _AtOnce(scheduler.LoadFileScheduling):
-    """What is run at once: each file on its own, and those of a folder that share something as one."""
+    """What is run at once: each file on its own, and those that share something as one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
-        return next((folder for folder in _TOGETHER if file.startswith(folder)), file)
+        return next((group[0] for group in _TOGETHER if file.startswith(group)), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _AtOnce:
@@ -39,12 +40,16 @@ def _left_out(config: pytest.Config) -> dict[str, str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is left out of a run of everything is no part of it; the run's summary says which, and why."""
+    """What is left out of a run of everything is no part of it; the run's summary says which, and why.
+
+    What wants the real node begins: it takes longest, and nothing of it can be run at once.
+    """
     reasons = _left_out(config)
     out = [item for item in items if any(item.get_closest_marker(marker) for marker in reasons)]
     if out:
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in out]
+    items.sort(key=lambda item: not item.nodeid.startswith(_REAL_NODE))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

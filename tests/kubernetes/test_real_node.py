@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from kubernetes import client
 from tests import timing
-from tests.kubernetes import cluster, images, interpreter, manifests, node
+from tests.kubernetes import cluster, images, interpreter, manifests, node, processes
 
 pytestmark = [pytest.mark.real_node, pytest.mark.kubernetes, pytest.mark.slow]
 HERE = pathlib.Path(__file__).parent
@@ -97,6 +97,8 @@ def web(plane: cluster.ControlPlane, real: node.RealNode) -> Iterator[Deployed]:
     deployed = Deployed(plane, "web")
     deployed.deploy(DRAIN_S="3")
     deployed.await_ready()
+    # the node hears of ready pods a moment after the deployment does
+    timing.until(lambda: processes.answers(f"http://{deployed.address()}:{PORT}/"), "an answer of the Service")
     yield deployed
     deployed.delete()
 

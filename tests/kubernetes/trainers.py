@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import fcntl
 import json
 import os
 import pathlib
@@ -121,13 +122,19 @@ def _second(deployment: dict[str, Any]) -> dict[str, Any]:
 
 
 def stop_when_published(platform: installed.Installed, trainer: Trainer) -> None:
-    """Stops it as soon as the registry has what it made, which is a moment before anybody is told."""
+    """Stops it as soon as the registry has what it made, which is a moment before anybody is told.
+
+    Not while it holds the line's turn in the registry, which nobody else would have then.
+    """
     (manifests,) = platform.folder.glob("volumes/*/manifests")  # a claim gets whichever volume fits it
     before, give_up_at = set(manifests.iterdir()), time.monotonic() + _WITHIN_S
     while not [one for one in manifests.iterdir() if one not in before and not one.name.startswith(".")]:
         assert time.monotonic() < give_up_at, f"{trainer.name} published nothing"
         time.sleep(0.0005)
-    trainer.stop()
+    (turn,) = manifests.parent.glob("generations/*/*.lock")
+    with turn.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        trainer.stop()
 
 
 def announced(platform: installed.Installed) -> list[models.PublishedModel]:
