@@ -107,7 +107,7 @@ def test_a_policy_has_its_pods_and_an_address_of_all_that_are_ready(
     plane: cluster.ControlPlane, namespace: str, place: Place
 ) -> None:
     status = up(place(), wanted(STABLE))
-    assert status.address == f"dns:///shop-policy-support-a.{namespace}.svc:{PORT}"
+    assert status.address == f"dns:///shop-policy-support-a-{STABLE[:12]}.{namespace}.svc:{PORT}"
     assert (status.healthy, status.problem, status.restarts) == (True, "", 0)
     assert len({one.address for one in status.replicas}) == len({one.life for one in status.replicas}) == 2
     assert all(one.address.endswith(f":{PORT}") for one in status.replicas)
@@ -129,8 +129,8 @@ def test_the_service_of_a_slot_leads_to_the_pods_of_its_policy_alone(
     here = up(one, wanted(STABLE))
     there = up(one, wanted(CANDIDATE, backend.Role.CANDIDATE))
     assert there.address != here.address
-    for status, slot in ((here, "a"), (there, "b")):
-        service = f"kubernetes.io/service-name=shop-policy-support-{slot}"
+    for status, name in ((here, f"a-{STABLE[:12]}"), (there, f"b-{CANDIDATE[:12]}")):
+        service = f"kubernetes.io/service-name=shop-policy-support-{name}"
         found = json.loads(plane.kubectl("get", "endpointslices", "-n", namespace, "-l", service, "-o", "json"))
         addresses = {
             f"{address}:{PORT}"
@@ -141,6 +141,28 @@ def test_the_service_of_a_slot_leads_to_the_pods_of_its_policy_alone(
         assert addresses == {replica.address for replica in status.replicas}
 
 
+def test_a_service_goes_with_its_deployment_and_comes_back_with_it(
+    plane: cluster.ControlPlane, namespace: str, place: Place
+) -> None:
+    def owners() -> dict[str, str]:
+        found = json.loads(plane.kubectl(*f"get services -n {namespace} -o json".split()))["items"]
+        return {one["metadata"]["name"]: one["metadata"]["ownerReferences"][0]["uid"] for one in found}
+
+    one = place()
+    up(one, wanted(STABLE))
+    name = f"shop-policy-support-a-{STABLE[:12]}"
+    assert owners() == {name: deployment(plane, namespace)["metadata"]["uid"]}
+    plane.kubectl("delete", "deployment/shop-policy-support-a", "-n", namespace)
+
+    def is_back() -> bool:
+        status = one.ensure(wanted(STABLE))
+        return status.complete and owners().get(name) == deployment(plane, namespace)["metadata"]["uid"]
+
+    timing.until(is_back, "the Service of the new Deployment")
+    one.release(STABLE, "support")
+    timing.until(lambda: not owners(), "the end of the Service")
+
+
 def test_a_third_policy_waits_until_a_slot_is_given_back(place: Place) -> None:
     one = place()
     up(one, wanted(STABLE))
@@ -149,7 +171,7 @@ def test_a_third_policy_waits_until_a_slot_is_given_back(place: Place) -> None:
     assert not waits.healthy
     assert "shop-policy-support-a (aaaaaaaaaaaa), shop-policy-support-b (bbbbbbbbbbbb)" in waits.problem
     one.release(CANDIDATE, "support")
-    assert up(one, wanted(THIRD, backend.Role.CANDIDATE)).address.startswith("dns:///shop-policy-support-b.")
+    assert up(one, wanted(THIRD, backend.Role.CANDIDATE)).address.startswith("dns:///shop-policy-support-b-")
     one.release(CANDIDATE, "support")  # as a controller does that starts anew
     assert up(one, wanted(STABLE)).address.startswith("dns:///shop-policy-support-a.")
 

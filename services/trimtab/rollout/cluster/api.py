@@ -7,6 +7,7 @@ again is `Refused`, with its own words: no such namespace, no permission, a quot
 import contextlib
 import json
 import pathlib
+import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -61,12 +62,21 @@ class Api:
                 _content_type=_APPLY, _request_timeout=self._timeout_s,
             )  # fmt: skip
 
-    def apply_service(self, manifest: Mapping[str, Any]) -> None:
+    def create_service(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether it is there from now on, with this owner: one of an owner that is gone is still to go."""
+        about, body = manifest["metadata"], typing.cast("client.V1Service", dict(manifest))
+        with _said(), _but(_CONFLICT):
+            self._core.create_namespaced_service(
+                self._namespace, body, field_manager=FIELD_MANAGER, _request_timeout=self._timeout_s
+            )
+            return True
         with _said():
-            self._core.patch_namespaced_service(
-                manifest["metadata"]["name"], self._namespace, dict(manifest), field_manager=FIELD_MANAGER, force=True,
-                _content_type=_APPLY, _request_timeout=self._timeout_s,
-            )  # fmt: skip
+            found = self._core.list_namespaced_service(
+                self._namespace, label_selector=_selector(about["labels"]), _request_timeout=self._timeout_s
+            )
+        (owner,) = about["ownerReferences"]
+        there: list[Any] = [one.metadata for one in found.items if one.metadata.name == about["name"]]
+        return any(one.uid == owner["uid"] for service in there for one in service.owner_references or ())
 
     def delete_deployment(self, name: str) -> None:
         """With its pods. One that is gone is as good as deleted."""

@@ -1,4 +1,4 @@
-"""Policies as pods: a `backend.Backend` that keeps one Deployment and one Service for each slot of a line.
+"""Policies as pods: a `backend.Backend` that keeps a Deployment for each slot of a line, with its policy's Service.
 
 Built by `rollout.app`. Everything is read from the cluster at every look: a controller that starts anew, an object that
 somebody changed by hand or deleted, are the same to it. What was applied last is remembered only to save calls.
@@ -31,7 +31,7 @@ class ClusterBackend:
         slot = _slot(mine) if mine is not None else _free(there)
         if not slot:
             return backend.ProcessStatus("", healthy=False, problem=_no_room(there), complete=False)
-        address = self._template.address(wanted.line, slot)
+        address = self._template.address(wanted.line, slot, wanted.policy_id)
         applied = self._apply(slot, wanted, mine)
         pods = self._api.pods({**labels, template.SLOT: slot})
         return reading.status(applied, pods, wanted.policy_id, address, self._template.port)
@@ -55,11 +55,11 @@ class ClusterBackend:
             and _named(live, manifest)
         ):
             return live
-        self._api.apply_service(self._template.service(slot, wanted))
-        failpoints.reach("cluster.service_applied")
         applied = self._api.apply_deployment(manifest)
         failpoints.reach("cluster.deployment_applied")
-        self._applied[name] = (manifest, applied.metadata.generation)
+        if self._api.create_service(self._template.service(slot, wanted, applied)):
+            failpoints.reach("cluster.service_created")
+            self._applied[name] = (manifest, applied.metadata.generation)
         return applied
 
 

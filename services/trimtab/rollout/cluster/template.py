@@ -15,14 +15,15 @@ import yaml
 
 from trimtab.core import errors
 from trimtab.rollout import backend
+from trimtab.rollout.cluster import api
 
 SLOTS = ("a", "b")
 CONTAINER, PORT = "policy", "grpc"
 _DOMAIN = "trimtab.dev"
 LINE, SLOT, ROLE, POLICY = f"{_DOMAIN}/line", f"{_DOMAIN}/slot", f"{_DOMAIN}/role", f"{_DOMAIN}/policy"
 POLICY_ID, RELEASE_ID, LINE_NAME = f"{_DOMAIN}/policy-id", f"{_DOMAIN}/release-id", f"{_DOMAIN}/line-name"
-# Of a label's value; an id has 64 characters.
-_SHORT = 40
+# Of a label's value, and in a name; an id has 64 characters.
+_SHORT, _NAMED = 40, 12
 _LONGEST_LINE = 20
 Manifest = dict[str, Any]
 
@@ -46,12 +47,16 @@ class Template:
         }
 
     def name(self, line: str, slot: str) -> str:
-        """Of a slot's Deployment and of its Service."""
+        """Of a slot's Deployment."""
         return f"{self._instance}-policy-{slug(line)}-{slot}"
 
-    def address(self, line: str, slot: str) -> str:
-        """Of all ready pods of a slot: clients take turns over them."""
-        return f"dns:///{self.name(line, slot)}.{self._namespace}.svc:{self.port}"
+    def address(self, line: str, slot: str, policy_id: str) -> str:
+        """Of all ready pods of a policy in a slot: clients take turns over them."""
+        return f"dns:///{self._service_name(line, slot, policy_id)}.{self._namespace}.svc:{self.port}"
+
+    def _service_name(self, line: str, slot: str, policy_id: str) -> str:
+        """Of one policy alone: what is remembered of a name, for half a minute and more, would be of the one before."""
+        return f"{self.name(line, slot)}-{policy_id[:_NAMED]}"
 
     def deployment(self, slot: str, wanted: backend.Wanted) -> Manifest:
         selector = {**self.labels(wanted.line), SLOT: slot}
@@ -76,16 +81,24 @@ class Template:
             "spec": {**spec, "selector": {"matchLabels": selector}},
         }
 
-    def service(self, slot: str, wanted: backend.Wanted) -> Manifest:
-        """Headless, and only of pods of this very policy: one that leaves the slot is no address of the next."""
+    def service(self, slot: str, wanted: backend.Wanted, owner: api.Deployment) -> Manifest:
+        """Headless, and only of pods of this very policy. It goes with the Deployment that is its owner."""
         labels = {**self.labels(wanted.line), SLOT: slot}
         return {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {
-                "name": self.name(wanted.line, slot),
+                "name": self._service_name(wanted.line, slot, wanted.policy_id),
                 "namespace": self._namespace,
                 "labels": labels,
+                "ownerReferences": [
+                    {
+                        "apiVersion": "apps/v1",
+                        "kind": "Deployment",
+                        "name": owner.metadata.name,
+                        "uid": owner.metadata.uid,
+                    }
+                ],
             },
             "spec": {
                 "clusterIP": "None",
