@@ -120,9 +120,9 @@ def test_the_controller_may_do_nothing_else(plane: cluster.ControlPlane) -> None
     release = charts.RELEASE
     for verb in ("get", "patch", "delete"):
         assert may(plane, verb, "deployments", f"{release}-policy-main-b", "apps")
-        assert may(plane, verb, "services", f"{release}-policy-main-b")
         assert not may(plane, verb, "deployments", f"{release}-gateway", "apps")
         assert not may(plane, verb, "services", f"{release}-gateway")
+    assert may(plane, "create", "services") and not may(plane, "deletecollection", "services")
     assert may(plane, "update", "leases", f"{release}-rollout", "coordination.k8s.io")
     assert not may(plane, "update", "leases", "another", "coordination.k8s.io")
     assert may(plane, "list", "pods") and may(plane, "create", "events")

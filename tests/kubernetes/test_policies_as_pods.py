@@ -173,7 +173,7 @@ def test_a_third_policy_waits_until_a_slot_is_given_back(place: Place) -> None:
     one.release(CANDIDATE, "support")
     assert up(one, wanted(THIRD, backend.Role.CANDIDATE)).address.startswith("dns:///shop-policy-support-b-")
     one.release(CANDIDATE, "support")  # as a controller does that starts anew
-    assert up(one, wanted(STABLE)).address.startswith("dns:///shop-policy-support-a.")
+    assert up(one, wanted(STABLE)).address.startswith("dns:///shop-policy-support-a-")
 
 
 def test_a_role_that_changes_starts_no_pod_anew(plane: cluster.ControlPlane, namespace: str, place: Place) -> None:

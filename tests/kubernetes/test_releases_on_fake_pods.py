@@ -90,8 +90,8 @@ async def test_a_worse_policy_is_rolled_back_and_its_slot_is_the_next_ones(platf
         third = platform.publish_model("third")
         release = await platform.reach(third, State.SAFETY)
         assert [arm.address.split(".")[0] for arm in release.arms] == [
-            "dns:///shop-policy-support-a",
-            "dns:///shop-policy-support-b",
+            f"dns:///shop-policy-support-a-{old[:12]}",
+            f"dns:///shop-policy-support-b-{third[:12]}",
         ]
 
 
