@@ -38,6 +38,7 @@ def page(figures: dict[str, Any]) -> str:
     shares = ", ".join(
         f"{theirs / answers:.2f} of {answers} answers in the {stage} stage (weight {weight})"
         for stage, (theirs, answers, weight) in back["shares"].items()
+        if answers
     )
     rows = [
         ("control plane, node, Kafka, PostgreSQL", f"up in {figures['machine_s']:.0f} s"),
