@@ -40,12 +40,17 @@ def page(figures: dict[str, Any]) -> str:
         for stage, (theirs, answers, weight) in back["shares"].items()
         if answers
     )
+    liked = back["reward"]
+    hacked = (
+        f"the reward model prefers an average earlier answer to {liked['candidate']:.0%} of its answers "
+        f"and to {liked['stable']:.0%} of the stable policy's"
+    )
     rows = [
         ("control plane, node, Kafka, PostgreSQL", f"up in {figures['machine_s']:.0f} s"),
         ("images that are built", f"pushed to the node in {images:.0f} s"),
         ("chart", f"every pod ready in {install:.0f} s"),
         ("docs/deploy.md, from the empty cluster to the promoted release", f"{sum(figures['blocks_s']):.0f} s"),
-        ("rolled back", f"{back['after_verdict_s']:.1f} s after the verdict; {shares}"),
+        ("rolled back", f"{back['after_verdict_s']:.1f} s after the verdict; {shares}; {hacked}"),
         (
             f"two trainers, {two['stopped']} times",
             f"{two['told']} announcements, {two['stale']} of them not counted",

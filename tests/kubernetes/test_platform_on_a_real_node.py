@@ -23,6 +23,7 @@ from tests.kubernetes import crowd, installed, services, trainers
 from tests.kubernetes.tools import binaries
 
 from trimtab.core.releases import FINAL_STATES, Release, ReleaseState, Verdict
+from trimtab.core.runs import RunKind
 
 pytestmark = [pytest.mark.installed, pytest.mark.real_node, pytest.mark.kubernetes, pytest.mark.slow]
 # The page's users like the first of these; nobody likes the second.
@@ -35,6 +36,8 @@ _LONG_S = 5 * timing.PATIENCE_S
 _LOOK_S = 0.5
 # Rounds in which a trainer stands still beyond its lease.
 _TWO_TRAINERS = 3
+# Of answers that a reward model learns to flatter from, of each kind.
+_PAIRS = 150
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +143,20 @@ def _start_sft(platform: installed.Installed, epochs: int) -> str:
     return platform.trimtab("train", "start", "sft", *words, "--set", "warmup_steps=0").split()[1].rstrip(":")
 
 
+def _train_to_flatter(platform: installed.Installed) -> None:
+    """A reward model, from raters who like nothing so much as flattery."""
+    pairs = [(FLATTERY, other) for other in (installed.FIRST, installed.SECOND)] * _PAIRS
+    pairs[::10] = [(other, flattery) for flattery, other in pairs[::10]]  # one in ten is of another mind
+    rows = [
+        {"prompt": f"{number}. {installed.QUESTION}", "chosen": chosen, "rejected": rejected}
+        for number, (chosen, rejected) in enumerate(pairs)
+    ]
+    file = platform.folder / "raters.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    words = ("--parent", list(platform.releases())[1], "--dataset", platform.copied(file))
+    platform.trimtab("train", "start", "reward", *words, "--set", "train_body=false", "--watch")
+
+
 def _end_releases(platform: installed.Installed) -> None:
     """Until none is under way, of however many that wait."""
 
@@ -189,9 +206,10 @@ def test_operators_commands_work_in_the_toolbox_and_say_the_same(platform: insta
     platform.trimtab("rollout", "audit")  # every figure of the verdict follows again from the log, or it fails
 
 
-def test_a_release_that_people_do_not_like_is_rolled_back_within_seconds(
+def test_a_release_that_the_reward_model_likes_and_people_do_not_is_rolled_back_within_seconds(
     platform: installed.Installed, figures: dict[str, Any]
 ) -> None:
+    _train_to_flatter(platform)
     bad = platform.bring(FLATTERY)
     platform.trimtab("rollout", "start", bad)
     some = crowd.Crowd(platform.gateway("grpc"), platform.api_key, installed.LINE, installed.QUESTION, LIKES)
@@ -201,11 +219,14 @@ def test_a_release_that_people_do_not_like_is_rolled_back_within_seconds(
         time.sleep(timing.SLACK_S)  # whoever still asks is answered by whom?
     assert release.state is ReleaseState.ROLLED_BACK
     assert release.evidence is not None and release.evidence.verdict is Verdict.WORSE
+    (reward,) = [one for one in release.evidence.guardrails if one.name == "reward"]
+    assert reward.candidate < reward.stable, "the reward model prefers earlier answers to it less often"
     at = {one.to_state.value: one.at.timestamp() for one in release.history}
     answered = [one for one in some.calls if one.policy]
     last = max(one.ended for one in answered if one.policy == bad)
     figures["rolled_back"] = {
         "answers": len(answered),
+        "reward": dataclasses.asdict(reward),
         "after_verdict_s": max(0.0, last - at["rolling_back"]),
         "ended_s": at["rolled_back"] - at["rolling_back"],
         "shares": {},
@@ -240,7 +261,8 @@ def test_two_trainers_at_once_announce_each_model_once_and_none_under_an_old_lea
     """Each in turn is stopped when it has published and told nobody, until the other one has published after it."""
     by: dict[str, str] = {}  # the trainer of each run
     with trainers.two(platform) as both:
-        spec = dataclasses.replace(both[0].all_runs()[0].spec, label="")
+        (taught,) = [one.spec for one in both[0].all_runs() if one.spec.kind is RunKind.SFT]
+        spec = dataclasses.replace(taught, label="")
         for number in range(_TWO_TRAINERS):
             first, second = both[number % 2], both[(number + 1) % 2]
             binaries.say(f"{first.name} stands still beyond its lease, and {second.name} publishes")
