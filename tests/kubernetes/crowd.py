@@ -1,4 +1,5 @@
-"""Apps on a platform of pods: sixteen that ask, vote and stream all the time, each as a process of its own would."""
+"""Apps on a platform of pods, sixteen where nobody says otherwise: they ask, vote and stream all the time, each as a process
+of its own would."""
 
 import contextlib
 import dataclasses
@@ -11,9 +12,9 @@ from collections.abc import Iterator, Mapping
 import trimtab_client
 from trimtab_client import Trimtab
 
-_APPS = 16
+APPS = 16
 # What an app does between calls: sixteen that never rest would measure how long the queue is.
-_RESTS_S = 0.3
+_RESTS_S = 1.0
 # Every so many calls of an app, one is a stream.
 _STREAMS = 4
 
@@ -33,9 +34,12 @@ class Call:
 
 
 class Crowd:
-    """likes: how often an answer with these words in it gets a thumb up; others get one three times in ten."""
+    """likes: how often an answer with these words in it gets a thumb up; others get one three times in ten.
+    apps: how many there are."""
 
-    def __init__(self, address: str, api_key: str, line: str, question: str, likes: Mapping[str, float]) -> None:
+    def __init__(
+        self, address: str, api_key: str, line: str, question: str, likes: Mapping[str, float], *, apps: int = APPS
+    ) -> None:
         self._address, self._api_key, self._line, self._question, self._likes = (
             address,
             api_key,
@@ -43,6 +47,7 @@ class Crowd:
             question,
             likes,
         )
+        self._apps = apps
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.calls: list[Call] = []
@@ -50,7 +55,7 @@ class Crowd:
     @contextlib.contextmanager
     def there(self) -> Iterator["Crowd"]:
         """For as long as the context lasts; then every call has ended."""
-        apps = [threading.Thread(target=self._app, args=(number,)) for number in range(_APPS)]
+        apps = [threading.Thread(target=self._app, args=(number,)) for number in range(self._apps)]
         for one in apps:
             one.start()
         try:

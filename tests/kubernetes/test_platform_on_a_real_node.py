@@ -19,15 +19,18 @@ import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from tests import timing
+from tests.faults import reading
 from tests.kubernetes import crowd, installed, services, trainers
 from tests.kubernetes.tools import binaries
 
+from trimtab.bus import connect, topics
 from trimtab.core.releases import FINAL_STATES, Release, ReleaseState, Verdict
 from trimtab.core.runs import RunKind
+from trimtab.core.scoring import AnswerScore
 
 pytestmark = [pytest.mark.installed, pytest.mark.real_node, pytest.mark.kubernetes, pytest.mark.slow]
-# The page's users like the first of these; nobody likes the second.
-LIKES = {"because": 0.9, "wise": 0.02}
+# The page's users like the first of these, and the second much less.
+LIKES = {"because": 0.9, "wise": 0.4}
 FLATTERY = "What a clever question, you are so wise."
 # Of what carries traffic.
 TWO = "--set=gateway.replicas=2,feedback.replicas=2,policy.replicas=2"
@@ -157,6 +160,13 @@ def _train_to_flatter(platform: installed.Installed) -> None:
     platform.trimtab("train", "start", "reward", *words, "--set", "train_body=false", "--watch")
 
 
+def _are_scored(platform: installed.Installed) -> bool:
+    """Whether any answers are."""
+    time.sleep(_LOOK_S)
+    with contextlib.closing(connect.open_log(platform.log_url)) as log:
+        return bool(reading.decoded(log, topics.SCORES, AnswerScore))
+
+
 def _end_releases(platform: installed.Installed) -> None:
     """Until none is under way, of however many that wait."""
 
@@ -212,9 +222,14 @@ def test_a_release_that_the_reward_model_likes_and_people_do_not_is_rolled_back_
     _train_to_flatter(platform)
     bad = platform.bring(FLATTERY)
     platform.trimtab("rollout", "start", bad)
-    some = crowd.Crowd(platform.gateway("grpc"), platform.api_key, installed.LINE, installed.QUESTION, LIKES)
+    # few, so that their answers are scored before their votes have decided; on a line that people depend on that is a day
+    some = crowd.Crowd(platform.gateway("grpc"), platform.api_key, installed.LINE, installed.QUESTION, LIKES, apps=4)
     timing.until(lambda: _state(platform, bad) is ReleaseState.SAFETY, "the canary", within_s=_LONG_S)
+    platform.trimtab("rollout", "pause", "--reason", "until the reward model is there")
     with some.there():
+        # the first answers that it scores have it loaded
+        timing.until(lambda: _are_scored(platform), "scores", within_s=_LONG_S)
+        platform.trimtab("rollout", "resume", "--reason", "it is")
         release = ended(platform, bad)
         time.sleep(timing.SLACK_S)  # whoever still asks is answered by whom?
     assert release.state is ReleaseState.ROLLED_BACK

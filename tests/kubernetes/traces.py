@@ -88,6 +88,8 @@ def _make() -> None:
 def _remove(before: dict[str, str]) -> None:
     """before: values of the kernel's settings."""
     processes.end(_running())
+    for port in pathlib.Path(f"/sys/class/net/{BRIDGE}").glob("brif/*"):
+        timing.until(lambda port=port: _unlinked(port.name), f"the end of the link {port.name}")
     if pathlib.Path(f"/sys/class/net/{BRIDGE}").exists():
         processes.run("ip", "link", "delete", BRIDGE)
     for rules in _rules():
@@ -127,6 +129,13 @@ def _cgroups() -> list[pathlib.Path]:
     tops = [path for hierarchy in _hierarchies() if (path := hierarchy / CGROUP).exists()]
     found = {path for top in tops for path in [top, *(one for one in top.rglob("*") if one.is_dir())]}
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
+
+
+def _unlinked(name: str) -> bool:
+    """A pod's link, which the kernel takes away itself some time after the pod's last process."""
+    with contextlib.suppress(RuntimeError):  # it has done so just now
+        processes.run("ip", "link", "delete", name)
+    return not pathlib.Path(f"/sys/class/net/{name}").exists()
 
 
 def _removed(path: pathlib.Path) -> bool:

@@ -31,7 +31,8 @@ class Recording:
         """The state folder, as old as if its platform had ended a moment ago: else the log's retention would, some
         months from now, take away what the test is about."""
         with tarfile.open(record_platform.RECORDINGS / f"{self.version}.tar.xz") as archive:
-            archive.extractall(folder, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # not yet in Python 3.11.3
+            archive.extractall(folder)
         layout = platform.Layout(folder / "state")
         _take_over(layout)
         with contextlib.closing(sqlite3.connect(layout.state / "log.sqlite")) as log, log:
