@@ -1,5 +1,5 @@
-"""Apps on a platform of pods, sixteen where nobody says otherwise: they ask, vote and stream all the time, each as a process
-of its own would."""
+"""Apps on a platform of pods, sixteen where nobody says otherwise: they ask, vote and stream all the time, each as a
+process of its own would."""
 
 import contextlib
 import dataclasses

@@ -222,7 +222,7 @@ def test_a_release_that_the_reward_model_likes_and_people_do_not_is_rolled_back_
     _train_to_flatter(platform)
     bad = platform.bring(FLATTERY)
     platform.trimtab("rollout", "start", bad)
-    # few, so that their answers are scored before their votes have decided; on a line that people depend on that is a day
+    # few, so that their answers are scored before their votes have decided, as with a day until a session counts
     some = crowd.Crowd(platform.gateway("grpc"), platform.api_key, installed.LINE, installed.QUESTION, LIKES, apps=4)
     timing.until(lambda: _state(platform, bad) is ReleaseState.SAFETY, "the canary", within_s=_LONG_S)
     platform.trimtab("rollout", "pause", "--reason", "until the reward model is there")
