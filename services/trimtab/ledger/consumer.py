@@ -126,7 +126,8 @@ class Consumer:
 
     def _commit(self, connection: sa.Connection, pending: _Pending) -> int:
         touched = self._settler.store(connection, pending.judged)
-        emitted = 0 if self._rebuilding else self._settler.settle(connection, touched)
+        # a rebuild folds when all is there
+        emitted = self._settler.settle(connection, set() if self._rebuilding else touched)
         scores.add(connection, pending.scored)
         for record, model in pending.published:
             lineage.add_model(connection, record, model)

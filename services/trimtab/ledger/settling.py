@@ -45,7 +45,7 @@ class Settler:
         self._feedback = feedback_store.Feedback()
 
     def store(self, connection: sa.Connection, batch: Batch) -> set[joining.Scope]:
-        """Stores the records, and returns the scopes that must be folded again."""
+        """Takes in the records, and returns the scopes that must be folded again; `settle` writes what was said."""
         arrived = self._completions.add(connection, batch.answered)
         touched = self._feedback.about(connection, arrived)
         if batch.said:
@@ -54,12 +54,14 @@ class Settler:
         return touched
 
     def settle(self, connection: sa.Connection, scopes: set[joining.Scope]) -> int:
-        """Folds these scopes, writes what became of each event, emits examples. Returns how many were emitted.
+        """Folds these scopes, writes events with what became of them, emits examples. Returns how many were emitted.
 
         Some at a time, in an order of their own: a batch touches as many sessions as it has records, and of each
         session all that was ever said is read.
         """
-        return sum(self._settle(connection, set(piece)) for piece in rows.pieces(sorted(scopes), SCOPES_AT_ONCE))
+        emitted = sum(self._settle(connection, set(piece)) for piece in rows.pieces(sorted(scopes), SCOPES_AT_ONCE))
+        self._feedback.write(connection)
+        return emitted
 
     def _settle(self, connection: sa.Connection, scopes: set[joining.Scope]) -> int:
         stored = self._feedback.of_scopes(connection, scopes)
@@ -71,7 +73,7 @@ class Settler:
             verdict = folded.standings[item.key], _line_of(item, known, line)
             if verdict != (standing, line):
                 verdicts[item.key] = verdict
-        feedback_store.judge(connection, verdicts)
+        self._feedback.judge(connection, verdicts)
         return self._emit(connection, scopes, folded.heads, known)
 
     def forget(self) -> None:

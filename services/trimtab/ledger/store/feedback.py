@@ -14,52 +14,80 @@ from trimtab.ledger import answers, events, joining
 from trimtab.ledger.store import rows, tables
 
 _CACHED = 4_000
+_WAITING = ledger.FeedbackStatus.WAITING
 _TABLE = tables.FEEDBACK
 _Identity = tuple[bytes, str, str, bytes]
 Arrival = tuple[port.Record, events.Received]
 
 
 class Feedback:
-    """Remembers the events it saw last, so that a session's history is not decoded again. Used by one thread."""
+    """Remembers the events it saw last, so that a session's history is not decoded again. Used by one thread.
+
+    New events are written once, with what became of them: until `write` they are here alone.
+    """
 
     def __init__(self) -> None:
         self._cache: collections.OrderedDict[int, events.Received] = collections.OrderedDict()
+        self._new: dict[int, dict[str, Any]] = {}
+        self._new_in: dict[joining.Scope, list[dict[str, Any]]] = {}
 
     def add(self, connection: sa.Connection, batch: Sequence[Arrival], known: answers.Answers) -> set[joining.Scope]:
-        """Stores the events that are new and counts the copies of the others. Returns the scopes that changed."""
+        """Takes in the events that are new and counts the copies of the others. Returns the scopes that changed."""
         stored = _stored(connection, batch)
         next_pk = (connection.scalar(sa.select(sa.func.max(_TABLE.c.pk))) or 0) + 1
-        fresh: dict[_Identity, dict[str, Any]] = {}
+        new: dict[_Identity, dict[str, Any]] = {}
         touched: set[joining.Scope] = set()
         for record, received in batch:
             identity = (received.subject, received.tenant, received.event.id, received.digest)
-            row = fresh.get(identity) or stored.get(identity)
+            row = new.get(identity) or stored.get(identity)
             if row is None:
-                row = fresh[identity] = {"pk": next_pk + len(fresh), "copies": 0, **_columns(record, received, known)}
-                self._remember(dataclasses.replace(received, key=row["pk"]))
-                touched.add((row["tenant"], row["scope"]))
-                continue
-            row["copies"] += 1
-            row["changed"] = True
-            if received.order < row["order"]:
+                row = new[identity] = {"pk": next_pk + len(new), "copies": 0}
+            else:
+                row["copies"] += 1
+                row["changed"] = True
+                if received.order >= row["order"]:
+                    continue
                 # A signed copy after an unverified one: it is the signed one that counts from now on.
-                row.update(_columns(record, received, known))
-                self._remember(dataclasses.replace(received, key=row["pk"]))
-                touched.add((row["tenant"], row["scope"]))
-        self._write(connection, list(fresh.values()), [row for row in stored.values() if row.get("changed")])
+            row.update(_columns(record, dataclasses.replace(received, key=row["pk"]), known))
+            self._remember(row["received"])
+            touched.add((row["tenant"], row["scope"]))
+        _rewrite(connection, [row for row in stored.values() if row.get("changed")])
+        self._hold(new.values())
         return touched
 
-    def _write(self, connection: sa.Connection, fresh: list[dict[str, Any]], copied: list[dict[str, Any]]) -> None:
-        names = _TABLE.c.keys()
-        rows.insert(connection, _TABLE, [{name: row[name] for name in names} for row in fresh])
-        targets = {(item.uuid.bytes, row["pk"]) for row in fresh for item in row["targets"]}
-        targets -= {(row["uuid"], row["pk"]) for row in fresh}
+    def _hold(self, new: Iterable[dict[str, Any]]) -> None:
+        for row in new:
+            self._new[row["pk"]] = row
+            self._new_in.setdefault((row["tenant"], row["scope"]), []).append(row)
+
+    def judge(self, connection: sa.Connection, verdicts: Mapping[int, tuple[joining.Standing, str]]) -> None:
+        """What became of events, by row, with the line they belong to."""
+        judged = {pk: _judged(*verdict) for pk, verdict in verdicts.items()}
+        for pk in judged.keys() & self._new.keys():
+            self._new[pk].update(judged.pop(pk))
+        if judged:
+            names = ("status", "reason", "example_id", "line")
+            connection.execute(
+                sa.update(_TABLE)
+                .where(_TABLE.c.pk == sa.bindparam("row"))
+                .values({name: sa.bindparam(f"new_{name}") for name in names}),
+                [{"row": pk, **{f"new_{name}": row[name] for name in names}} for pk, row in judged.items()],
+            )
+
+    def write(self, connection: sa.Connection) -> None:
+        """Stores the new events, before their transaction commits."""
+        new, names = list(self._new.values()), _TABLE.c.keys()
+        self._let_go()
+        rows.insert(connection, _TABLE, [{name: row[name] for name in names} for row in new])
+        targets = {(item.uuid.bytes, row["pk"]) for row in new for item in row["received"].targets}
+        targets -= {(row["uuid"], row["pk"]) for row in new}
         rows.insert(
             connection, tables.FEEDBACK_TARGETS, [{"uuid": item, "feedback_pk": pk} for item, pk in sorted(targets)]
         )
-        for row in copied:
-            values = {name: row[name] for name in row.keys() & names if name not in ("pk", "status", "reason")}
-            connection.execute(sa.update(_TABLE).where(_TABLE.c.pk == row["pk"]).values(values))
+
+    def _let_go(self) -> None:
+        self._new.clear()
+        self._new_in.clear()
 
     def about(self, connection: sa.Connection, arrived: Sequence[answers.Answer]) -> set[joining.Scope]:
         """The scopes of events that were there before their completion; those of bare UUIDs learn their session."""
@@ -83,6 +111,10 @@ class Feedback:
             if (row.tenant, row.scope) in wanted:
                 standing = joining.Standing(ledger.FeedbackStatus(row.status), row.reason, row.example_id)
                 found.append((self._received(row), standing, row.line))
+        for scope in wanted & self._new_in.keys():
+            found += [
+                (new["received"], joining.Standing(_WAITING, new["reason"]), new["line"]) for new in self._new_in[scope]
+            ]
         return found
 
     def _received(self, row: sa.Row[Any]) -> events.Received:
@@ -101,6 +133,7 @@ class Feedback:
     def forget(self) -> None:
         """After a transaction that did not commit: its row numbers will be given again."""
         self._cache.clear()
+        self._let_go()
 
 
 def about(connection: sa.Connection, query: sa.Select[Any], wanted: Collection[bytes]) -> list[sa.Row[Any]]:
@@ -113,24 +146,22 @@ def about(connection: sa.Connection, query: sa.Select[Any], wanted: Collection[b
     ]
 
 
-def judge(connection: sa.Connection, verdicts: Mapping[int, tuple[joining.Standing, str]]) -> None:
-    """Writes what became of events, by row, with the line they belong to."""
-    if verdicts:
-        connection.execute(
-            sa.update(_TABLE)
-            .where(_TABLE.c.pk == sa.bindparam("row"))
-            .values({name: sa.bindparam(f"new_{name}") for name in ("status", "reason", "example_id", "line")}),
-            [
-                {
-                    "row": pk,
-                    "new_status": standing.status.value,
-                    "new_reason": standing.reason,
-                    "new_example_id": standing.example_id,
-                    "new_line": line,
-                }
-                for pk, (standing, line) in verdicts.items()
-            ],
-        )
+def _judged(standing: joining.Standing, line: str) -> dict[str, str]:
+    """The columns."""
+    return {
+        "status": standing.status.value,
+        "reason": standing.reason,
+        "example_id": standing.example_id,
+        "line": line,
+    }
+
+
+def _rewrite(connection: sa.Connection, copied: Iterable[dict[str, Any]]) -> None:
+    """Rows that came again, but for what became of them."""
+    kept = {"pk", "status", "reason"}
+    for row in copied:
+        values = {name: row[name] for name in row.keys() & set(_TABLE.c.keys()) - kept}
+        connection.execute(sa.update(_TABLE).where(_TABLE.c.pk == row["pk"]).values(values))
 
 
 def scopes(connection: sa.Connection, after: joining.Scope | None, limit: int) -> list[joining.Scope]:
@@ -171,12 +202,12 @@ def _columns(record: port.Record, received: events.Received, known: answers.Answ
         "partition": received.partition,
         "offset": received.offset,
         "received_us": rows.to_us(record.timestamp),
-        "status": ledger.FeedbackStatus.WAITING.value,
+        "status": _WAITING.value,
         "reason": joining.NO_COMPLETION,
         "example_id": "",
         **rows.bytes_of(record),
         "order": received.order,
-        "targets": received.targets,
+        "received": received,
     }
 
 
