@@ -7,7 +7,6 @@ docs/concepts/feedback.md follows one vote.
 """
 
 import functools
-import gc
 import threading
 
 from trimtab import registry
@@ -15,10 +14,6 @@ from trimtab.bus import deadletter
 from trimtab.ledger import consumer, leading, outbox, servicer, settings, standing_by, unjoinable
 from trimtab.ledger.store import database
 from trimtab.rpc import process
-
-# Objects made before the collector looks for cycles. A batch keeps some hundred thousand until it commits: looking at
-# them every 700 takes a fifth of the time that a vote does.
-_LOOK_AFTER = 50_000
 
 
 def build(config: settings.LedgerSettings) -> process.Process:
@@ -67,5 +62,5 @@ def build(config: settings.LedgerSettings) -> process.Process:
 
 def main(config: settings.LedgerSettings) -> None:
     """Runs the ledger until SIGTERM."""
-    gc.set_threshold(_LOOK_AFTER)
+    process.collect_rarely()
     process.launch(config, "ledger", build)

@@ -9,6 +9,7 @@ Exit codes: 0 after SIGTERM or SIGINT, 1 when a worker failed, 2 when it could n
 import asyncio
 import contextlib
 import functools
+import gc
 import hmac
 import inspect
 import os
@@ -44,6 +45,8 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
+# Objects that are made before the collector looks for cycles.
+_LOOK_AFTER = 50_000
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _Settings = TypeVar("_Settings", bound=settings.ProcessSettings)
@@ -57,6 +60,15 @@ def launch(config: _Settings, program: str, build: "Callable[[_Settings], Proces
     except (errors.TrimtabError, OSError) as problem:
         settings.refuse(program, str(problem))
     process.run()
+
+
+def collect_rarely() -> None:
+    """For a process that reads records by the thousand.
+
+    A batch keeps some hundred thousand objects until it commits, and a collector that looks at them every 700, as
+    Python has it, takes a fifth of the time that a record does.
+    """
+    gc.set_threshold(_LOOK_AFTER)
 
 
 class Process:

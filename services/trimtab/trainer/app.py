@@ -28,6 +28,7 @@ from trimtab.trainer.runs import worker as work
 
 def main(config: settings.TrainerSettings) -> None:
     """Runs the trainer until SIGTERM."""
+    process.collect_rarely()
     process.launch(config, "trainer", build)
 
 

@@ -11,6 +11,7 @@ from tests.benchmarks.ingest import load, subjects
 
 from trimtab.bus import connect, port, publish, runner, topics
 from trimtab.core import clock, completions, ids, text
+from trimtab.rpc import process as processes
 from trimtab.rpc import secrets
 from trimtab.trainer.data import consumer, store
 
@@ -122,6 +123,7 @@ def watched(process: int, log_url: str, votes: int) -> Joined:
 
 
 def _read(folder: pathlib.Path, log_url: str, votes: int) -> float:
+    processes.collect_rarely()  # as a trainer does
     database, stop = store.Store(folder / "trainer.db"), threading.Event()
     with _open(log_url) as log:
         received = consumer.Examples(database)
